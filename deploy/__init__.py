@@ -1,0 +1,1 @@
+"""What puts Signalbox somewhere: the one-machine lab, and the command that joins every part."""

@@ -1,0 +1,138 @@
+"""Names and numbers that every part derives alike, so that no part has to be told them.
+
+Owns: pod -> port name, node -> datapath id, address <-> MAC, object -> 40-bit id, and the fixed names on a node.
+Knows nothing of the cluster's state. `node` may import this module and no other of `topology`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+#: The bridge of a node that holds its pods; the ports beside them on it.
+BRIDGE = "br-int"
+GATEWAY_PORT = "sb-gw0"
+TUNNEL_PORT = "sb-tun0"
+
+#: What the switch answers ARP and neighbour solicitations with, whoever asks for whatever: it routes everything.
+ROUTER_MAC = 0x0A57_0000_0001
+#: The gateway port's own address, the same on every node: the segments never meet.
+GATEWAY_MAC = 0x0A57_0000_0002
+
+#: A MAC's first 16 bits say what it is, its last 32 are the pod's address (see `mac_of`).
+POD_MAC_PREFIX = 0x0A58
+HOST_END_MAC_PREFIX = 0x0A59
+
+POD_PORT_PREFIX = "pod"
+#: The object id is the low 40 bits of a flow's cookie; `flows.cookies` says what the other bits are.
+OBJECT_ID_BITS = 40
+
+
+class NamingError(ValueError):
+    """An address, MAC or name that the rules of this module don't cover; the text says which and why."""
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def pod_port_name(namespace: str, name: str) -> str:
+    """The name of a pod's port on its bridge: 15 characters, Linux's limit; 60 bits of hash.
+
+    >>> pod_port_name("default", "web-0")
+    'podzh7szxqygq63'
+    """
+    digest = base64.b32encode(_hash(f"{namespace}/{name}")).decode().lower()
+    return POD_PORT_PREFIX + digest[:12]
+
+
+def is_pod_port(port_name: str) -> bool:
+    """Whether a port's name has the form that `pod_port_name` gives."""
+    return len(port_name) == 15 and port_name.startswith(POD_PORT_PREFIX)
+
+
+def datapath_id(node: str) -> int:
+    """The 64-bit OpenFlow datapath id of a node's bridge (never zero)."""
+    return int.from_bytes(_hash(f"node/{node}")[:8], "big") or 1
+
+
+def object_id(kind: str, namespace: str, name: str) -> int:
+    """The 40-bit id of an object, `namespace` empty for what has none; see `OBJECT_ID_BITS`."""
+    return int.from_bytes(_hash(f"{kind}/{namespace}/{name}")[:5], "big")
+
+
+def mac_of(prefix: int, address: Address) -> int:
+    """The 48-bit MAC of an address: `prefix` (16 bits), then the low 32 bits of the address."""
+    return prefix << 32 | int(address) & 0xFFFF_FFFF
+
+
+def format_mac(mac: int) -> str:
+    """A 48-bit number as `0a:58:0a:f4:00:05`."""
+    return mac.to_bytes(6, "big").hex(":")
+
+
+def parse_mac(text: str) -> int:
+    """The inverse of `format_mac`. Raises NamingError."""
+    try:
+        octets = [int(octet, 16) for octet in text.split(":")]
+        return int.from_bytes(bytes(octets), "big") if len(octets) == 6 else _refuse(text)
+    except ValueError as error:
+        raise NamingError(f"not a MAC address: {text!r}") from error
+
+
+def _refuse(text: str) -> int:
+    raise ValueError(text)
+
+
+def pod_addresses(index: int, pod_cidrs: Sequence[Network]) -> tuple[Address, ...]:
+    """The addresses of the pod that holds place `index` of its node: the same place in each family's CIDR.
+
+    Place 0 is the network itself, place 1 the gateway; a pod may have 2 and up, in IPv4 below the broadcast address.
+    Raises NamingError when the place is outside one of the CIDRs.
+    """
+    addresses: list[Address] = []
+    for cidr in pod_cidrs:
+        if not 0 <= index < cidr.num_addresses:
+            raise NamingError(f"place {index} is outside pod CIDR {cidr}")
+        addresses.append(cidr[index])
+    return tuple(addresses)
+
+
+def gateway_addresses(pod_cidrs: Sequence[Network]) -> tuple[Address, ...]:
+    """The addresses of a node's gateway port, one for each of its pod CIDRs."""
+    return pod_addresses(1, pod_cidrs)
+
+
+def places(pod_cidrs: Sequence[Network]) -> range:
+    """The places that a node can give to pods: every CIDR has room for each of them, at most 2**16 are used."""
+    last = min(cidr.num_addresses - (1 if cidr.version == 4 else 0) for cidr in pod_cidrs)
+    return range(2, min(last, 1 << 16))
+
+
+def pod_addresses_of_mac(mac: int, pod_cidrs: Sequence[Network]) -> tuple[Address, ...]:
+    """The pod's addresses as its port's hardware address and its node's CIDRs tell them, one for each CIDR.
+
+    The MAC's low 32 bits are those of the address in the first CIDR. `mac` may have either prefix.
+    Raises NamingError when it has neither, or when the address is outside the node's CIDR or not a pod's place.
+    """
+    if mac >> 32 not in (POD_MAC_PREFIX, HOST_END_MAC_PREFIX):
+        raise NamingError(f"{format_mac(mac)} is not the address of a pod's port")
+    if not pod_cidrs:
+        raise NamingError(f"the node of {format_mac(mac)} has no pod CIDR")
+    first = pod_cidrs[0]
+    base = int(first.network_address)
+    index = (mac & 0xFFFF_FFFF) - (base & 0xFFFF_FFFF)
+    if index not in places(pod_cidrs):
+        raise NamingError(f"{format_mac(mac)} stands for an address outside its node's pod CIDR {first}")
+    return pod_addresses(index, pod_cidrs)
+
+
+def link_local(mac: int) -> IPv6Address:
+    """The link-local address that Linux derives from a MAC (EUI-64, RFC 4291 appendix A)."""
+    eui = (mac >> 24 ^ 0x02_0000) << 40 | 0xFFFE << 24 | mac & 0xFF_FFFF
+    return IPv6Address(0xFE80 << 112 | eui)
