@@ -1,0 +1,148 @@
+"""Flows, groups and their actions as frozen, hashable values: what the compiler makes and the codec encodes.
+
+A flow's identity is (table, priority, match); its program is what the switch does with a packet that it catches.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+import msgspec
+
+from flows.fields import Field, Match
+from flows.registers import Bits
+
+#: Reserved port numbers (OpenFlow 1.5.1, 7.2.1).
+PORT_IN_PORT = 0xFFFF_FFF8
+PORT_CONTROLLER = 0xFFFF_FFFD
+PORT_LOCAL = 0xFFFF_FFFE
+PORT_ANY = 0xFFFF_FFFF
+GROUP_ANY = 0xFFFF_FFFF
+
+
+class Output(msgspec.Struct, frozen=True):
+    """Send the packet to a port. `max_len` counts only for the controller's port."""
+
+    port: int
+    max_len: int = 0
+
+
+class OutputBits(msgspec.Struct, frozen=True):
+    """Send the packet to the port whose number is in these bits."""
+
+    bits: Bits
+
+
+class SetField(msgspec.Struct, frozen=True):
+    """Set a field, or those bits of it that `mask` names."""
+
+    field: Field
+    value: int
+    mask: int | None = None
+
+
+class Move(msgspec.Struct, frozen=True):
+    """Copy bits; both have the same width."""
+
+    source: Bits
+    target: Bits
+
+
+class ToGroup(msgspec.Struct, frozen=True):
+    """Process the packet by a group."""
+
+    group_id: int
+
+
+class Nat(msgspec.Struct, frozen=True):
+    """NAT inside `Ct`. Without addresses it undoes or repeats what the connection already has."""
+
+    #: "src", "dst" or "" (existing mappings only).
+    kind: str = ""
+    address_min: int | None = None
+    address_max: int | None = None
+    ipv6: bool = False
+    port_min: int | None = None
+    port_max: int | None = None
+
+
+class Ct(msgspec.Struct, frozen=True):
+    """Send the packet through conntrack; with `table`, it comes back there with ct_state set (a recirculation)."""
+
+    zone: int
+    commit: bool = False
+    force: bool = False
+    table: int | None = None
+    nat: Nat | None = None
+    #: Actions on ct_mark and ct_label of a committed connection.
+    execute: tuple[SetField | Move, ...] = ()
+
+
+class Goto(msgspec.Struct, frozen=True):
+    """Go on in a later table. Always the last of a program."""
+
+    table: int
+
+
+Action = Output | OutputBits | SetField | Move | ToGroup | Ct | Goto
+#: Actions in order. An empty program drops the packet.
+Program = tuple[Action, ...]
+
+DROP: Program = ()
+
+
+def load(bits: Bits, value: int) -> SetField:
+    """Set register bits to a value."""
+    if bits.width == bits.field.bits:
+        return SetField(bits.field, value)
+    return SetField(bits.field, value << bits.start, bits.mask)
+
+
+#: (table, priority, match)
+FlowKey = tuple[int, int, Match]
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """One flow of one table."""
+
+    table: int
+    priority: int
+    match: Match
+    program: Program
+    cookie: int
+
+    @property
+    def key(self) -> FlowKey:
+        return (self.table, self.priority, self.match)
+
+
+class GroupType(IntEnum):
+    """Group types (OpenFlow 1.5.1, 7.3.4.2)."""
+
+    ALL = 0
+    SELECT = 1
+    INDIRECT = 2
+    FAST_FAILOVER = 3
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """One bucket. `weight` counts in select groups, `watch_port` in fast failover groups."""
+
+    bucket_id: int
+    program: Program
+    weight: int = 100
+    watch_port: int = PORT_ANY
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A group. Its id is a function of its object's name, never a counter."""
+
+    NONE: ClassVar[int] = GROUP_ANY
+    group_id: int
+    type: GroupType
+    buckets: tuple[Bucket, ...]
+    #: "" (the switch's default, dp_hash), "hash" or "dp_hash"; see ovs-ofctl(8).
+    selection_method: str = ""
+    selection_parameter: int = 0
+    selection_fields: tuple[Field, ...] = ()
