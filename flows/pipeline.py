@@ -72,7 +72,12 @@ OUTPUT = Table(
     "sends the packet to the exit that Route chose",
     reads=(registers.EXIT, registers.EXIT_PORT),
 )
-DIGEST = Table(_DIGEST, "Digest", "sees no packet; the cookies of its two flows are the digests of the two scopes")
+DIGEST = Table(
+    _DIGEST,
+    "Digest",
+    "sees no packet; the cookies of its two flows are the digests of the two scopes",
+    reads=(registers.SOURCE,),
+)
 
 TABLES: tuple[Table, ...] = (CLASSIFY, ARP, ND_REPLY, TRACK, TRACK_STATE, ROUTE, COMMIT, OUTPUT, DIGEST)
 BY_NUMBER: dict[int, Table] = {table.number: table for table in TABLES}

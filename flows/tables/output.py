@@ -1,0 +1,26 @@
+"""Output: sends the packet to the exit that Route chose. Only here do the node's own port numbers matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flows.pipeline import OUTPUT
+from flows.registers import EXIT, EXIT_PORT, Exit
+from flows.values import Flow, Output, OutputBits
+
+_PRIORITY = 200
+
+
+def pipeline_flows(cookie: int) -> Iterator[Flow]:
+    """To the port that Route named. The switch never sends a packet back to where it came in by this."""
+    yield Flow(OUTPUT.number, _PRIORITY, (EXIT(Exit.PORT),), (OutputBits(EXIT_PORT),), cookie)
+
+
+def gateway_flows(port: int, cookie: int) -> Iterator[Flow]:
+    """To the host."""
+    yield Flow(OUTPUT.number, _PRIORITY, (EXIT(Exit.GATEWAY),), (Output(port),), cookie)
+
+
+def tunnel_flows(port: int, cookie: int) -> Iterator[Flow]:
+    """To another node: Route has set the tunnel's far end."""
+    yield Flow(OUTPUT.number, _PRIORITY, (EXIT(Exit.TUNNEL),), (Output(port),), cookie)
