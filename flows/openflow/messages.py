@@ -1,0 +1,163 @@
+"""What switches say, as frozen values. `flows.openflow.decode` makes them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from flows.values import Flow, Group
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """`versions`: the wire versions the peer speaks."""
+
+    xid: int
+    versions: frozenset[int]
+
+
+class Error(msgspec.Struct, frozen=True):
+    """A refusal. `xid` is that of the refused message; `data` its first bytes."""
+
+    xid: int
+    type: int
+    code: int
+    data: bytes
+
+
+class EchoRequest(msgspec.Struct, frozen=True):
+    xid: int
+    data: bytes
+
+
+class EchoReply(msgspec.Struct, frozen=True):
+    xid: int
+    data: bytes
+
+
+class FeaturesReply(msgspec.Struct, frozen=True):
+    xid: int
+    datapath_id: int
+    n_tables: int
+    capabilities: int
+
+
+class PortDesc(msgspec.Struct, frozen=True):
+    """A port. `mac` has 48 bits; `live` is false while its link or the port is down."""
+
+    number: int
+    name: str
+    mac: int
+    live: bool
+
+
+class PortStatus(msgspec.Struct, frozen=True):
+    """`reason`: 0 added, 1 deleted, 2 modified."""
+
+    xid: int
+    reason: int
+    port: PortDesc
+
+
+class FlowStats(msgspec.Struct, frozen=True):
+    """A flow as the switch has it. `flow` is None, and `why` says why, where it holds what this codec doesn't know."""
+
+    table: int
+    priority: int
+    cookie: int
+    flow: Flow | None
+    packets: int
+    bytes: int
+    #: Seconds since the flow was made.
+    duration: float
+    #: The encoded match: with table and priority what a strict deletion names.
+    match: bytes
+    why: str = ""
+
+
+class TableStats(msgspec.Struct, frozen=True):
+    table: int
+    active: int
+
+
+class PortDescReply(msgspec.Struct, frozen=True):
+    xid: int
+    more: bool
+    items: tuple[PortDesc, ...]
+
+
+class FlowStatsReply(msgspec.Struct, frozen=True):
+    xid: int
+    more: bool
+    items: tuple[FlowStats, ...]
+
+
+class TableStatsReply(msgspec.Struct, frozen=True):
+    xid: int
+    more: bool
+    items: tuple[TableStats, ...]
+
+
+class GroupDescReply(msgspec.Struct, frozen=True):
+    """`unknown` counts groups that this codec can't read in full."""
+
+    xid: int
+    more: bool
+    items: tuple[Group, ...]
+    unknown: int = 0
+
+
+class AggregateReply(msgspec.Struct, frozen=True):
+    xid: int
+    packets: int
+    bytes: int
+    flows: int
+
+
+class RoleReply(msgspec.Struct, frozen=True):
+    xid: int
+    role: int
+    generation_id: int
+
+
+class RoleStatus(msgspec.Struct, frozen=True):
+    """The switch has changed this controller's role on its own account: another one is master now."""
+
+    xid: int
+    role: int
+    generation_id: int
+
+
+class BarrierReply(msgspec.Struct, frozen=True):
+    xid: int
+
+
+class BundleReply(msgspec.Struct, frozen=True):
+    """`step` is a `wire.BundleControl`."""
+
+    xid: int
+    bundle_id: int
+    step: int
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """A message of a kind that nobody here asks for."""
+
+    xid: int
+    type: int
+
+
+MultipartReply = PortDescReply | FlowStatsReply | TableStatsReply | GroupDescReply
+Message = (
+    Hello
+    | Error
+    | EchoRequest
+    | EchoReply
+    | FeaturesReply
+    | PortStatus
+    | MultipartReply
+    | AggregateReply
+    | RoleReply
+    | RoleStatus
+    | BarrierReply
+    | BundleReply
+    | Unknown
+)

@@ -1,0 +1,115 @@
+"""Numbers of OpenFlow 1.5.1 and of its Nicira extensions that both the encoder and the decoder need."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+
+VERSION = 6
+HEADER = Struct("!BBHI")
+#: A message's length field has 16 bits.
+MAX_MESSAGE = 0xFFFF
+
+NICIRA = 0x0000_2320
+#: Netronome, whose group property names the selection method (OVS: `NTR_VENDOR_ID`).
+NETRONOME = 0x0000_154D
+
+
+class Type(IntEnum):
+    """Message types (OpenFlow 1.5.1, 7.1)."""
+
+    HELLO = 0
+    ERROR = 1
+    ECHO_REQUEST = 2
+    ECHO_REPLY = 3
+    EXPERIMENTER = 4
+    FEATURES_REQUEST = 5
+    FEATURES_REPLY = 6
+    GET_CONFIG_REQUEST = 7
+    GET_CONFIG_REPLY = 8
+    SET_CONFIG = 9
+    PACKET_IN = 10
+    FLOW_REMOVED = 11
+    PORT_STATUS = 12
+    PACKET_OUT = 13
+    FLOW_MOD = 14
+    GROUP_MOD = 15
+    MULTIPART_REQUEST = 18
+    MULTIPART_REPLY = 19
+    BARRIER_REQUEST = 20
+    BARRIER_REPLY = 21
+    ROLE_REQUEST = 24
+    ROLE_REPLY = 25
+    ROLE_STATUS = 30
+    BUNDLE_CONTROL = 33
+    BUNDLE_ADD = 34
+
+
+class Multipart(IntEnum):
+    """Multipart types (7.3.5)."""
+
+    FLOW_DESC = 1
+    AGGREGATE = 2
+    TABLE = 3
+    GROUP_DESC = 7
+    PORT_DESC = 13
+
+
+class FlowCommand(IntEnum):
+    """What a flow-mod does (7.3.4.2)."""
+
+    ADD = 0
+    DELETE = 3
+    DELETE_STRICT = 4
+
+
+class GroupCommand(IntEnum):
+    """What a group-mod does; ADD_OR_MODIFY is OVS's own (`OFPGC11_ADD_OR_MOD`)."""
+
+    ADD = 0
+    MODIFY = 1
+    DELETE = 2
+    ADD_OR_MODIFY = 0x8000
+
+
+class BundleControl(IntEnum):
+    """Steps of a bundle (7.3.9)."""
+
+    OPEN_REQUEST = 0
+    OPEN_REPLY = 1
+    CLOSE_REQUEST = 2
+    CLOSE_REPLY = 3
+    COMMIT_REQUEST = 4
+    COMMIT_REPLY = 5
+    DISCARD_REQUEST = 6
+    DISCARD_REPLY = 7
+
+
+class Role(IntEnum):
+    """Controller roles (7.3.8)."""
+
+    NOCHANGE = 0
+    EQUAL = 1
+    MASTER = 2
+    SLAVE = 3
+
+
+#: Bundle flags: all or nothing, and in order.
+BUNDLE_FLAGS = 0b11
+NO_BUFFER = 0xFFFF_FFFF
+TABLE_ALL = 0xFF
+GROUP_ALL = 0xFFFF_FFFC
+BUCKET_ALL = 0xFFFF_FFFF
+
+ACTION_OUTPUT, ACTION_GROUP, ACTION_SET_FIELD, ACTION_COPY_FIELD, ACTION_EXPERIMENTER = 0, 22, 25, 28, 0xFFFF
+NX_OUTPUT_REG, NX_CT, NX_NAT = 15, 35, 36
+INSTRUCTION_GOTO, INSTRUCTION_APPLY = 1, 4
+NAT_SRC, NAT_DST = 1, 2
+NAT_IPV4_MIN, NAT_IPV4_MAX, NAT_IPV6_MIN, NAT_IPV6_MAX, NAT_PORT_MIN, NAT_PORT_MAX = 1, 2, 4, 8, 16, 32
+BUCKET_WEIGHT, BUCKET_WATCH_PORT = 0, 1
+NO_TABLE = 0xFF
+
+
+def padding(length: int) -> bytes:
+    """Zeros that round a length up to a multiple of eight."""
+    return bytes(-length % 8)
