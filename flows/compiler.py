@@ -49,6 +49,8 @@ class Compiler:
         self.cluster = Cluster()
         self.topology = Topology()
         self._ports: dict[str, dict[str, Port]] = {}
+        #: Node -> MAC -> the first by name of its pod ports that announce it: the one that is believed.
+        self._first_with_mac: dict[str, dict[int, str]] = {}
         self._claims: dict[Network, set[str]] = {}
 
     # What changes -----------------------------------------------------------------------------------------------
@@ -76,6 +78,7 @@ class Compiler:
         parts |= {(node, Kind.POD, name) for ports in (old, new) for name, port in ports.items() if port.mac in macs}
         before = self._contributions(parts)
         self._ports[node] = new
+        self._first_with_mac[node] = {new[name].mac: name for name in sorted(new, reverse=True) if is_pod_port(name)}
         return self._updates(parts, before)
 
     def _apply(self, change: Change) -> list[Update]:
@@ -205,7 +208,7 @@ class Compiler:
         node = self.cluster.nodes.get(node_name)
         if pod is None or node is None:
             return "no pod that is scheduled to this node has a port of this name"
-        if any(other.mac == port.mac and other.name < port_name for other in ports.values()):
+        if self._first_with_mac[node_name][port.mac] != port_name:
             return f"another port announces the same address, {format_mac(port.mac)}"
         try:
             addresses = pod_addresses_of_mac(port.mac, node.pod_cidrs)

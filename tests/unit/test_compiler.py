@@ -1,0 +1,217 @@
+"""The compiler: what it makes of a cluster, and that changes in any order add up to the same as starting afresh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows import pipeline
+from flows.compiler import Compiler
+from flows.openflow.digest import changed, digest
+from flows.state import Port
+from flows.update import CLUSTER, Update
+from flows.values import Flow, FlowKey
+from topology.model import Namespace, Node, Pod
+from topology.naming import (
+    GATEWAY_MAC,
+    GATEWAY_PORT,
+    HOST_END_MAC_PREFIX,
+    TUNNEL_PORT,
+    format_mac,
+    mac_of,
+    pod_port_name,
+)
+
+
+def node(number: int, *, address: int | None = None, cidr: int | None = None) -> Node:
+    """Node n<number>; `address` and `cidr` make it claim those of another."""
+    cidr = number if cidr is None else cidr
+    return Node(
+        name=f"n{number}",
+        addresses=(ip_address(f"172.30.0.{number if address is None else address}"),),
+        pod_cidrs=(ip_network(f"10.244.{cidr}.0/24"), ip_network(f"fd00:10:244:{cidr}::/64")),
+    )
+
+
+def pod_port(number: int, namespace: str, name: str, place: int, cidr: int = 1) -> Port:
+    mac = mac_of(HOST_END_MAC_PREFIX, ip_address(f"10.244.{cidr}.{place}"))
+    return Port(number, pod_port_name(namespace, name), mac)
+
+
+UPLINKS = [Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x5B)]
+
+
+class Switches:
+    """What switches would hold that were sent every update, and the digests that would be stored in them."""
+
+    def __init__(self, compiler: Compiler) -> None:
+        self.tables: dict[str, dict[FlowKey, Flow]] = {CLUSTER: {flow.key: flow for flow in compiler.flows(CLUSTER)}}
+        self.digests: dict[str, int] = {CLUSTER: digest(compiler.flows(CLUSTER))}
+
+    def take(self, updates: list[Update]) -> None:
+        for update in updates:
+            table = self.tables.setdefault(update.scope, {})
+            for flow in update.removed:
+                assert table.pop(flow.key) == flow
+            for flow in update.added:
+                assert flow.key not in table
+                table[flow.key] = flow
+            before = self.digests.get(update.scope, 0)
+            self.digests[update.scope] = changed(before, update.removed, update.added)
+
+
+def assert_same_as_afresh(compiler: Compiler, switches: Switches) -> None:
+    for scope in (CLUSTER, "n1", "n2", "n3"):
+        flows = list(compiler.flows(scope))
+        assert len({flow.key for flow in flows}) == len(flows)
+        assert set(flows) == set(switches.tables.get(scope, {}).values())
+        assert digest(flows) == switches.digests.get(scope, 0)
+        for flow in flows:
+            pipeline.check(flow)
+
+
+names = st.sampled_from(["a", "b", "c"])
+numbers = st.integers(1, 3)
+Step = Callable[[Compiler], list[Update]]
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Step:
+    """One event: a node, pod or namespace comes, changes or goes; a switch announces its ports."""
+    match draw(st.sampled_from(["node", "pod", "ports", "namespace", "remove node", "remove pod"])):
+        case "node":
+            new = node(draw(numbers), address=draw(numbers), cidr=draw(numbers))
+            return lambda compiler: compiler.put(new)
+        case "pod":
+            where = draw(st.sampled_from(["", "n1", "n2", "n3"]))
+            pod = Pod(namespace="default", name=draw(names), node=where, host_network=draw(st.booleans()))
+            return lambda compiler: compiler.put(pod)
+        case "namespace":
+            namespace = Namespace(name=draw(names))
+            return lambda compiler: compiler.put(namespace)
+        case "remove node":
+            key = ("Node", "", f"n{draw(numbers)}")
+            return lambda compiler: compiler.remove(key)
+        case "remove pod":
+            key = ("Pod", "default", draw(names))
+            return lambda compiler: compiler.remove(key)
+    which = draw(st.sets(names))
+    ports = [
+        pod_port(10 + index, "default", name, draw(st.integers(1, 4)), draw(numbers))
+        for index, name in enumerate(sorted(which))
+    ]
+    ports += draw(st.sampled_from([[], UPLINKS, UPLINKS[:1]]))
+    where = f"n{draw(numbers)}"
+    return lambda compiler: compiler.set_ports(where, ports)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(steps(), max_size=25))
+def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: list[Step]) -> None:
+    compiler = Compiler()
+    switches = Switches(compiler)
+    for event in events:
+        switches.take(event(compiler))
+    assert_same_as_afresh(compiler, switches)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.permutations(range(5)))
+def test_the_order_in_which_parts_become_known_does_not_matter(order: list[int]) -> None:
+    ports = [*UPLINKS, pod_port(10, "default", "a", 2)]
+    events: list[Step] = [
+        lambda compiler: compiler.put(node(1)),
+        lambda compiler: compiler.put(node(2)),
+        lambda compiler: compiler.put(Pod(namespace="default", name="a", node="n1")),
+        lambda compiler: compiler.set_ports("n1", ports),
+        lambda compiler: compiler.set_ports("n2", UPLINKS),
+    ]
+    compiler, expected = Compiler(), Compiler()
+    for index in order:
+        events[index](compiler)
+    for event in events:
+        event(expected)
+    for scope in (CLUSTER, "n1", "n2"):
+        assert set(compiler.flows(scope)) == set(expected.flows(scope))
+
+
+def small_cluster() -> Compiler:
+    compiler = Compiler()
+    for number in (1, 2):
+        compiler.put(node(number))
+        compiler.set_ports(f"n{number}", UPLINKS)
+    compiler.put(Pod(namespace="default", name="a", node="n1"))
+    compiler.set_ports("n1", [*UPLINKS, pod_port(10, "default", "a", 2)])
+    return compiler
+
+
+def test_a_new_pod_changes_its_own_node_and_no_other_scope() -> None:
+    compiler = small_cluster()
+    compiler.put(Pod(namespace="default", name="b", node="n1"))
+    ports = [*compiler.ports("n1"), pod_port(11, "default", "b", 3)]
+    (update,) = compiler.set_ports("n1", ports)
+    assert update.scope == "n1"
+    assert not update.removed
+    assert {flow.cookie for flow in update.added} == {update.added[0].cookie}
+
+
+def test_a_pod_that_moves_to_another_node_leaves_the_first() -> None:
+    compiler = small_cluster()
+    (update,) = compiler.put(Pod(namespace="default", name="a", node="n2"))
+    assert (update.scope, update.added) == ("n1", ())
+    assert len(update.removed) == 7
+
+
+def test_a_port_of_a_pod_scheduled_elsewhere_is_refused_with_the_reason() -> None:
+    compiler = small_cluster()
+    assert compiler.set_ports("n2", [*UPLINKS, pod_port(10, "default", "a", 2, cidr=2)]) == []
+    ((port, reason),) = compiler.refusals("n2")
+    assert port.number == 10
+    assert "no pod that is scheduled to this node" in reason
+
+
+def test_an_address_outside_the_nodes_pod_cidr_is_refused_with_the_reason() -> None:
+    compiler = small_cluster()
+    compiler.set_ports("n1", [*UPLINKS, pod_port(10, "default", "a", 2, cidr=2)])
+    ((_, reason),) = compiler.refusals("n1")
+    assert "outside its node's pod CIDR 10.244.1.0/24" in reason
+    assert not list(compiler.local_pods("n1"))
+
+
+def test_the_gateways_and_the_networks_own_address_are_no_pods() -> None:
+    compiler = small_cluster()
+    for place in (0, 1, 255):
+        compiler.set_ports("n1", [*UPLINKS, pod_port(10, "default", "a", place)])
+        assert not list(compiler.local_pods("n1")), place
+
+
+def test_of_two_ports_with_one_address_the_second_is_refused_until_the_first_goes() -> None:
+    compiler = small_cluster()
+    compiler.put(Pod(namespace="default", name="b", node="n1"))
+    first, second = pod_port(10, "default", "a", 2), pod_port(11, "default", "b", 2)
+    if first.name > second.name:
+        first, second = second, first
+    compiler.set_ports("n1", [*UPLINKS, first, second])
+    ((port, reason),) = compiler.refusals("n1")
+    assert port == second
+    assert format_mac(second.mac) in reason
+    compiler.set_ports("n1", [*UPLINKS, second])
+    assert not list(compiler.refusals("n1"))
+
+
+def test_addresses_that_the_api_reports_must_be_those_that_the_port_announces() -> None:
+    compiler = small_cluster()
+    compiler.put(Pod(namespace="default", name="a", node="n1", addresses=(ip_address("10.244.1.9"),)))
+    ((_, reason),) = compiler.refusals("n1")
+    assert "10.244.1.9" in reason
+
+
+def test_every_node_gets_the_same_cluster_flows_and_its_own_routes_come_first() -> None:
+    compiler = small_cluster()
+    route = pipeline.ROUTE.number
+    elsewhere = max(flow.priority for flow in compiler.flows(CLUSTER) if flow.table == route and len(flow.program) == 3)
+    here = min(flow.priority for flow in compiler.flows("n1") if flow.table == route)
+    assert here > elsewhere
