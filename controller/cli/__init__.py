@@ -1,0 +1,10 @@
+"""The commands that ask a running controller, and the one that runs it. Each module is one group of questions."""
+
+from __future__ import annotations
+
+import click
+
+from controller.cli.ask import flows, get, status, topology
+from controller.cli.run import controller
+
+commands: list[click.Command] = [controller, get, flows, topology, status]

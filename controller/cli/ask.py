@@ -1,0 +1,176 @@
+"""signalbox get, flows, topology, status: read-only questions to a running controller."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller.cli.printing import Column, Row, print_rows
+
+_NODE_COLUMNS = [
+    Column("NAME", "name"),
+    Column("STATUS", "status"),
+    Column("ADDRESSES", "addresses"),
+    Column("POD-CIDRS", "podCIDRs"),
+    Column("PODS", "pods"),
+    Column("FLOWS", "flows"),
+    Column("DATAPATH-ID", "datapathID", wide=True),
+    Column("DIGEST", "digest", wide=True),
+    Column("FLOW-MODS-SENT", "flowModsSent", wide=True),
+]
+_POD_COLUMNS = [
+    Column("NAMESPACE", "namespace"),
+    Column("NAME", "name"),
+    Column("STATUS", "status"),
+    Column("ADDRESSES", "addresses"),
+    Column("NODE", "node"),
+    Column("PORT", "port", wide=True),
+    Column("PORT-NUMBER", "portNumber", wide=True),
+    Column("MAC", "mac", wide=True),
+    Column("REASON", "reason", wide=True),
+]
+_LINK_COLUMNS = [Column("FROM", "from"), Column("TO", "to"), Column("KIND", "kind"), Column("COST", "cost")]
+_FLOW_COLUMNS = [
+    Column("TABLE", "table"),
+    Column("PRIORITY", "priority"),
+    Column("PACKETS", "packets"),
+    Column("OBJECT", "object"),
+    Column("FLOW", "words"),
+]
+#: Singular and short forms, as kubectl has them.
+_KINDS = {"nodes": "nodes", "node": "nodes", "no": "nodes", "pods": "pods", "pod": "pods", "po": "pods"}
+_KINDS |= {"links": "links", "link": "links"}
+
+
+def _socket_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option(
+        "--socket", "socket_path", type=click.Path(path_type=Path), help="The controller's admin socket."
+    )(command)
+    return click.option("--lab", metavar="NAME", envvar="SIGNALBOX_LAB", help="Ask the controller of this lab.")(
+        command
+    )
+
+
+def _ask(socket_path: Path | None, lab: str | None, *resource: str, **query: str) -> Any:
+    # Imported late: `signalbox --help` shouldn't pay for an HTTP client.
+    from controller.cli import client
+
+    path = socket_path or (client.LABS / lab / "controller.sock" if lab else client.find_socket())
+    return client.ask(path, list(resource), query)
+
+
+def _output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "-o", "--output", type=click.Choice(choices), default=choices[0], show_default=True, help="Output format."
+    )
+
+
+@click.command()
+@click.argument("kind", metavar="nodes|pods|links")
+@click.argument("name", required=False)
+@click.option("-n", "--namespace", default="default", show_default=True, help="The pods' namespace.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Pods of every namespace.")
+@_output_option("table", "wide", "json", "yaml", "name")
+@_socket_options
+def get(
+    kind: str,
+    name: str | None,
+    namespace: str,
+    all_namespaces: bool,
+    output: str,
+    socket_path: Path | None,
+    lab: str | None,
+) -> None:
+    """List nodes, pods or links."""
+    known = _KINDS.get(kind.lower())
+    if known is None:
+        raise click.ClickException(f"there is no kind {kind!r}; the kinds are nodes, pods and links")
+    rows: list[Row] = _ask(socket_path, lab, known)["items"]
+    columns = {"nodes": _NODE_COLUMNS, "pods": _POD_COLUMNS, "links": _LINK_COLUMNS}[known]
+    if known == "pods" and not all_namespaces:
+        rows = [row for row in rows if row["namespace"] == namespace]
+        columns = [column for column in columns if column.key != "namespace"]
+    if name is not None:
+        rows = [row for row in rows if row.get("name") == name]
+        if not rows:
+            where = f" in namespace {namespace}" if known == "pods" and not all_namespaces else ""
+            raise click.ClickException(f"{known} {name!r} not found{where}")
+    if output == "name":
+        for row in rows:
+            click.echo(f"{known[:-1]}/{row.get('name') or row['from'] + '--' + row['to']}")
+    elif not rows and output in ("table", "wide"):
+        where = f" in {namespace} namespace" if known == "pods" and not all_namespaces else ""
+        click.echo(f"No {known} found{where}.", err=True)
+    else:
+        print_rows(rows, columns, output)
+
+
+@click.command()
+@click.argument("node")
+@click.option("--pod", metavar="[NAMESPACE/]NAME", help="Only flows made for this pod.")
+@click.option("--table", "table_name", metavar="NAME|NUMBER", help="Only flows of this table.")
+@_output_option("table", "ofctl", "json", "yaml")
+@_socket_options
+def flows(
+    node: str, pod: str | None, table_name: str | None, output: str, socket_path: Path | None, lab: str | None
+) -> None:
+    """Show a node's flows as its switch has them, in words: which object made each, what it matches and does."""
+    query = {}
+    if pod is not None:
+        query["pod"] = pod if "/" in pod else f"default/{pod}"
+    if table_name is not None:
+        query["table"] = table_name
+    rows: list[Row] = _ask(socket_path, lab, "nodes", node, "flows", **query)["items"]
+    if output == "ofctl":
+        for row in rows:
+            click.echo(row["ofctl"])
+    else:
+        print_rows(rows, _FLOW_COLUMNS, output)
+
+
+@click.command()
+@_output_option("text", "dot", "svg", "json")
+@_socket_options
+def topology(output: str, socket_path: Path | None, lab: str | None) -> None:
+    """Show how the nodes are connected."""
+    answer = _ask(socket_path, lab, "topology", format="dot" if output == "svg" else output)
+    if output == "svg":
+        click.echo(_svg(answer["text"]), nl=False)
+    elif output == "json":
+        import json
+
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        click.echo(answer["text"])
+
+
+def _svg(dot: str) -> str:
+    program = shutil.which("dot")
+    if program is None:
+        raise click.ClickException("drawing needs Graphviz: apt-get install graphviz")
+    return subprocess.run([program, "-Tsvg"], input=dot, capture_output=True, text=True, check=True).stdout
+
+
+@click.command()
+@_output_option("text", "json", "yaml")
+@_socket_options
+def status(output: str, socket_path: Path | None, lab: str | None) -> None:
+    """Say whether everything is in order; the exit code is 1 where something isn't."""
+    answer = _ask(socket_path, lab, "status")
+    if output != "text":
+        import json
+
+        import yaml
+
+        click.echo(json.dumps(answer, indent=2) if output == "json" else yaml.safe_dump(answer, sort_keys=False))
+    else:
+        click.echo(f"{answer['nodesInSync']} of {answer['nodes']} nodes in sync, {answer['pods']} pods attached")
+        for problem in answer["problems"]:
+            click.echo(f"- {problem}")
+    if not answer["healthy"]:
+        raise SystemExit(1)

@@ -1,0 +1,73 @@
+"""Asks a controller's admin API over its Unix socket, and says plainly why there is no answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+
+DEFAULT_SOCKET = Path("/run/signalbox/controller.sock")
+LABS = Path("/run/signalbox/lab")
+#: Seconds. A dump of a large table takes its time; a controller that is stopped must not hold the caller for ever.
+TIMEOUT = 30.0
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("controller", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(str(self._path))
+
+
+def find_socket() -> Path:
+    """The socket of the controller that is meant: the named one, the node's own, or that of the only lab."""
+    named = os.environ.get("SIGNALBOX_SOCKET")
+    if named:
+        return Path(named)
+    if DEFAULT_SOCKET.exists():
+        return DEFAULT_SOCKET
+    labs = sorted(LABS.glob("*/controller.sock"))
+    if len(labs) == 1:
+        return labs[0]
+    if labs:
+        names = ", ".join(path.parent.name for path in labs)
+        raise click.ClickException(f"several labs are up ({names}): say which with --lab NAME")
+    raise click.ClickException(
+        f"no controller: there is no {DEFAULT_SOCKET} and no lab is up; "
+        "start one with 'signalbox lab up', or name its socket with --socket or SIGNALBOX_SOCKET"
+    )
+
+
+def ask(path: Path, resource: list[str], query: dict[str, str] | None = None) -> Any:
+    """GET /v1/<resource>, decoded. Raises click.ClickException with one line that says what to do."""
+    url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", url + (f"?{urlencode(query)}" if query else ""))
+        response = connection.getresponse()
+        body = response.read()
+    except PermissionError as error:
+        raise click.ClickException(f"{path}: permission denied (the socket is root's: use sudo)") from error
+    except FileNotFoundError as error:
+        raise click.ClickException(f"{path}: no such socket: is the controller running?") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise click.ClickException(f"{path}: the controller doesn't answer: {error}") from error
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        raise click.ClickException(f"{path}: not a controller's answer to {url}: {body[:80]!r}") from error
+    if response.status != 200:
+        raise click.ClickException(answer.get("error", f"{url}: {response.status} {response.reason}"))
+    return answer
