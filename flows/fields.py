@@ -2,7 +2,7 @@
 
 A field called with a value is one term of a match: `IN_PORT(3)`, `IPV4_DST(0x0AF40000, 0xFFFF0000)`. The order of the
 declarations is the order of terms in a match; prerequisites come first, as OpenFlow 1.5 section 7.2.3.6 demands.
-Numbers: OpenFlow 1.5.1 section 7.2.3.7; NXM and experimenter fields from ovs-fields(7).
+Numbers: OpenFlow 1.5.1 section 7.2.3.7; NXM and other extension fields from ovs-fields(7).
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ NXM_0 = 0x0000
 NXM_1 = 0x0001
 OPENFLOW_BASIC = 0x8000
 PACKET_REGS = 0x8001
-EXPERIMENTER = 0xFFFF
-#: Experimenter of the neighbour discovery option fields (Open Networking Foundation).
-ONF_ID = 0x4F4E4600
+#: Ericsson's, which OVS uses for fields of neighbour discovery (`ERICOXM_OF` in its meta-flow.h).
+ERICSSON = 0x1000
 
 
 class Field:
     """A field of a packet or of its metadata; identity is equality.
 
-    `header` and `masked_header` are the 4 (8 for an experimenter) bytes that precede a value on the wire.
+    `header` and `masked_header` are the 4 bytes that precede a value on the wire.
     """
 
     __slots__ = ("bits", "header", "index", "length", "masked_header", "maximum", "name", "number", "oxm_class")
 
-    def __init__(self, index: int, name: str, oxm_class: int, number: int, bits: int, experimenter: int = 0) -> None:
+    def __init__(self, index: int, name: str, oxm_class: int, number: int, bits: int) -> None:
         self.index = index
         self.name = name
         self.oxm_class = oxm_class
@@ -36,11 +35,8 @@ class Field:
         #: Bytes that the value takes on the wire.
         self.length = (bits + 7) // 8
         self.maximum = (1 << bits) - 1
-        tail = experimenter.to_bytes(4, "big") if experimenter else b""
-        self.header = (oxm_class << 16 | number << 9 | self.length + len(tail)).to_bytes(4, "big") + tail
-        self.masked_header = (oxm_class << 16 | number << 9 | 1 << 8 | 2 * self.length + len(tail)).to_bytes(
-            4, "big"
-        ) + tail
+        self.header = (oxm_class << 16 | number << 9 | self.length).to_bytes(4, "big")
+        self.masked_header = (oxm_class << 16 | number << 9 | 1 << 8 | 2 * self.length).to_bytes(4, "big")
 
     def __call__(self, value: int, mask: int | None = None) -> Term:
         """One term of a match. `mask` None matches every bit."""
@@ -64,8 +60,8 @@ Match = tuple[Term, ...]
 _declared: list[Field] = []
 
 
-def _field(name: str, oxm_class: int, number: int, bits: int, experimenter: int = 0) -> Field:
-    field = Field(len(_declared), name, oxm_class, number, bits, experimenter)
+def _field(name: str, oxm_class: int, number: int, bits: int) -> Field:
+    field = Field(len(_declared), name, oxm_class, number, bits)
     _declared.append(field)
     return field
 
@@ -109,8 +105,8 @@ ICMPV6_CODE = _field("icmpv6_code", OPENFLOW_BASIC, 30, 8)
 ND_TARGET = _field("nd_target", OPENFLOW_BASIC, 31, 128)
 ND_SLL = _field("nd_sll", OPENFLOW_BASIC, 32, 48)
 ND_TLL = _field("nd_tll", OPENFLOW_BASIC, 33, 48)
-ND_RESERVED = _field("nd_reserved", EXPERIMENTER, 1, 32, ONF_ID)
-ND_OPTIONS_TYPE = _field("nd_options_type", EXPERIMENTER, 2, 8, ONF_ID)
+ND_RESERVED = _field("nd_reserved", ERICSSON, 1, 32)
+ND_OPTIONS_TYPE = _field("nd_options_type", ERICSSON, 2, 8)
 
 FIELDS: tuple[Field, ...] = tuple(_declared)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from struct import Struct, pack
 
-from flows.fields import IN_PORT, Field, Match, Term
+from flows.fields import IN_PORT, Match, Term
 from flows.openflow.wire import (
     ACTION_COPY_FIELD,
     ACTION_EXPERIMENTER,
@@ -164,7 +164,7 @@ def _action(action: Action) -> bytes:
         case Output(port, max_len):
             return pack("!HHIH6x", ACTION_OUTPUT, 16, port, max_len)
         case OutputBits(bits):
-            source = int.from_bytes(_nxm_header(bits.field), "big")
+            source = int.from_bytes(bits.field.header, "big")
             reach = bits.start << 6 | bits.width - 1
             return pack("!HHIHHIH6x", ACTION_EXPERIMENTER, 24, NICIRA, NX_OUTPUT_REG, reach, source, 0)
         case SetField(field, value, mask):
@@ -182,12 +182,6 @@ def _action(action: Action) -> bytes:
             return _ct(action)
         case Goto():
             raise EncodeError("goto_table is an instruction: it can only end a flow's program")
-
-
-def _nxm_header(field: Field) -> bytes:
-    if len(field.header) != 4:
-        raise EncodeError(f"{field} can't be an output port")
-    return field.header
 
 
 def _ct(ct: Ct) -> bytes:
