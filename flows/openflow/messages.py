@@ -64,8 +64,8 @@ class FlowStats(msgspec.Struct, frozen=True):
     priority: int
     cookie: int
     flow: Flow | None
-    packets: int
-    bytes: int
+    packet_count: int
+    byte_count: int
     #: Seconds since the flow was made.
     duration: float
     #: The encoded match: with table and priority what a strict deletion names.
@@ -107,9 +107,9 @@ class GroupDescReply(msgspec.Struct, frozen=True):
 
 class AggregateReply(msgspec.Struct, frozen=True):
     xid: int
-    packets: int
-    bytes: int
-    flows: int
+    packet_count: int
+    byte_count: int
+    flow_count: int
 
 
 class RoleReply(msgspec.Struct, frozen=True):
