@@ -1,0 +1,192 @@
+"""What a set of manifest files declares together, and the last good state of what is broken in them.
+
+Owns: comparing files with each other (one object declared twice, nodes that claim the same addresses), and keeping in
+force what was there before something broke. Must not touch the file system: texts come from `topology.manifest_source`
+or a test, snapshots go to whoever runs pods and makes flows.
+
+    texts ──parse──> declared per file ──settle──> in force ──expand──> Snapshot
+                          └ what broke keeps         └ of two that clash, the one in force before stays
+                            what it was before
+
+After any order of updates whose last one is whole and without clashes, the snapshot is that last one's alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
+
+import msgspec
+
+from topology.manifests import Declared, Note, Parsed, Problem, make_namespace, object_words, parse
+from topology.model import Key, Node, Object, Pod
+from topology.naming import Network
+from topology.workloads import PodSpec, Workload, expand
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Everything in force at one time. `pod_specs` says, by a pod's key, what to run in it."""
+
+    objects: Mapping[Key, Object] = {}
+    pod_specs: Mapping[Key, PodSpec] = {}
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def nodes(self) -> list[Node]:
+        return [value for value in self.objects.values() if isinstance(value, Node)]
+
+    def pods(self) -> list[Pod]:
+        return [value for value in self.objects.values() if isinstance(value, Pod)]
+
+
+class _File(msgspec.Struct, frozen=True):
+    """A file's text, or why there is none; what it declares with what is kept of before; what is wrong with it."""
+
+    text: bytes | Problem
+    declared: tuple[Declared, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+class ManifestState:
+    """The manifests as of the last `update`; `snapshot` is what they mean."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+        self._files: dict[str, _File] = {}
+        self._in_force: dict[Key, Declared] = {}
+
+    def update(self, files: Mapping[str, bytes | Problem]) -> Snapshot:
+        """Take the texts of all files there are, by name; a Problem stands for a file that couldn't be read."""
+        self._files = {name: _read(name, text, self._files.get(name)) for name, text in sorted(files.items())}
+        declared = [item for file in self._files.values() for item in file.declared]
+        self._in_force, clashes = settle(declared, self._in_force)
+        objects, pod_specs, refused, notes = _expand(self._in_force)
+        problems = [problem for file in self._files.values() for problem in file.problems] + clashes + refused
+        notes += [note for file in self._files.values() for note in file.notes]
+        self.snapshot = Snapshot(objects, pod_specs, tuple(sorted(problems)), tuple(sorted(notes)))
+        return self.snapshot
+
+    @property
+    def declared(self) -> Mapping[Key, Declared]:
+        """The objects in force as files declare them, workloads as such."""
+        return self._in_force
+
+
+def _read(name: str, text: bytes | Problem, before: _File | None) -> _File:
+    if before is not None and before.text == text:
+        return before
+    old = before.declared if before else ()
+    if isinstance(text, Problem):
+        return _File(text, old, (text,))
+    parsed = parse(name, text)
+    return _File(text, parsed.declared + _kept(parsed, old), parsed.problems, parsed.notes)
+
+
+def _kept(parsed: Parsed, old: tuple[Declared, ...]) -> tuple[Declared, ...]:
+    """What was declared before and is broken now, or perhaps is in what can't be read."""
+    named = {item.key for item in parsed.declared}
+    return tuple(item for item in old if item.key not in named and (parsed.unnamed or item.key in parsed.broken))
+
+
+def settle(declared: Iterable[Declared], before: Mapping[Key, Declared]) -> tuple[dict[Key, Declared], list[Problem]]:
+    """Choose, among objects that can't all be in force, by what was in force before and then by file and line."""
+
+    def changed(item: Declared) -> bool:
+        old = before.get(item.key)
+        return old is None or (old.file, old.value) != (item.file, item.value)
+
+    in_force: dict[Key, Declared] = {}
+    claims = _Claims()
+    problems = []
+    for item in sorted(declared, key=lambda item: (changed(item), item.file, item.line)):
+        rival = in_force.get(item.key)
+        if rival is not None:
+            problems.append(_problem(item, f"is declared at {rival.place} too; remove one of them"))
+            continue
+        clash = claims.claim(item)
+        if clash is not None:
+            problems.append(_problem(item, clash))
+            old = before.get(item.key)
+            if old is None or old.file != item.file or claims.claim(old) is not None:
+                continue
+            item = old
+        in_force[item.key] = item
+    return in_force, problems
+
+
+class _Claims:
+    """The addresses that nodes claim, for themselves and for their pods: no two ranges may overlap."""
+
+    def __init__(self) -> None:
+        #: By family: (first, last, what it is, whose), sorted; since none overlap, the last addresses are sorted too.
+        self._ranges: dict[int, list[tuple[int, int, str, Declared]]] = {4: [], 6: []}
+
+    def claim(self, item: Declared) -> str | None:
+        """Claim all that a node needs, or nothing and say why."""
+        if not isinstance(item.value, Node):
+            return None
+        mine = [(cidr, f"pod CIDR {cidr}") for cidr in item.value.pod_cidrs]
+        mine += [(ip_network(address), f"address {address}") for address in item.value.addresses]
+        for i, (network, words) in enumerate(mine):
+            for other, other_words in mine[:i]:
+                if network.version == other.version and network.overlaps(other):
+                    return f"its {words} overlaps its own {other_words}; change one of them"
+            found = self._overlapping(network)
+            if found is not None:
+                _, _, taken, owner = found
+                return f"its {words} overlaps {taken} of {object_words(owner.key)} ({owner.place}); change one of them"
+        for network, words in mine:
+            insort(
+                self._ranges[network.version],
+                (int(network.network_address), int(network.broadcast_address), words, item),
+                key=lambda entry: entry[:2],
+            )
+        return None
+
+    def _overlapping(self, network: Network) -> tuple[int, int, str, Declared] | None:
+        ranges = self._ranges[network.version]
+        at = bisect_left(ranges, int(network.network_address), key=lambda entry: entry[1])
+        if at < len(ranges) and ranges[at][0] <= int(network.broadcast_address):
+            return ranges[at]
+        return None
+
+
+def _problem(item: Declared, reason: str) -> Problem:
+    return Problem(item.file, item.line, object_words(item.key), reason)
+
+
+def _expand(
+    in_force: Mapping[Key, Declared],
+) -> tuple[dict[Key, Object], dict[Key, PodSpec], list[Problem], list[Note]]:
+    """The objects that declarations stand for, with the namespaces that they imply."""
+    objects: dict[Key, Object] = {}
+    pod_specs: dict[Key, PodSpec] = {}
+    problems: list[Problem] = []
+    notes: list[Note] = []
+    for key in sorted(in_force):
+        value = in_force[key].value
+        if not isinstance(value, Workload):
+            objects[key] = value
+    nodes = [value for value in objects.values() if isinstance(value, Node)]
+    # Pods declared as such come first: a workload's pod of the same name gives way.
+    for key in sorted(in_force, key=lambda key: (key[0] != "Pod", key)):
+        item = in_force[key]
+        if not isinstance(item.value, Workload):
+            continue
+        template = item.value.template
+        if template.node and ("Node", "", template.node) not in objects:
+            text = f"{object_words(key)}: spec.nodeName is {template.node}, a node that is not declared: its pods wait"
+            notes.append(Note(item.file, item.line, text))
+        for pod in expand(item.value, nodes):
+            if pod.key in objects:
+                reason = f"its pod {pod.namespace}/{pod.name} has the name of another; rename one of the two objects"
+                problems.append(_problem(item, reason))
+                continue
+            objects[pod.key] = pod
+            pod_specs[pod.key] = template.run
+    for name in sorted({"default"} | {key[1] for key in in_force if key[1]}):
+        implied = make_namespace(name, {})
+        objects.setdefault(implied.key, implied)
+    return objects, pod_specs, problems, notes

@@ -1,0 +1,425 @@
+"""Kubernetes YAML to declared objects: what one file says, and what is wrong with it, with line and remedy.
+
+Owns the reading of every kind we know. Must not know other files (`topology.manifest_state` compares them) nor where
+text comes from. A broken object is a value, not an exception: the rest of its file counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+
+import msgspec
+
+from topology.model import ContainerPort, Key, Namespace, Node, labels_of
+from topology.naming import Address, Network, places
+from topology.selectors import Operator, Requirement, Selector, selects
+from topology.workloads import PodSpec, Template, Workload
+from topology.yaml_tree import FieldError, Tree, YamlError, documents
+
+#: What a document can declare: pods and what makes them are workloads.
+Declaration = Node | Namespace | Workload
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_PROTOCOLS = ("TCP", "UDP", "SCTP")
+#: More than Kubernetes bears in a whole cluster; keeps a slip of the finger from filling the memory.
+_MAX_REPLICAS = 100_000
+
+
+class Problem(msgspec.Struct, frozen=True, order=True):
+    """Something that must be put right. `object` is `Deployment default/web`, or empty where that can't be told."""
+
+    file: str
+    line: int
+    object: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: " + (f"{self.object}: " if self.object else "") + self.reason
+
+
+class Note(msgspec.Struct, frozen=True, order=True):
+    """Something that a person may want to know and that does no harm: what was passed over."""
+
+    file: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """An object and where it stands."""
+
+    value: Declaration
+    file: str
+    line: int
+
+    @property
+    def key(self) -> Key:
+        return self.value.key
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """What one file says.
+
+    `broken` are the objects that it names but doesn't describe well; `unnamed` says that there may be others, in what
+    couldn't be read at all.
+    """
+
+    declared: tuple[Declared, ...]
+    broken: frozenset[Key]
+    unnamed: bool
+    problems: tuple[Problem, ...]
+    notes: tuple[Note, ...]
+
+
+def object_words(key: Key) -> str:
+    """An object in words: `Pod default/web-0`, `Node a`."""
+    kind, namespace, name = key
+    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+
+
+def parse(file: str, data: bytes) -> Parsed:
+    """Read a file's documents. `file` is the name that problems give."""
+    reader = _Reader(file)
+    try:
+        for document in documents(data):
+            reader.read(document)
+    except YamlError as error:
+        reader.unnamed = True
+        reader.problems.append(Problem(file, error.line, "", f"the text {error.reason}"))
+    return Parsed(
+        tuple(reader.declared),
+        frozenset(reader.broken),
+        reader.unnamed,
+        tuple(reader.problems),
+        tuple(reader.notes),
+    )
+
+
+class _Reader:
+    """What has been read of a file so far."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.declared: list[Declared] = []
+        self.broken: set[Key] = set()
+        self.unnamed = False
+        self.problems: list[Problem] = []
+        self.notes: list[Note] = []
+
+    def read(self, tree: Tree, *, in_list: bool = False) -> None:
+        key: Key | None = None
+        words = ""
+        try:
+            kind = tree.require("kind", remedy="say what the object is, as in kind: Pod").text()
+            api = tree.require("apiVersion", remedy="say of which API the kind is, as in apiVersion: v1").text()
+            words = kind
+            if (api, kind) == ("v1", "List"):
+                self._read_list(tree, in_list)
+                return
+            known = _KINDS.get((api, kind))
+            if known is None:
+                self._note(tree, f"{kind} of {api} is not a kind that is read here: passed over")
+                return
+            namespaced, build = known
+            key = _key(tree, kind, namespaced)
+            words = object_words(key)
+            self.declared.append(Declared(build(_Object(key, tree, self._note)), self.file, tree.line))
+        except FieldError as error:
+            self.problems.append(Problem(self.file, error.line, words, str(error)))
+            if key is None:
+                self.unnamed = True
+            else:
+                self.broken.add(key)
+
+    def _read_list(self, tree: Tree, in_list: bool) -> None:
+        if in_list:
+            raise tree.error("a List stands in a List; put its items into the outer one")
+        items = tree.get("items")
+        for item in items.items() if items else []:
+            self.read(item, in_list=True)
+
+    def _note(self, tree: Tree, text: str) -> None:
+        self.notes.append(Note(self.file, tree.line, text))
+
+
+class _Object(msgspec.Struct, frozen=True):
+    """An object that is being read: what it is called, its fields, and where to say what was passed over."""
+
+    key: Key
+    tree: Tree
+    note: Callable[[Tree, str], None]
+
+    @property
+    def namespace(self) -> str:
+        return self.key[1]
+
+    @property
+    def name(self) -> str:
+        return self.key[2]
+
+
+# Metadata ---------------------------------------------------------------------------------------------------------
+
+
+def _key(tree: Tree, kind: str, namespaced: bool) -> Key:
+    name = _name(tree.require("metadata", "name", remedy="give the object a name"), _longest_name(kind))
+    namespace = tree.get("metadata", "namespace")
+    if not namespaced:
+        return (kind, "", name)
+    return (kind, _name(namespace, 63) if namespace else "default", name)
+
+
+def _longest_name(kind: str) -> int:
+    return 63 if kind == "Namespace" else 253
+
+
+def _name(tree: Tree, longest: int) -> str:
+    name = tree.text()
+    pattern, dots = (_LABEL, "") if longest == 63 else (_SUBDOMAIN, ", dots")
+    if len(name) > longest or not pattern.fullmatch(name):
+        raise tree.error(
+            f"is {name!r}; a name has lower-case letters, digits, hyphens{dots}, a letter or digit at each end, "
+            f"and at most {longest} characters"
+        )
+    return name
+
+
+def _labels(tree: Tree | None) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    if tree is None:
+        return labels
+    for key, value in tree.fields().items():
+        _check_label_key(value, key)
+        # Written without a value (`app:`), a label is empty text in Kubernetes.
+        labels[key] = value.text() if value else ""
+        _check_label_value(value, labels[key])
+    return labels
+
+
+def _check_label_key(tree: Tree, key: str) -> None:
+    prefix, slash, name = key.rpartition("/")
+    good_prefix = len(prefix) <= 253 and _SUBDOMAIN.fullmatch(prefix) if slash else True
+    if not good_prefix or not name or not _LABEL_VALUE.fullmatch(name):
+        raise tree.error(
+            f"has the key {key!r}; a key is a DNS name and a slash, or neither, then up to 63 letters, digits, "
+            "hyphens, underscores and dots"
+        )
+
+
+def _check_label_value(tree: Tree, value: str) -> None:
+    if not _LABEL_VALUE.fullmatch(value):
+        raise tree.error(
+            f"is {value!r}; a label's value has up to 63 letters, digits, hyphens, underscores and dots, "
+            "and a letter or digit at each end"
+        )
+
+
+# Nodes and namespaces -----------------------------------------------------------------------------------------------
+
+
+def _node(node: _Object) -> Node:
+    addresses = []
+    statuses = node.tree.get("status", "addresses")
+    for status in statuses.items() if statuses else []:
+        kind = status.require("type", remedy="say what the address is, as in type: InternalIP").text()
+        if kind == "InternalIP":
+            addresses.append(_address(status.require("address", remedy="give the node's IP address")))
+    labels = {"kubernetes.io/hostname": node.name} | _labels(node.tree.get("metadata", "labels"))
+    return Node(name=node.name, addresses=tuple(addresses), pod_cidrs=_pod_cidrs(node.tree), labels=labels_of(labels))
+
+
+def _address(tree: Tree) -> Address:
+    text = tree.text()
+    try:
+        address = ip_address(text)
+    except ValueError as error:
+        raise tree.error(f"is {text!r}; it must be an IPv4 or IPv6 address, as 192.0.2.1 or 2001:db8::1") from error
+    if "%" in text:
+        raise tree.error(f"is {text!r}, an address with a zone; write it without")
+    if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
+        raise tree.error(f"is {address}, which no other node can send to; give the address that nodes reach it by")
+    return address
+
+
+def _pod_cidrs(tree: Tree) -> tuple[Network, ...]:
+    plural, single = tree.get("spec", "podCIDRs"), tree.get("spec", "podCIDR")
+    trees = plural.items() if plural else [single] if single else []
+    cidrs: list[Network] = []
+    for item in trees:
+        cidr = _cidr(item)
+        if any(cidr.version == other.version for other in cidrs):
+            raise item.error(f"is {cidr}, a second IPv{cidr.version} CIDR; a node has one for each family: remove one")
+        cidrs.append(cidr)
+    return tuple(cidrs)
+
+
+def _cidr(tree: Tree) -> Network:
+    text = tree.text()
+    try:
+        cidr = ip_network(text, strict=False)
+    except ValueError as error:
+        raise tree.error(f"is {text!r}; it must be a CIDR, as 10.244.1.0/24 or fd00:10:244:1::/64") from error
+    if "/" not in text or ip_address(text.partition("/")[0]) != cidr.network_address:
+        raise tree.error(f"is {text}, which is no network's address; write {cidr}")
+    if not places([cidr]):
+        raise tree.error(f"is {cidr}, which has no room for a pod; take a larger network")
+    return cidr
+
+
+def _namespace(namespace: _Object) -> Namespace:
+    return make_namespace(namespace.name, _labels(namespace.tree.get("metadata", "labels")))
+
+
+def make_namespace(name: str, labels: dict[str, str]) -> Namespace:
+    """A namespace with the label that Kubernetes gives to each."""
+    return Namespace(name=name, labels=labels_of(labels | {"kubernetes.io/metadata.name": name}))
+
+
+# Pods and what makes them -------------------------------------------------------------------------------------------
+
+
+def _pod(pod: _Object) -> Workload:
+    return Workload(kind="Pod", namespace=pod.namespace, name=pod.name, template=_template(pod.tree, pod))
+
+
+def _daemon_set(workload: _Object) -> Workload:
+    return _workload(workload, replicas=0)
+
+
+def _replicated(workload: _Object) -> Workload:
+    replicas = workload.tree.get("spec", "replicas")
+    return _workload(workload, replicas=1 if replicas is None else replicas.number(0, _MAX_REPLICAS))
+
+
+def _workload(workload: _Object, replicas: int) -> Workload:
+    kind, namespace, name = workload.key
+    tree = workload.tree.require("spec", "template", remedy="describe the pods that are to be made")
+    template = _template(tree, workload)
+    selector = _selector(
+        workload.tree.require("spec", "selector", remedy="say which pods are this object's, as matchLabels: {app: web}")
+    )
+    for requirement in selector:
+        if not selects((requirement,), template.labels):
+            line = (tree.get("metadata", "labels") or tree).line
+            raise FieldError(
+                line,
+                "spec.template.metadata.labels",
+                f"does not satisfy spec.selector, which wants {requirement}; give the template that label or change "
+                "the selector",
+            )
+    start = workload.tree.get("spec", "ordinals", "start") if kind == "StatefulSet" else None
+    return Workload(
+        kind=kind,
+        namespace=namespace,
+        name=name,
+        template=template,
+        replicas=replicas,
+        first_ordinal=0 if start is None else start.number(0, 2**31 - 1),
+    )
+
+
+def _selector(tree: Tree) -> Selector:
+    requirements = [Requirement(key, Operator.IN, (value,)) for key, value in _labels(tree.get("matchLabels")).items()]
+    expressions = tree.get("matchExpressions")
+    for expression in expressions.items() if expressions else []:
+        requirements.append(_requirement(expression))
+    if not requirements:
+        raise tree.error("selects every pod; name a label of the template, as matchLabels: {app: web}")
+    return tuple(requirements)
+
+
+def _requirement(tree: Tree) -> Requirement:
+    key = tree.require("key", remedy="name the label to look at")
+    _check_label_key(key, key.text())
+    names = ", ".join(Operator)
+    operator = tree.require("operator", remedy=f"give one of {names}")
+    if operator.text() not in list(Operator):
+        raise operator.error(f"is {operator.text()!r}; it must be one of {names}")
+    values = tree.get("values")
+    texts = values.texts() if values else ()
+    takes_values = operator.text() in (Operator.IN, Operator.NOT_IN)
+    if takes_values != bool(texts):
+        remedy = "list the values to compare with" if takes_values else f"{operator.text()} takes none: remove them"
+        raise (values or tree).error(f"has {'values' if texts else 'no values'}; {remedy}")
+    return Requirement(key.text(), Operator(operator.text()), texts)
+
+
+def _template(tree: Tree, owner: _Object) -> Template:
+    """What a Pod, or a workload's template, says of its pods. `tree` has `metadata` and `spec`."""
+    spec = tree.require("spec", remedy="describe the pod: at least its containers")
+    containers = spec.require("containers", remedy="list at least one container").items()
+    if not containers:
+        raise spec.require("containers", remedy="").error("is empty; list at least one container")
+    node, host_network = spec.get("nodeName"), spec.get("hostNetwork")
+    return Template(
+        labels=labels_of(_labels(tree.get("metadata", "labels"))),
+        node=_name(node, 253) if node else "",
+        node_selector=labels_of(_labels(spec.get("nodeSelector"))),
+        host_network=host_network.flag() if host_network else False,
+        ports=tuple(port for container in containers for port in _ports(container)),
+        run=_run(containers[0], owner),
+    )
+
+
+def _ports(container: Tree) -> list[ContainerPort]:
+    ports = []
+    listed = container.get("ports")
+    for tree in listed.items() if listed else []:
+        number = tree.require("containerPort", remedy="give the port's number").number(1, 65535)
+        name, protocol = tree.get("name"), tree.get("protocol")
+        if protocol and protocol.text() not in _PROTOCOLS:
+            raise protocol.error(f"is {protocol.text()!r}; it must be one of {', '.join(_PROTOCOLS)}")
+        ports.append(
+            ContainerPort(
+                port=number, name=name.text() if name else "", protocol=protocol.text() if protocol else "TCP"
+            )
+        )
+    return ports
+
+
+def _run(container: Tree, owner: _Object) -> PodSpec:
+    command, args, directory = container.get("command"), container.get("args"), container.get("workingDir")
+    return PodSpec(
+        command=command.texts() if command else (),
+        args=args.texts() if args else (),
+        env=_env(container, owner),
+        working_dir=directory.text() if directory else "",
+    )
+
+
+def _env(container: Tree, owner: _Object) -> tuple[tuple[str, str], ...]:
+    env = []
+    listed = container.get("env")
+    for tree in listed.items() if listed else []:
+        name = tree.require("name", remedy="name the variable")
+        if not name.text() or "=" in name.text() or "\0" in name.text():
+            raise name.error(f"is {name.text()!r}; a variable's name has at least one character and no '='")
+        if tree.get("valueFrom"):
+            owner.note(tree, f"{object_words(owner.key)}: {tree.path} has a valueFrom, which is not read: left out")
+            continue
+        value = tree.get("value")
+        env.append((name.text(), value.text() if value else ""))
+    return tuple(env)
+
+
+#: Of each API and kind that is read: whether its objects are in namespaces, and what makes a value of one.
+_KINDS: dict[tuple[str, str], tuple[bool, Callable[[_Object], Declaration]]] = {
+    ("v1", "Node"): (False, _node),
+    ("v1", "Namespace"): (False, _namespace),
+    ("v1", "Pod"): (True, _pod),
+    ("apps/v1", "Deployment"): (True, _replicated),
+    ("apps/v1", "ReplicaSet"): (True, _replicated),
+    ("apps/v1", "StatefulSet"): (True, _replicated),
+    ("apps/v1", "DaemonSet"): (True, _daemon_set),
+}
