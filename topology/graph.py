@@ -2,23 +2,31 @@
 
 A network is a vertex, never a full mesh: 1,000 nodes on the overlay are 1,000 edges. How packets go from one node to
 another is a shortest path here and nothing else; encapsulated, routed and wired fabrics are different edges, not
-different code. Pure: `put` and `remove` change the graph, `next_hops` asks it.
+different code.
+
+    a ──5── overlay ──5── b        a tunnel from a to b costs 10: half on each side of the network
+    │                     │
+   0.5    subnet:CIDR    0.5       the same L2 segment costs 1, so a and b route
+    └──────────┴──────────┘
+
+Owns the graph and its questions. Must not know ports, flows or where links were found. Nodes come from the cluster's
+objects, other links from whoever finds them; the flow compiler asks `next_hops` and nothing else. No I/O.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 import networkx as nx
 
 from topology.model import Node
-from topology.naming import Address
+from topology.naming import Address, Network
 
+_NETWORK = "network/"
 #: The network that every node with an address is on: any member reaches any other by tunnel.
-OVERLAY = "network/overlay"
+OVERLAY = _NETWORK + "overlay"
 
 
 class LinkKind(StrEnum):
@@ -33,8 +41,15 @@ class LinkKind(StrEnum):
 COSTS = {LinkKind.OVERLAY: 10, LinkKind.SUBNET: 1, LinkKind.WIRE: 1}
 
 
-class Link(msgspec.Struct, frozen=True):
-    """An edge between two vertices (node names, or networks' as `OVERLAY`)."""
+class TopologyError(ValueError):
+    """A link that can't be: the text says which, and why."""
+
+
+class Link(msgspec.Struct, frozen=True, order=True):
+    """An edge between two vertices: names of nodes or of networks (`OVERLAY`, `subnet(cidr)`), smaller one first.
+
+    `cost` is that of one crossing, so for a link to a network what it costs to go in here and out anywhere.
+    """
 
     a: str
     b: str
@@ -42,12 +57,27 @@ class Link(msgspec.Struct, frozen=True):
     cost: int
 
 
-class NextHop(msgspec.Struct, frozen=True):
+class NextHop(msgspec.Struct, frozen=True, order=True):
     """How a packet leaves a vertex: over a link of `kind` to `node`; by tunnel or subnet that is `endpoint` there."""
 
     kind: LinkKind
     node: str
     endpoint: Address | None = None
+
+
+def subnet(cidr: Network) -> str:
+    """The vertex of an L2 segment."""
+    return f"{_NETWORK}subnet:{cidr}"
+
+
+def is_network(vertex: str) -> bool:
+    """Whether a vertex is a network. Node names can't hold a slash (RFC 1123), so no node is taken for one."""
+    return vertex.startswith(_NETWORK)
+
+
+def display_name(vertex: str) -> str:
+    """A vertex as people call it: `overlay`, `subnet:192.0.2.0/24`, or the node's name."""
+    return vertex.removeprefix(_NETWORK)
 
 
 class Topology:
@@ -57,29 +87,78 @@ class Topology:
         self.graph: nx.Graph[str] = nx.Graph()
         self._nodes: dict[str, Node] = {}
 
+    # What changes -----------------------------------------------------------------------------------------------
+
     def put(self, node: Node) -> None:
-        """Add a node or replace it, with the links that follow from its addresses."""
-        self.remove(node.name)
+        """Add a node, or replace it. It is on the overlay if it has an address, and stays on subnets it has one of."""
         self._nodes[node.name] = node
         self.graph.add_node(node.name)
         if node.addresses:
-            self._join(node.name, OVERLAY, LinkKind.OVERLAY)
+            self._add_edge(node.name, OVERLAY, LinkKind.OVERLAY)
+        for network in [vertex for vertex in self.graph[node.name] if is_network(vertex)]:
+            if self._endpoint(network, network, node.name) is None:
+                self._remove_edge(node.name, network)
 
     def remove(self, name: str) -> None:
         """Take a node and its links away, if it is there."""
-        if self._nodes.pop(name, None) is not None:
-            self.graph.remove_node(name)
+        if self._nodes.pop(name, None) is None:
+            return
+        for vertex in list(self.graph[name]):
+            self._remove_edge(name, vertex)
+        self.graph.remove_node(name)
 
-    def _join(self, a: str, b: str, kind: LinkKind) -> None:
-        # Half the cost on each side of a network: crossing it costs COSTS[kind] once.
-        cost = COSTS[kind] if kind is LinkKind.WIRE else COSTS[kind] / 2
-        self.graph.add_edge(a, b, kind=kind, cost=cost)
+    def join(self, name: str, cidr: Network) -> None:
+        """Put a node on an L2 segment, where it is reached by its addresses inside `cidr`. Raises TopologyError."""
+        node = self._node(name)
+        if not any(address in cidr for address in node.addresses):
+            raise TopologyError(f"node {name} has no address in {cidr}")
+        self.graph.add_node(subnet(cidr), cidr=cidr)
+        self._add_edge(name, subnet(cidr), LinkKind.SUBNET)
+
+    def wire(self, a: str, b: str) -> None:
+        """Join two nodes' bridges port to port. Raises TopologyError."""
+        if self._node(a) == self._node(b):
+            raise TopologyError(f"node {a} can't be wired to itself")
+        self._add_edge(a, b, LinkKind.WIRE)
+
+    def cut(self, a: str, b: str) -> None:
+        """Take a link away, if it is there: the wire between two nodes, or a node's place on a network."""
+        if self.graph.has_edge(a, b):
+            self._remove_edge(a, b)
+
+    def _node(self, name: str) -> Node:
+        if name not in self._nodes:
+            raise TopologyError(f"there is no node {name}")
+        return self._nodes[name]
+
+    def _add_edge(self, a: str, b: str, kind: LinkKind) -> None:
+        # Half the cost on each side of a network: crossing it costs COSTS[kind] once. Halves are exact in binary.
+        weight = COSTS[kind] if kind is LinkKind.WIRE else COSTS[kind] / 2
+        self.graph.add_edge(a, b, kind=kind, weight=weight)
+
+    def _remove_edge(self, a: str, b: str) -> None:
+        self.graph.remove_edge(a, b)
+        for vertex in (a, b):
+            if is_network(vertex) and not self.graph[vertex]:
+                self.graph.remove_node(vertex)
+
+    # What there is ----------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[Node]:
+        """Every node, by name."""
+        return [self._nodes[name] for name in sorted(self._nodes)]
 
     def links(self) -> Iterator[Link]:
         """Every link, sorted, each once."""
-        edges: list[tuple[str, str, dict[str, Any]]] = list(self.graph.edges(data=True))
-        for a, b, data in sorted((min(a, b), max(a, b), data) for a, b, data in edges):
-            yield Link(a, b, data["kind"], COSTS[data["kind"]])
+        for a, b in sorted((min(edge), max(edge)) for edge in self.graph.edges):
+            kind = self._kind(a, b)
+            yield Link(a, b, kind, COSTS[kind])
+
+    def _kind(self, a: str, b: str) -> LinkKind:
+        kind: LinkKind = self.graph.edges[a, b]["kind"]
+        return kind
+
+    # Ways -------------------------------------------------------------------------------------------------------
 
     def next_hops(self, source: str, target: str) -> tuple[NextHop, ...]:
         """The first steps of every shortest path from a vertex to a node, sorted; empty where there is none.
@@ -87,27 +166,42 @@ class Topology:
         `source` may be a network: then the answer is what every member of it does that has no better way.
         """
         graph = self.graph
-        if source not in graph or target not in graph or source == target:
+        if source == target or source not in graph or target not in self._nodes:
             return ()
-        if graph.has_edge(source, target) and _is_network(source):
-            return (self._hop(source, target),)
-        try:
-            paths = list(nx.all_shortest_paths(graph, source, target, weight="cost"))
-        except nx.NetworkXNoPath:
+        if is_network(source) and graph.has_edge(source, target):
+            # The shortest there can be, and found without looking at the other members.
+            return self._hop(source, source, target)
+        costs: dict[str, float] = nx.single_source_dijkstra_path_length(graph, target)
+        if source not in costs:
             return ()
-        hops = set()
-        for path in paths:
-            first = path[1]
+        hops: set[NextHop] = set()
+        for first in self._towards(source, costs):
             # A network isn't a place to stop at: the hop is the member beyond it.
-            hops.add(self._hop(first, path[2]) if _is_network(first) else self._hop(source, first))
+            for member in self._towards(first, costs) if is_network(first) else (first,):
+                hops.update(self._hop(source, first if is_network(first) else source, member))
         return tuple(sorted(hops, key=lambda hop: (hop.kind, hop.node)))
 
-    def _hop(self, via: str, member: str) -> NextHop:
-        kind: LinkKind = self.graph.edges[via, member]["kind"]
-        endpoint = None if kind is LinkKind.WIRE else self._nodes[member].addresses[0]
-        return NextHop(kind, member, endpoint)
+    def _towards(self, vertex: str, costs: dict[str, float]) -> Iterator[str]:
+        """The neighbours of a vertex that are on a shortest path to where `costs` (to there, of each vertex) says."""
+        for neighbour, edge in self.graph[vertex].items():
+            if costs[neighbour] + edge["weight"] == costs[vertex]:
+                yield neighbour
 
+    def _hop(self, source: str, via: str, member: str) -> tuple[NextHop, ...]:
+        """The hop to a member of the network `via`, or over the wire from the node `via`; none without an endpoint."""
+        kind = self._kind(via, member)
+        if kind is LinkKind.WIRE:
+            return (NextHop(kind, member),)
+        endpoint = self._endpoint(source, via, member)
+        return () if endpoint is None else (NextHop(kind, member, endpoint),)
 
-def _is_network(vertex: str) -> bool:
-    # Node names can't hold a slash (RFC 1123), so no node is ever taken for a network.
-    return vertex.startswith("network/")
+    def _endpoint(self, source: str, network: str, member: str) -> Address | None:
+        """The member's first address that the source can send to: on that subnet, or of a family it has itself."""
+        addresses = self._nodes[member].addresses
+        if network != OVERLAY:
+            cidr = self.graph.nodes[network]["cidr"]
+            return next((address for address in addresses if address in cidr), None)
+        if is_network(source):
+            return next(iter(addresses), None)
+        families = {address.version for address in self._nodes[source].addresses}
+        return next((address for address in addresses if address.version in families), None)

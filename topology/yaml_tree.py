@@ -9,6 +9,7 @@ brackets would end the process.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,7 @@ class FieldError(ValueError):
     """A field that isn't what it must be: its line, its path in the object, and what to do about it."""
 
     def __init__(self, line: int, path: str, reason: str) -> None:
-        super().__init__(f"{path} {reason}" if path else reason)
+        super().__init__(f"{path or 'the document'} {reason}")
         self.line = line
 
 
@@ -83,23 +84,16 @@ class Tree:
         if self._tag != "map":
             raise self.error(f"is {self._what()}; it must be a mapping of names to values")
         fields: dict[str, Tree] = {}
-        merged: dict[str, Tree] = {}
         for key, value in self._pairs:
             name = key._scalar
+            path = f"{self.path}.{name}" if self.path else name
             if key._tag == "merge":
-                for source in value.items() if value._tag == "seq" else [value]:
-                    merged = self._own(source.fields()) | merged
-            elif name in fields:
-                raise FieldError(key.line, self._child_path(name), "is given twice; keep one of them")
-            else:
-                fields[name] = value
-        return merged | self._own(fields)
-
-    def _own(self, fields: dict[str, Tree]) -> dict[str, Tree]:
-        return {name: value._at(self._child_path(name)) for name, value in fields.items()}
-
-    def _child_path(self, name: str) -> str:
-        return f"{self.path}.{name}" if self.path else name
+                # Merges of merges grow without bound in a few lines.
+                raise FieldError(key.line, path, "merges another mapping, which is not read; write its fields out")
+            if name in fields:
+                raise FieldError(key.line, path, "is given twice; keep one of them")
+            fields[name] = value._at(path)
+        return fields
 
     def _at(self, path: str) -> Tree:
         # An anchor's value may stand in several places: each place gets its own path.
@@ -116,20 +110,18 @@ class Tree:
 
     def text(self) -> str:
         """A string. A date counts as one: only YAML, not JSON and so not Kubernetes, knows dates."""
-        if self._tag not in ("str", "timestamp"):
-            raise self.error(f'is {self._what()}; it must be a string: write it in quotes, "{self._scalar}"')
-        return self._scalar
+        if self._tag in ("str", "timestamp"):
+            return self._scalar
+        remedy = f': write it in quotes, "{self._scalar}"' if self._tag in _SCALARS else ""
+        raise self.error(f"is {self._what()}; it must be a string{remedy}")
 
     def number(self, low: int, high: int) -> int:
         """A whole number within bounds."""
-        try:
-            # Base 10 alone: nobody means octal or minutes and seconds, which YAML 1.1 also knows.
-            value = int(self._scalar) if self._tag == "int" else None
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
+        # Plain decimals alone: nobody means octal, or minutes and seconds, which YAML 1.1 knows too.
+        plain = self._tag == "int" and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,18})", self._scalar)
+        if not plain or not low <= int(self._scalar) <= high:
             raise self.error(f"is {self._what()}; it must be a whole number from {low} to {high}")
-        return value
+        return int(self._scalar)
 
     def flag(self) -> bool:
         """True or false."""
@@ -160,7 +152,7 @@ def documents(data: bytes) -> Iterator[Tree]:
     try:
         yield from _compose(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise YamlError(data.count(b"\n", 0, error.start) + 1, "is not UTF-8 text; save it as UTF-8") from error
+        raise YamlError(data.count(b"\n", 0, error.start) + 1, "is not in UTF-8; save it as that") from error
     except yaml.reader.ReaderError as error:
         before = data.decode("utf-8-sig")[: error.position]
         line = before.count("\n") + 1
@@ -182,9 +174,7 @@ def _compose(text: str) -> Iterator[Tree]:
                 anchors = {}
                 continue
             case yaml.ScalarEvent():
-                tag = event.tag or resolver.resolve(  # type: ignore[no-untyped-call]
-                    yaml.ScalarNode, event.value, event.implicit
-                )
+                tag = event.tag if event.tag not in (None, "!") else _implied_tag(resolver, event)
                 finished = Tree(line, tag.removeprefix(_TAG), event.value)
             case yaml.AliasEvent():
                 if event.anchor not in anchors:
@@ -209,6 +199,12 @@ def _compose(text: str) -> Iterator[Tree]:
             open_nodes[-1].add(finished)
         elif finished:
             yield finished
+
+
+def _implied_tag(resolver: yaml.resolver.Resolver, event: yaml.ScalarEvent) -> str:
+    """What YAML 1.1 takes a scalar for that doesn't say what it is."""
+    tag: str = resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+    return tag
 
 
 def _line(mark: Any) -> int:
