@@ -205,7 +205,7 @@ def _box(node: Node, x: int, y: int) -> list[str]:
     for i, line in enumerate(lines):
         weight = ' font-weight="bold"' if i == 0 else ' font-size="10"'
         # A long line is squeezed into its box; all of it is in the title.
-        squeeze = f' textLength="{_WIDTH - 16}" lengthAdjust="spacingAndGlyphs"' if len(line) > 36 else ""
+        squeeze = f' textLength="{_WIDTH - 16}" lengthAdjust="spacingAndGlyphs"' if len(line) > 42 else ""
         parts.append(
             f'<text x="{x + 8}" y="{y + 20 + 18 * i}"{weight}{squeeze}>{escape(line)}'
             f"<title>{escape(line)}</title></text>"
