@@ -21,7 +21,7 @@ from flows.cookies import Kind, Scope, cookie
 from flows.state import LocalPod, Port
 from flows.tables import arp, classify, output, route, track
 from flows.update import CLUSTER, Update
-from flows.values import Flow, FlowKey
+from flows.values import Flow, FlowKey, Group
 from topology.graph import OVERLAY, Topology
 from topology.model import Change, Cluster, Key, Node, Object, Pod
 from topology.naming import (
@@ -146,6 +146,10 @@ class Compiler:
             yield from self._contribution((scope, Kind.NODE, scope))
             for name in self._ports.get(scope, ()):
                 yield from self._contribution((scope, Kind.POD, name))
+
+    def groups(self, scope: str) -> Iterator[Group]:
+        """Every group of a scope. Nothing that is compiled now needs one."""
+        return iter(())
 
     def _contributions(self, parts: set[Part]) -> dict[Part, list[Flow]]:
         return {part: list(self._contribution(part)) for part in parts}

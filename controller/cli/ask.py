@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,22 +136,13 @@ def flows(
 @_socket_options
 def topology(output: str, socket_path: Path | None, lab: str | None) -> None:
     """Show how the nodes are connected."""
-    answer = _ask(socket_path, lab, "topology", format="dot" if output == "svg" else output)
-    if output == "svg":
-        click.echo(_svg(answer["text"]), nl=False)
-    elif output == "json":
+    answer = _ask(socket_path, lab, "topology", format=output)
+    if output == "json":
         import json
 
         click.echo(json.dumps(answer, indent=2))
     else:
-        click.echo(answer["text"])
-
-
-def _svg(dot: str) -> str:
-    program = shutil.which("dot")
-    if program is None:
-        raise click.ClickException("drawing needs Graphviz: apt-get install graphviz")
-    return subprocess.run([program, "-Tsvg"], input=dot, capture_output=True, text=True, check=True).stdout
+        click.echo(answer["text"], nl=False)
 
 
 @click.command()

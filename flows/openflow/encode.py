@@ -95,6 +95,19 @@ def flow_delete(table: int, cookie: int, cookie_mask: int, xid: int = 0) -> byte
     return _flow_mod(table, 0, (), (), cookie, cookie_mask, FlowCommand.DELETE, xid)
 
 
+def flow_delete_encoded(table: int, priority: int, match: bytes, xid: int = 0) -> bytes:
+    """Delete the flow with this table, priority and match, the match as a switch encoded it (without its padding).
+
+    For flows that someone else made: they may match on what has no value here.
+    """
+    size = 48 + len(match) + -len(match) % 8
+    fixed = _FLOW_MOD.pack(
+        VERSION, Type.FLOW_MOD, size, xid, 0, 0, table, FlowCommand.DELETE_STRICT, 0, 0, priority,
+        NO_BUFFER, PORT_ANY, GROUP_ANY, 0, 0, 1, len(match),
+    )  # fmt: skip
+    return fixed + match[4:] + padding(len(match))
+
+
 def _flow_mod(
     table: int,
     priority: int,

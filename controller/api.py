@@ -1,0 +1,109 @@
+"""The admin API: HTTP and JSON on a Unix socket that only its owner can open. Read-only, versioned in the path.
+
+GET /v1/nodes, /v1/pods, /v1/links: {"items": [...]}; /v1/nodes/NAME/flows?pod=NAMESPACE/NAME&table=NAME;
+/v1/topology?format=text|dot|svg|json; /v1/status. POST /v1/audit compares every flow of every switch now.
+Errors are {"error": "..."} with a status of 400 or above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from controller import views
+from controller.channel import make_private, unused
+from topology import render
+
+if TYPE_CHECKING:
+    from controller.app import Controller
+
+
+class UnknownNodeError(LookupError):
+    """There is no such node, or its switch isn't connected; the text says which."""
+
+
+async def serve(controller: Controller, path: Path) -> web.AppRunner:
+    """Serve on `path` until the runner that is returned is cleaned up."""
+    app = web.Application(middlewares=[_errors])
+    app.add_routes(_routes(controller))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.UnixSite(runner, unused(path)).start()
+    make_private(path)
+    return runner
+
+
+def _routes(controller: Controller) -> list[web.RouteDef]:
+    compiler, fleet = controller.compiler, controller.fleet
+
+    async def nodes(request: web.Request) -> web.Response:
+        return web.json_response({"items": list(views.nodes(compiler, fleet))})
+
+    async def pods(request: web.Request) -> web.Response:
+        return web.json_response({"items": list(views.pods(compiler, fleet))})
+
+    async def links(request: web.Request) -> web.Response:
+        return web.json_response({"items": list(views.links(compiler))})
+
+    async def flows(request: web.Request) -> web.Response:
+        node = request.match_info["name"]
+        pod, table = request.query.get("pod", ""), request.query.get("table", "")
+        if pod and tuple(pod.partition("/")[::2]) not in compiler.cluster.pods:
+            return _error(404, f"no pod {pod!r}")
+        if table and not views.is_table(table):
+            return _error(404, f"no table {table!r}; the tables are {', '.join(views.table_names())}")
+        dump = await controller.dump(node)
+        return web.json_response({"items": list(views.flows(compiler, node, dump, pod, table))})
+
+    async def topology(request: web.Request) -> web.Response:
+        form = request.query.get("format", "text")
+        all_nodes, all_links = compiler.topology.nodes(), list(compiler.topology.links())
+        if form == "json":
+            rows = list(views.links(compiler))
+            return web.json_response({"nodes": [node.name for node in all_nodes], "links": rows})
+        drawings: dict[str, Callable[[], str]] = {
+            "text": lambda: render.text(all_nodes, all_links, views.remarks(compiler, fleet)),
+            "dot": lambda: render.dot(all_nodes, all_links),
+            "svg": lambda: render.svg(all_nodes, all_links),
+        }
+        if form not in drawings:
+            return _error(400, f"no format {form!r}; the formats are text, dot, svg and json")
+        return web.json_response({"text": drawings[form]()})
+
+    async def status(request: web.Request) -> web.Response:
+        return web.json_response(views.status(compiler, fleet, controller.troubles()))
+
+    async def audit(request: web.Request) -> web.Response:
+        controller.audit(full=True)
+        return web.json_response({"switches": len(fleet.syncs)}, status=202)
+
+    return [
+        web.get("/v1/nodes", nodes),
+        web.get("/v1/nodes/{name}/flows", flows),
+        web.get("/v1/pods", pods),
+        web.get("/v1/links", links),
+        web.get("/v1/topology", topology),
+        web.get("/v1/status", status),
+        web.post("/v1/audit", audit),
+    ]
+
+
+def _error(status: int, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except UnknownNodeError as error:
+        return _error(404, str(error))
+    except TimeoutError:
+        return _error(504, "the switch doesn't answer")
+    except web.HTTPException as error:
+        return _error(error.status, f"{request.method} {request.path}: {error.reason}")

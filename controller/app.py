@@ -1,0 +1,170 @@
+"""The controller, wired: which part hears of what from whom.
+
+    ManifestSource ──snapshot──> Controller ──objects──> Compiler ──updates──> Fleet ──bytes──> switches
+                                     ▲                      ▲                    │
+                                     │                      └──────ports─────────┤
+                                     └──────────────refusals, drift, status──────┘
+
+Everything happens in one event loop, one thing after another: a snapshot is taken whole before a switch is heard, so
+no switch ever sees half of a change. Only reading files is done in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from controller.api import UnknownNodeError, serve
+from controller.audit import Drift
+from controller.channel import Channel
+from controller.fleet import Fleet
+from controller.sync import Events, Refusal
+from flows.compiler import Compiler
+from flows.openflow.messages import FlowStats
+from flows.state import Port
+from flows.text import flow_text
+from flows.update import Update
+from topology.manifest_source import ManifestSource
+from topology.manifest_state import Snapshot
+from topology.manifests import Problem
+
+log = logging.getLogger(__name__)
+
+#: Differences of one audit that are written to the log one by one.
+DRIFT_LINES = 20
+#: Seconds that a dump of a switch's flows may take.
+DUMP_LIMIT = 20.0
+
+
+class Controller:
+    """The cluster's state and the switches, and what happens between them."""
+
+    def __init__(self) -> None:
+        self.compiler = Compiler()
+        events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted)
+        self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
+        self.problems: tuple[Problem, ...] = ()
+
+    # The source speaks ------------------------------------------------------------------------------------------
+
+    def take(self, snapshot: Snapshot) -> None:
+        """The objects that there are now, all of them."""
+        updates: list[Update] = []
+        before = {each.key: each for each in self.compiler.cluster.objects()}
+        for key in before.keys() - snapshot.objects.keys():
+            updates += self.compiler.remove(key)
+        for key, new in snapshot.objects.items():
+            if before.get(key) != new:
+                updates += self.compiler.put(new)
+        self.fleet.take(updates, time.monotonic())
+        self.fleet.admit(time.monotonic())
+        for problem in sorted(set(snapshot.problems) - set(self.problems)):
+            log.error("%s", problem)
+        self.problems = snapshot.problems
+
+    # The switches speak -----------------------------------------------------------------------------------------
+
+    def _ports_changed(self, node: str, ports: list[Port]) -> None:
+        self.fleet.take(self.compiler.set_ports(node, ports), time.monotonic())
+
+    def _refused(self, node: str, refusal: Refusal) -> None:
+        item = refusal.item
+        log.error("node %s refuses with %s: %s", node, error_text(refusal), flow_text(item, names=True))
+
+    def _drifted(self, node: str, drift: Drift) -> None:
+        lines = [f"missing {flow_text(flow, names=True)}" for flow in drift.missing]
+        lines += [f"altered {flow_text(flow, names=True)}" for flow in drift.altered]
+        lines += [f"foreign {_stats_text(stats)}" for stats in drift.foreign]
+        for line in lines[:DRIFT_LINES]:
+            log.warning("node %s drifted, repaired: %s", node, line)
+        if len(lines) > DRIFT_LINES:
+            log.warning("node %s drifted, repaired: %d flows more", node, len(lines) - DRIFT_LINES)
+
+    # People ask -------------------------------------------------------------------------------------------------
+
+    async def dump(self, node: str) -> list[FlowStats]:
+        """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
+        sync = self.fleet.syncs.get(node)
+        if sync is None:
+            known = node in self.compiler.cluster.nodes
+            raise UnknownNodeError(f"the switch of node {node!r} isn't connected" if known else f"no node {node!r}")
+        answer: asyncio.Future[list[FlowStats]] = asyncio.get_running_loop().create_future()
+        sync.dump(lambda found: None if answer.done() else answer.set_result(found))
+        async with asyncio.timeout(DUMP_LIMIT):
+            return await answer
+
+    def audit(self, *, full: bool) -> None:
+        """Look whether every switch holds what it should."""
+        for sync in self.fleet.syncs.values():
+            sync.audit(full=full)
+
+    def troubles(self) -> Iterator[str]:
+        """Everything that isn't as it should be, a line each."""
+        for problem in self.problems:
+            yield str(problem)
+        for name in sorted(self.compiler.cluster.nodes):
+            if name not in self.fleet.syncs:
+                yield f"node {name}: its switch isn't connected"
+            for port, reason in self.compiler.refusals(name):
+                yield f"node {name}: port {port.name} is refused: {reason}"
+        for name, sync in self.fleet.syncs.items():
+            for refusals in sync.refusals.values():
+                for refusal in refusals.values():
+                    yield f"node {name}: refused with {error_text(refusal)}: {flow_text(refusal.item, names=True)}"
+        for datapath_id in self.fleet.unknown:
+            yield f"switch {datapath_id:016x} is of no known node"
+
+
+def error_text(refusal: Refusal) -> str:
+    """A switch's error in a few words."""
+    return f"error type {refusal.error.type} code {refusal.error.code}"
+
+
+def _stats_text(stats: FlowStats) -> str:
+    if stats.flow is not None:
+        return flow_text(stats.flow, names=True)
+    return f"table={stats.table},priority={stats.priority} ({stats.why})"
+
+
+async def run(listen: Sequence[str], manifests: Path, socket_path: Path, audit_interval: float) -> None:
+    """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    controller = Controller()
+    snapshots = ManifestSource(manifests).watch()
+    # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
+    controller.take(await anext(snapshots))
+    channel = Channel(controller.fleet, time.monotonic)
+    for target in listen:
+        await channel.listen(target)
+    api = await serve(controller, socket_path)
+    log.info("listening on %s", ", ".join(listen))
+
+    async def follow() -> None:
+        async for snapshot in snapshots:
+            controller.take(snapshot)
+
+    async def audit() -> None:
+        while True:
+            await asyncio.sleep(audit_interval)
+            controller.audit(full=False)
+
+    async def until_stopped() -> None:
+        await stop.wait()
+
+    tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit)]
+    done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in running:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await api.cleanup()
+    await channel.close()
+    for task in done:
+        # Following and auditing never end by themselves: that one has is a fault to be seen.
+        task.result()

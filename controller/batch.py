@@ -1,0 +1,125 @@
+"""Changes of a scope as bytes: encoded once, ready to be written to any number of switches.
+
+A batch is a run of bundle-add messages. Only one bundle is open on a connection at a time, so all of them have one id,
+and the bytes don't depend on the switch. Each message has an xid of its own by which an error finds its flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from flows.cookies import Scope, scope_match
+from flows.openflow import encode
+from flows.openflow.wire import GroupCommand, Type
+from flows.pipeline import DIGEST, TABLES
+from flows.tables.digest import digest_flow
+from flows.update import Update
+from flows.values import Flow, Group
+
+BUNDLE_ID = 1
+#: Batches take their xids from 1 up to here, a switch's own requests from here up.
+OWN_XIDS = 1 << 31
+#: Bytes of one buffer, about: what is handed to a socket at a time.
+BUFFER_SIZE = 1 << 17
+
+#: What a message of a batch is about; None where it is about no object (a digest, a deletion by cookie).
+Item = Flow | Group | None
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Messages of one step of one scope. The message with xid `first_xid + n` is about `items[n]`."""
+
+    buffers: tuple[bytes, ...]
+    first_xid: int
+    items: tuple[Item, ...]
+    #: How many of the messages are flow-mods.
+    flow_mods: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of all buffers."""
+        return sum(map(len, self.buffers))
+
+    def item(self, xid: int) -> tuple[bool, Item]:
+        """Whether the message with this xid is in the batch, and what it is about."""
+        index = xid - self.first_xid
+        if 0 <= index < len(self.items):
+            return True, self.items[index]
+        return False, None
+
+
+class Xids:
+    """Transaction ids for batches, in runs; they wrap around long before they could meet one in flight."""
+
+    def __init__(self) -> None:
+        self._next = 1
+
+    def take(self, count: int) -> int:
+        """The first of `count` ids in a row."""
+        if self._next + count >= OWN_XIDS:
+            self._next = 1
+        first = self._next
+        self._next += count
+        return first
+
+
+#: A message without its xid: how it is encoded, and what it is about.
+Step = tuple[bytes, Item]
+
+
+def change(update: Update, scope: Scope, digest: int) -> list[Step]:
+    """What an update means, in order: groups, flows, groups that go, the digest."""
+    steps: list[Step] = [(encode.group_mod(group), group) for group in update.groups_added]
+    new = {flow.key for flow in update.added}
+    steps += [(encode.flow_delete_strict(flow), flow) for flow in update.removed if flow.key not in new]
+    steps += [(encode.flow_mod(flow), flow) for flow in update.added]
+    kept = {group.group_id for group in update.groups_added}
+    steps += [
+        (encode.group_mod(group, GroupCommand.DELETE), group)
+        for group in update.groups_removed
+        if group.group_id not in kept
+    ]
+    steps.append(digest_step(scope, digest))
+    return steps
+
+
+def replacement(flows: Iterable[Flow], scope: Scope, digest: int) -> Iterator[Step]:
+    """All of a scope anew: what has its cookie goes, then everything comes, atomically."""
+    cookie, mask = scope_match(scope)
+    for table in TABLES:
+        # Table Digest holds digests where others have cookies, so a deletion by cookie could hit one.
+        if table is not DIGEST:
+            yield encode.flow_delete(table.number, cookie, mask), None
+    for flow in flows:
+        yield encode.flow_mod(flow), flow
+    yield digest_step(scope, digest)
+
+
+def digest_step(scope: Scope, digest: int) -> Step:
+    """The message that stores a scope's digest."""
+    return encode.flow_mod(digest_flow(scope, digest)), None
+
+
+def batch(steps: Iterable[Step], xids: Xids) -> Batch:
+    """Messages with their xids, wrapped for the bundle."""
+    taken = list(steps)
+    first = xids.take(len(taken))
+    buffers, run, size = [], [], 0
+    for xid, (message, _) in enumerate(taken, first):
+        wrapped = encode.bundle_add(BUNDLE_ID, with_xid(message, xid), xid)
+        run.append(wrapped)
+        size += len(wrapped)
+        if size >= BUFFER_SIZE:
+            buffers.append(b"".join(run))
+            run, size = [], 0
+    if run:
+        buffers.append(b"".join(run))
+    flow_mods = sum(message[1] == Type.FLOW_MOD for message, _ in taken)
+    return Batch(tuple(buffers), first, tuple(item for _, item in taken), flow_mods)
+
+
+def with_xid(message: bytes, xid: int) -> bytes:
+    """A message with another transaction id."""
+    return message[:4] + xid.to_bytes(4, "big") + message[8:]

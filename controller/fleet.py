@@ -1,0 +1,192 @@
+"""All switches: which connection is which node's, and every update to every switch that it concerns.
+
+    connection ── Peer ── Session (bytes to messages) ── SwitchSync (messages to bundles)
+                   │
+                 Fleet ── ClusterLog, a ScopeState for each node
+
+Sans-I/O: a connection gives a Peer its bytes and a function to write with. Time is an argument.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from controller.batch import Xids
+from controller.scopes import ClusterLog, ScopeState, Source
+from controller.session import Session, SessionError
+from controller.sync import Events, Phase, SwitchSync, SyncError
+from flows.openflow.messages import FeaturesReply
+from flows.openflow.wire import Role
+from flows.update import CLUSTER, Update
+
+log = logging.getLogger(__name__)
+
+#: Connections of switches that no node is known for. They are held, idle, because their node may be about to appear.
+UNKNOWN_LIMIT = 10_000
+
+
+class Link(Protocol):
+    """A connection as a Peer sees it: somewhere to write, and a way to end it."""
+
+    def write(self, buffers: Iterable[bytes]) -> None: ...
+
+    def close(self, reason: str) -> None: ...
+
+
+class Fleet:
+    """Every switch, and what each scope should hold."""
+
+    def __init__(
+        self,
+        source: Source,
+        events: Events,
+        node_of: Callable[[int], str | None],
+        *,
+        role: Role = Role.EQUAL,
+        generation_id: int = 0,
+    ) -> None:
+        self.syncs: dict[str, SwitchSync] = {}
+        self.peers: dict[str, Peer] = {}
+        self.unknown: dict[int, Peer] = {}
+        self._source = source
+        self._events = events
+        self._node_of = node_of
+        self._role = (role, generation_id)
+        self._xids = Xids()
+        self.cluster = ClusterLog(source, self._xids)
+        self._scopes: dict[str, ScopeState] = {}
+
+    def scope(self, node: str) -> ScopeState:
+        """What a node's own scope should hold."""
+        state = self._scopes.get(node)
+        if state is None:
+            state = self._scopes[node] = ScopeState(self._source.flows(node), self._source.groups(node))
+        return state
+
+    def take(self, updates: Iterable[Update], now: float) -> None:
+        """Changes that the compiler has made already; they go out at once to every switch that is ready."""
+        everyone = False
+        concerned = []
+        for update in updates:
+            if update.scope == CLUSTER:
+                self.cluster.take(update)
+                everyone = True
+                continue
+            if update.scope in self._scopes:
+                self._scopes[update.scope].take(update)
+            sync = self.syncs.get(update.scope)
+            if sync is not None:
+                sync.queue(update)
+                concerned.append(update.scope)
+        for node in list(self.syncs) if everyone else concerned:
+            self.syncs[node].flush(now)
+
+    def admit(self, now: float) -> None:
+        """Look again at switches that were unknown: call when nodes have come."""
+        for datapath_id, peer in list(self.unknown.items()):
+            if self._node_of(datapath_id) is not None:
+                del self.unknown[datapath_id]
+                peer.identify(datapath_id, now)
+
+    def identified(self, peer: Peer, datapath_id: int, now: float) -> None:
+        """A connection has said which switch it is."""
+        node = self._node_of(datapath_id)
+        if node is None:
+            former = self.unknown.get(datapath_id)
+            if former is not None:
+                former.close("the switch has connected anew")
+            elif len(self.unknown) >= UNKNOWN_LIMIT:
+                raise SessionError("too many switches that no node is known for")
+            log.warning("switch %016x is of no known node; it waits", datapath_id)
+            self.unknown[datapath_id] = peer
+            return
+        if node in self.peers:
+            self.peers[node].close("the switch has connected anew")
+        # Made before the ports are told: what they change is counted in.
+        scope = self.scope(node)
+        sync = SwitchSync(node, self._source, self.cluster, scope, self._xids, peer.write, self._events)
+        self.peers[node] = peer
+        self.syncs[node] = sync
+        peer.sync = sync
+        log.info("switch of node %s connected", node)
+        sync.begin(now, *self._role)
+
+    def left(self, peer: Peer) -> None:
+        """A connection has ended."""
+        for datapath_id, each in list(self.unknown.items()):
+            if each is peer:
+                del self.unknown[datapath_id]
+        for node, each in list(self.peers.items()):
+            if each is peer:
+                del self.peers[node]
+                del self.syncs[node]
+
+    def phase(self, node: str) -> Phase | None:
+        """How far a node's switch is; None where it isn't connected."""
+        sync = self.syncs.get(node)
+        return None if sync is None else sync.phase
+
+
+class Peer:
+    """One connection: its session, and once it is known whose it is, its sync."""
+
+    def __init__(self, fleet: Fleet, link: Link, name: str, now: float) -> None:
+        self.name = name
+        self.sync: SwitchSync | None = None
+        self._fleet = fleet
+        self._link = link
+        self._session = Session(now)
+        self._closed = False
+        self._send_session()
+
+    def write(self, buffers: Iterable[bytes]) -> None:
+        """Send to the switch, in order."""
+        if not self._closed:
+            self._link.write(buffers)
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Bytes from the switch. Whatever is wrong with them ends this connection and nothing else."""
+        try:
+            messages = self._session.receive(data, now)
+            self._send_session()
+            for message in messages:
+                if isinstance(message, FeaturesReply):
+                    self.identify(message.datapath_id, now)
+                elif self.sync is not None:
+                    self.sync.receive(message, now)
+        except (SessionError, SyncError) as error:
+            self._send_session()
+            self.close(str(error))
+
+    def identify(self, datapath_id: int, now: float) -> None:
+        """Take the place of the switch with this id."""
+        self._fleet.identified(self, datapath_id, now)
+
+    def tick(self, now: float) -> None:
+        """Once a second or so."""
+        try:
+            self._session.tick(now)
+            self._send_session()
+        except SessionError as error:
+            self.close(str(error))
+
+    def close(self, reason: str) -> None:
+        """End the connection from this side."""
+        if not self._closed:
+            who = self.name if self.sync is None else f"node {self.sync.node}"
+            log.warning("connection of %s closed: %s", who, reason)
+            self._link.close(reason)
+            self.lost()
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        if not self._closed:
+            self._closed = True
+            self._fleet.left(self)
+
+    def _send_session(self) -> None:
+        if self._session.output:
+            self.write(self._session.output)
+            self._session.output = []

@@ -1,0 +1,95 @@
+"""What each scope should hold, in numbers, and the log of changes to the cluster's scope.
+
+The flows themselves are not kept: the compiler makes them again when a switch needs all of them. What is kept is a
+scope's digest, its flow counts, and, for the cluster, the last changes as encoded batches. A switch holds a cursor into
+that log and nothing else, so a switch that doesn't read costs no memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from controller.batch import Batch, Xids, batch, change, replacement
+from flows.cookies import Scope
+from flows.openflow.digest import changed, digest, flow_hash, group_hash
+from flows.update import CLUSTER, Update
+from flows.values import Flow, Group
+
+#: Bytes of encoded changes that are kept for switches that are behind; one further behind gets the whole scope.
+LOG_LIMIT = 16 << 20
+
+
+class Source(Protocol):
+    """What can make all of a scope again: the compiler. `CLUSTER` or a node's name is the scope's key."""
+
+    def flows(self, scope: str) -> Iterable[Flow]: ...
+
+    def groups(self, scope: str) -> Iterable[Group]: ...
+
+
+class ScopeState:
+    """A scope in numbers: its digest (64 bits) and how many flows each table has of it."""
+
+    def __init__(self, flows: Iterable[Flow] = (), groups: Iterable[Group] = ()) -> None:
+        self.counts: dict[int, int] = {}
+        self.digest = digest((), groups)
+        self.take(Update("", added=tuple(flows)))
+
+    def take(self, update: Update) -> None:
+        """Follow a change."""
+        self.digest = changed(self.digest, update.removed, update.added)
+        groups = sum(map(group_hash, update.groups_added)) - sum(map(group_hash, update.groups_removed))
+        self.digest = (self.digest + groups) % (1 << 64)
+        for flow in update.removed:
+            self.counts[flow.table] -= 1
+        for flow in update.added:
+            self.counts[flow.table] = self.counts.get(flow.table, 0) + 1
+
+    def less(self, flows: Iterable[Flow | Group]) -> int:
+        """The digest without these, which a switch has refused."""
+        hashes = (flow_hash(each) if isinstance(each, Flow) else group_hash(each) for each in flows)
+        return (self.digest - sum(hashes)) % (1 << 64)
+
+
+class ClusterLog:
+    """The cluster's scope: its state, and the changes that led to it.
+
+    `version` counts changes. `since(cursor)` is what takes a switch from `cursor` to now.
+    """
+
+    def __init__(self, source: Source, xids: Xids, limit: int = LOG_LIMIT) -> None:
+        self._source = source
+        self._xids = xids
+        self._limit = limit
+        self._entries: deque[Batch] = deque()
+        self._size = 0
+        self._whole: Batch | None = None
+        self.state = ScopeState(source.flows(CLUSTER), source.groups(CLUSTER))
+        self.version = 0
+
+    def take(self, update: Update) -> None:
+        """Add a change; the oldest go where there are more bytes than the limit."""
+        self.state.take(update)
+        entry = batch(change(update, Scope.CLUSTER, self.state.digest), self._xids)
+        self._entries.append(entry)
+        self._size += entry.size
+        self.version += 1
+        self._whole = None
+        while self._size > self._limit:
+            self._size -= self._entries.popleft().size
+
+    def since(self, cursor: int) -> list[Batch] | None:
+        """The changes after a version, in order; None where they are no longer kept."""
+        behind = self.version - cursor
+        if behind > len(self._entries):
+            return None
+        return [self._entries[index] for index in range(len(self._entries) - behind, len(self._entries))]
+
+    def whole(self) -> Batch:
+        """All of the scope as it is now, encoded at the first call for a version."""
+        if self._whole is None:
+            steps = replacement(self._source.flows(CLUSTER), Scope.CLUSTER, self.state.digest)
+            self._whole = batch(steps, self._xids)
+        return self._whole

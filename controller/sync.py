@@ -1,0 +1,480 @@
+"""Keeps one switch in sync: what it should hold against what it says that it holds. Sans-I/O; time is an argument.
+
+    READING ──ports and digests are read──> STEADY ──one bundle in flight, the next one gathering──> STEADY
+       (a digest that is right: nothing is sent; a wrong one: that scope is replaced in one bundle)
+
+The switch holds a cursor into the cluster's log and a table of pending changes of its own node, coalesced by flow.
+Whatever gathers while a bundle is in flight goes out in the next. A flow that the switch refuses is set aside with the
+error, its hash taken out of the digest that this switch stores, and the rest goes in; it is tried again when it changes
+and at the next connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from itertools import count
+
+import msgspec
+
+from controller.audit import Drift, compare
+from controller.batch import (
+    BUNDLE_ID,
+    OWN_XIDS,
+    Batch,
+    Step,
+    Xids,
+    batch,
+    change,
+    digest_step,
+    replacement,
+)
+from controller.scopes import ClusterLog, ScopeState, Source
+from flows.cookies import Scope
+from flows.openflow import encode
+from flows.openflow.messages import (
+    BundleReply,
+    Error,
+    FlowStats,
+    FlowStatsReply,
+    GroupDescReply,
+    Message,
+    PortDesc,
+    PortDescReply,
+    PortStatus,
+    RoleReply,
+    RoleStatus,
+    TableStatsReply,
+)
+from flows.openflow.wire import BundleControl, Role
+from flows.pipeline import DIGEST
+from flows.state import Port
+from flows.tables.digest import digest_flow
+from flows.update import CLUSTER, Update
+from flows.values import Flow, FlowKey, Group
+
+#: Bundles that may fail one after another before the connection is given up and begun afresh.
+FAILURE_LIMIT = 5
+#: Flows of a node that may wait beyond what its scope holds; with more, the whole scope is sent instead.
+PENDING_SLACK = 10_000
+
+
+class SyncError(Exception):
+    """The switch can't be brought into sync on this connection; the text says why."""
+
+
+class Phase(StrEnum):
+    READING = "Reading"
+    STANDBY = "Standby"
+    SYNCING = "Syncing"
+    SYNCED = "Synced"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A flow or group that the switch didn't take, and its error."""
+
+    item: Flow | Group
+    error: Error
+
+
+class Counters(msgspec.Struct):
+    """What has been sent on this connection and how it went. `latency`: seconds from a bundle's start to its reply."""
+
+    flow_mods: int = 0
+    bundles: int = 0
+    sent_bytes: int = 0
+    refused: int = 0
+    failed_bundles: int = 0
+    audits: int = 0
+    repaired: int = 0
+    latency: float = 0.0
+    #: When the last bundle was confirmed.
+    synced_at: float = 0.0
+
+
+class _Flight(msgspec.Struct):
+    """A bundle that is on its way."""
+
+    batches: list[Batch]
+    version: int
+    open_xid: int
+    commit_xid: int
+    started: float
+    errors: list[tuple[Flow | Group, Error]] = []
+    broken: Error | None = None
+
+
+class Events(msgspec.Struct):
+    """What the wiring wants to hear. Each is called with the node's name first."""
+
+    #: The switch's ports, all of them, at first and at each change.
+    ports: Callable[[str, list[Port]], None]
+    refused: Callable[[str, Refusal], None]
+    drift: Callable[[str, Drift], None]
+
+
+class SwitchSync:
+    """One switch on one connection. `write` takes buffers to send, in order."""
+
+    def __init__(
+        self,
+        node: str,
+        source: Source,
+        log: ClusterLog,
+        scope: ScopeState,
+        xids: Xids,
+        write: Callable[[Iterable[bytes]], None],
+        events: Events,
+    ) -> None:
+        self.node = node
+        self.counters = Counters()
+        self.refusals: dict[Scope, dict[FlowKey | int, Refusal]] = {Scope.CLUSTER: {}, Scope.NODE: {}}
+        self._source = source
+        self._log = log
+        self._scope = scope
+        self._xids = xids
+        self._write = write
+        self._events = events
+        self._own_xids = count(OWN_XIDS)
+        self._waiting: dict[int, Callable[[Message, float], None]] = {}
+        self._reading = True
+        self._standby = False
+        self._ports: dict[int, PortDesc] | None = None
+        self._flight: _Flight | None = None
+        self._failures = 0
+        self._cursor = 0
+        #: Scopes that are to be replaced as a whole, and those whose stored digest must be corrected.
+        self._replace: set[Scope] = set()
+        self._correct: set[Scope] = set()
+        self._pending: dict[FlowKey, tuple[Flow, bool]] = {}
+        self._pending_groups: dict[int, tuple[Group, bool]] = {}
+        self._repairs: list[Step] = []
+        #: Groups that a switch out of sync was found to hold.
+        self._found_groups: dict[int, Group] = {}
+
+    @property
+    def phase(self) -> Phase:
+        if self._reading:
+            return Phase.READING
+        if self._standby:
+            return Phase.STANDBY
+        return Phase.SYNCING if self._flight is not None or self._is_behind() else Phase.SYNCED
+
+    # Reading ----------------------------------------------------------------------------------------------------
+
+    def begin(self, now: float, role: Role = Role.EQUAL, generation_id: int = 0) -> None:
+        """Ask for everything that decides whether the switch is in sync."""
+        if role is not Role.EQUAL:
+            self._request(lambda xid: encode.role_request(role, generation_id, xid), self._take_role)
+        self._request(encode.port_desc_request, self._take_ports)
+        self._request(lambda xid: encode.flow_stats_request(DIGEST.number, xid=xid), self._take_digests)
+
+    def _take_role(self, message: Message, now: float) -> None:
+        if isinstance(message, Error):
+            raise SyncError(f"the switch refuses the role: error type {message.type} code {message.code}")
+        assert isinstance(message, RoleReply)
+        self._standby = message.role == Role.SLAVE
+
+    def _take_ports(self, message: Message, now: float) -> None:
+        if not isinstance(message, PortDescReply):
+            raise SyncError(f"the switch doesn't tell its ports: {message}")
+        self._ports = {port.number: port for port in message.items}
+        self._tell_ports()
+
+    def _tell_ports(self) -> None:
+        assert self._ports is not None
+        self._events.ports(self.node, [Port(port.number, port.name, port.mac) for port in self._ports.values()])
+
+    def _take_digests(self, message: Message, now: float) -> None:
+        if not isinstance(message, FlowStatsReply):
+            raise SyncError(f"the switch doesn't tell its digests: {message}")
+        stored = {stats.flow.key: stats.cookie for stats in message.items if stats.flow is not None}
+        # The comparison is with everything known by now: what was queued while the switch was being read is in it.
+        self._cursor = self._log.version
+        self._pending.clear()
+        self._pending_groups.clear()
+        for scope, digest in ((Scope.CLUSTER, self._log.state.digest), (Scope.NODE, self._scope.digest)):
+            if stored.get(digest_flow(scope, digest).key) != digest:
+                self._replace.add(scope)
+        if self._replace:
+            self._request(encode.group_desc_request, self._take_groups)
+        else:
+            self._start(now)
+
+    def _take_groups(self, message: Message, now: float) -> None:
+        if not isinstance(message, GroupDescReply):
+            raise SyncError(f"the switch doesn't tell its groups: {message}")
+        self._found_groups = {group.group_id: group for group in message.items}
+        self._start(now)
+
+    def _start(self, now: float) -> None:
+        self._reading = False
+        # What changed since the digests were compared is in the log after the cursor, or among the pending.
+        self.flush(now)
+
+    # Changes ----------------------------------------------------------------------------------------------------
+
+    def queue(self, update: Update) -> None:
+        """A change to this node's scope. Call `flush` when all changes of the moment are queued."""
+        for flow in update.removed:
+            self._pending[flow.key] = (flow, False)
+        for flow in update.added:
+            self._pending[flow.key] = (flow, True)
+        for group in update.groups_removed:
+            self._pending_groups[group.group_id] = (group, False)
+        for group in update.groups_added:
+            self._pending_groups[group.group_id] = (group, True)
+        if len(self._pending) > sum(self._scope.counts.values()) + PENDING_SLACK:
+            self._replace.add(Scope.NODE)
+            self._pending.clear()
+
+    def _is_behind(self) -> bool:
+        return bool(
+            self._replace
+            or self._correct
+            or self._pending
+            or self._pending_groups
+            or self._repairs
+            or self._cursor != self._log.version
+        )
+
+    def flush(self, now: float) -> None:
+        """Send what has gathered, if nothing is in flight and there is something."""
+        if self._reading or self._standby or self._flight is not None or not self._is_behind():
+            return
+        groups_first, groups_last = self._group_steps()
+        batches = [batch(groups_first, self._xids)] if groups_first else []
+        batches += self._cluster_batches()
+        batches += self._node_batches()
+        last = self._repairs + groups_last
+        # The batches that all switches share carry the digest of a switch that refused nothing.
+        last += [self._digest_step(scope) for scope in Scope if self.refusals[scope] or scope in self._correct]
+        if last:
+            batches.append(batch(last, self._xids))
+        self._repairs = []
+        self._replace.clear()
+        self._correct.clear()
+        self._launch(batches, now)
+
+    def _launch(self, batches: list[Batch], now: float) -> None:
+        opening, commit = next(self._own_xids), next(self._own_xids)
+        self._flight = _Flight(batches, self._log.version, opening, commit, now)
+        buffers = [encode.bundle_control(BundleControl.OPEN_REQUEST, BUNDLE_ID, opening)]
+        buffers += [buffer for each in batches for buffer in each.buffers]
+        buffers.append(encode.bundle_control(BundleControl.COMMIT_REQUEST, BUNDLE_ID, commit))
+        self._cursor = self._log.version
+        self.counters.bundles += 1
+        self.counters.flow_mods += sum(each.flow_mods for each in batches)
+        self.counters.sent_bytes += sum(map(len, buffers))
+        self._write(buffers)
+
+    def _cluster_batches(self) -> list[Batch]:
+        refused = self.refusals[Scope.CLUSTER]
+        changes = None if Scope.CLUSTER in self._replace else self._log.since(self._cursor)
+        if changes is None:
+            if not refused:
+                return [self._log.whole()]
+            flows = (flow for flow in self._source.flows(CLUSTER) if flow.key not in refused)
+            return [batch(replacement(flows, Scope.CLUSTER, self._log.state.digest), self._xids)]
+        if refused:
+            for each in changes:
+                for item in each.items:
+                    if item is not None:
+                        refused.pop(_name(item), None)
+        return changes
+
+    def _node_batches(self) -> list[Batch]:
+        refused = self.refusals[Scope.NODE]
+        pending, groups = self._pending, self._pending_groups
+        self._pending, self._pending_groups = {}, {}
+        if Scope.NODE in self._replace:
+            flows = (flow for flow in self._source.flows(self.node) if flow.key not in refused)
+            return [batch(replacement(flows, Scope.NODE, self._scope.digest), self._xids)]
+        if not pending and not groups:
+            return []
+        names: list[FlowKey | int] = [*pending, *groups]
+        for name in names:
+            refused.pop(name, None)
+        update = Update(
+            self.node,
+            removed=tuple(flow for flow, stays in pending.values() if not stays),
+            added=tuple(flow for flow, stays in pending.values() if stays),
+            groups_removed=tuple(group for group, stays in groups.values() if not stays),
+            groups_added=tuple(group for group, stays in groups.values() if stays),
+        )
+        return [batch(change(update, Scope.NODE, self._scope.digest), self._xids)]
+
+    def _group_steps(self) -> tuple[list[Step], list[Step]]:
+        """Groups to make before and to delete after a replacement: the difference, never all of them."""
+        if not self._replace:
+            return [], []
+        wanted = {
+            group.group_id: group
+            for scope in (CLUSTER, self.node)
+            for group in self._source.groups(scope)
+            if group.group_id not in self.refusals[Scope.CLUSTER] and group.group_id not in self.refusals[Scope.NODE]
+        }
+        found, self._found_groups = self._found_groups, wanted
+        make = update_of_groups(found, wanted)
+        both = change(make, Scope.CLUSTER, 0)[:-1]
+        return both[: len(make.groups_added)], both[len(make.groups_added) :]
+
+    def _digest_step(self, scope: Scope) -> Step:
+        state = self._log.state if scope is Scope.CLUSTER else self._scope
+        return digest_step(scope, state.less(refusal.item for refusal in self.refusals[scope].values()))
+
+    # Answers ----------------------------------------------------------------------------------------------------
+
+    def receive(self, message: Message, now: float) -> None:
+        """A message from the switch. Raises SyncError."""
+        waiting = self._waiting.pop(message.xid, None) if not isinstance(message, PortStatus) else None
+        if waiting is not None:
+            waiting(message, now)
+            return
+        match message:
+            case PortStatus() if self._ports is not None:
+                if message.reason == 1:
+                    self._ports.pop(message.port.number, None)
+                else:
+                    self._ports[message.port.number] = message.port
+                self._tell_ports()
+            case BundleReply(_, _, BundleControl.COMMIT_REPLY) if self._flight is not None:
+                self._landed(self._flight, now)
+            case Error() if self._flight is not None:
+                self._note_error(self._flight, message, now)
+            case RoleStatus():
+                self._standby = message.role == Role.SLAVE
+
+    def _note_error(self, flight: _Flight, error: Error, now: float) -> None:
+        if error.xid in (flight.open_xid, flight.commit_xid):
+            self._crashed(flight, error, now)
+            return
+        for each in flight.batches:
+            found, item = each.item(error.xid)
+            if found and item is not None:
+                flight.errors.append((item, error))
+                return
+        flight.broken = error
+
+    def _landed(self, flight: _Flight, now: float) -> None:
+        """The bundle is in. OVS leaves out a message that it can't accept and commits the rest of the bundle."""
+        if flight.broken is not None:
+            self._crashed(flight, flight.broken, now)
+            return
+        self._flight = None
+        self._failures = 0
+        self.counters.latency = now - flight.started
+        self.counters.synced_at = now
+        self._correct |= self._set_aside(flight)
+        self.flush(now)
+
+    def _crashed(self, flight: _Flight, error: Error, now: float) -> None:
+        """The bundle as a whole has failed: nothing of it is in. Everything anew, without what was found at fault."""
+        self._flight = None
+        self._failures += 1
+        self.counters.failed_bundles += 1
+        self._set_aside(flight)
+        if self._failures >= FAILURE_LIMIT:
+            raise SyncError(f"{self._failures} bundles failed, the last with error type {error.type} code {error.code}")
+        self._replace |= {Scope.CLUSTER, Scope.NODE}
+        self._request(encode.group_desc_request, self._take_groups)
+        self._reading = True
+
+    def _set_aside(self, flight: _Flight) -> set[Scope]:
+        scopes = set()
+        for item, error in flight.errors:
+            scope = _scope(item, self._source)
+            refusal = Refusal(item, error)
+            self.refusals[scope][_name(item)] = refusal
+            self.counters.refused += 1
+            scopes.add(scope)
+            self._events.refused(self.node, refusal)
+        return scopes
+
+    def _request(self, make: Callable[[int], bytes], then: Callable[[Message, float], None]) -> None:
+        xid = next(self._own_xids)
+        self._waiting[xid] = then
+        self._write([make(xid)])
+
+    # Questions --------------------------------------------------------------------------------------------------
+
+    def dump(
+        self, then: Callable[[list[FlowStats]], None], *, table: int = 0xFF, cookie: int = 0, cookie_mask: int = 0
+    ) -> None:
+        """Ask for flows as the switch has them, with counters."""
+
+        def take(message: Message, now: float) -> None:
+            then(list(message.items) if isinstance(message, FlowStatsReply) else [])
+
+        self._request(lambda xid: encode.flow_stats_request(table, cookie, cookie_mask, xid=xid), take)
+
+    def audit(self, *, full: bool = False) -> None:
+        """Compare flow counts of each table; where they differ (or with `full`) every flow, and repair what differs.
+
+        Does nothing while the switch is not in sync, and gives up when a change is sent meanwhile.
+        """
+        if self.phase is not Phase.SYNCED:
+            return
+        bundles = self.counters.bundles
+        self.counters.audits += 1
+
+        def take_counts(message: Message, now: float) -> None:
+            if not isinstance(message, TableStatsReply) or not self._undisturbed(bundles):
+                return
+            if full or {stats.table: stats.active for stats in message.items if stats.active} != self._counts():
+                self.dump(lambda found: self._repair(found, bundles, now))
+
+        self._request(encode.table_stats_request, take_counts)
+
+    def _undisturbed(self, bundles: int) -> bool:
+        return self.phase is Phase.SYNCED and self.counters.bundles == bundles
+
+    def _counts(self) -> dict[int, int]:
+        counts = {DIGEST.number: len(Scope)}
+        for state in (self._log.state, self._scope):
+            for table, number in state.counts.items():
+                counts[table] = counts.get(table, 0) + number
+        for refusals in self.refusals.values():
+            for refusal in refusals.values():
+                if isinstance(refusal.item, Flow):
+                    counts[refusal.item.table] -= 1
+        return {table: number for table, number in counts.items() if number}
+
+    def _repair(self, found: list[FlowStats], bundles: int, now: float) -> None:
+        if not self._undisturbed(bundles):
+            return
+        refused = self.refusals[Scope.CLUSTER].keys() | self.refusals[Scope.NODE].keys()
+        expected = [
+            flow for scope in (CLUSTER, self.node) for flow in self._source.flows(scope) if flow.key not in refused
+        ]
+        for scope, state in ((Scope.CLUSTER, self._log.state), (Scope.NODE, self._scope)):
+            digest = state.less(refusal.item for refusal in self.refusals[scope].values())
+            expected.append(digest_flow(scope, digest))
+        drift = compare(expected, found)
+        if drift:
+            self._events.drift(self.node, drift)
+            self.counters.repaired += len(drift.missing) + len(drift.altered) + len(drift.foreign)
+            deletions = [encode.flow_delete_encoded(each.table, each.priority, each.match) for each in drift.foreign]
+            self._repairs = [(deletion, None) for deletion in deletions]
+            self._repairs += [(encode.flow_mod(flow), None) for flow in (*drift.missing, *drift.altered)]
+            self.flush(now)
+
+
+def update_of_groups(found: dict[int, Group], wanted: dict[int, Group]) -> Update:
+    """What takes one set of groups to another."""
+    return Update(
+        "",
+        groups_added=tuple(group for number, group in wanted.items() if found.get(number) != group),
+        groups_removed=tuple(group for number, group in found.items() if number not in wanted),
+    )
+
+
+def _name(item: Flow | Group) -> FlowKey | int:
+    return item.key if isinstance(item, Flow) else item.group_id
+
+
+def _scope(item: Flow | Group, source: Source) -> Scope:
+    if isinstance(item, Flow):
+        return Scope(item.cookie >> 55 & 1)
+    in_cluster = any(group.group_id == item.group_id for group in source.groups(CLUSTER))
+    return Scope.CLUSTER if in_cluster else Scope.NODE

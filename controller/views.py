@@ -1,0 +1,170 @@
+"""What people are shown of the state: rows of plain values. The API serves them, the CLI prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from controller.fleet import Fleet
+from controller.sync import Phase
+from flows.compiler import Compiler
+from flows.cookies import OBJECT_MASK
+from flows.openflow.messages import FlowStats
+from flows.pipeline import BY_NUMBER
+from flows.text import flow_text
+from flows.words import flow_words
+from topology.graph import display_name
+from topology.model import Key, Pod
+from topology.naming import format_mac, object_id
+
+Row = dict[str, Any]
+
+
+def nodes(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
+    """Every node and how its switch is."""
+    shared = sum(fleet.cluster.state.counts.values())
+    for name, node in sorted(compiler.cluster.nodes.items()):
+        phase = fleet.phase(name)
+        sync = fleet.syncs.get(name)
+        scope = fleet.scope(name)
+        yield {
+            "name": name,
+            "status": phase.value if phase is not None else "Disconnected",
+            "addresses": [str(address) for address in node.addresses],
+            "podCIDRs": [str(cidr) for cidr in node.pod_cidrs],
+            "pods": sum(1 for _ in compiler.local_pods(name)),
+            "flows": shared + sum(scope.counts.values()) if sync is not None else 0,
+            "datapathID": f"{node.datapath_id:016x}",
+            "digest": f"{fleet.cluster.state.digest:016x}/{scope.digest:016x}",
+            "flowModsSent": sync.counters.flow_mods if sync is not None else 0,
+            "bundlesSent": sync.counters.bundles if sync is not None else 0,
+            "refused": sync.counters.refused if sync is not None else 0,
+            "repaired": sync.counters.repaired if sync is not None else 0,
+            "lastBundleSeconds": round(sync.counters.latency, 6) if sync is not None else None,
+            "labels": dict(node.labels),
+        }
+
+
+def pods(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
+    """Every pod, where it is and whether its flows are in its switch."""
+    local = {pod.key: found for name in compiler.cluster.nodes for pod, found in compiler.local_pods(name)}
+    refused = {(name, port.name): reason for name in compiler.cluster.nodes for port, reason in compiler.refusals(name)}
+    for _, pod in sorted(compiler.cluster.pods.items()):
+        found = local.get(pod.key)
+        reason = ""
+        node = compiler.cluster.nodes.get(pod.node)
+        if pod.host_network:
+            status = "HostNetwork"
+            addresses = [str(address) for address in node.addresses] if node is not None else []
+        elif found is None:
+            addresses = [str(address) for address in pod.addresses]
+            status = "Pending"
+            if not pod.node:
+                reason = "not scheduled to a node"
+            elif node is None:
+                reason = f"there is no node {pod.node}"
+            elif fleet.phase(pod.node) is None:
+                reason = "the node's switch isn't connected"
+            elif (pod.node, pod.port_name) in refused:
+                status, reason = "Refused", refused[pod.node, pod.port_name]
+            else:
+                reason = f"the node's bridge has no port {pod.port_name}"
+        else:
+            addresses = [str(address) for address in found.addresses]
+            phase = fleet.phase(pod.node)
+            status = "Ready" if phase is Phase.SYNCED else "Syncing" if phase is not None else "Disconnected"
+        yield {
+            "namespace": pod.namespace,
+            "name": pod.name,
+            "status": status,
+            "addresses": addresses,
+            "node": pod.node,
+            "port": "" if pod.host_network else pod.port_name,
+            "portNumber": found.port if found is not None else None,
+            "mac": format_mac(found.mac) if found is not None else None,
+            "reason": reason,
+            "labels": dict(pod.labels),
+        }
+
+
+def links(compiler: Compiler) -> Iterator[Row]:
+    """Every link of the graph."""
+    for link in compiler.topology.links():
+        yield {"from": display_name(link.a), "to": display_name(link.b), "kind": link.kind.value, "cost": link.cost}
+
+
+def flows(compiler: Compiler, node: str, dump: Iterable[FlowStats], pod: str = "", table: str = "") -> Iterator[Row]:
+    """Flows as a switch has them, in packet order, with what they mean. `pod` is namespace/name."""
+    names = object_names(compiler)
+    ports = {port.number: port.name for port in compiler.ports(node)}
+    for local in compiler.local_pods(node):
+        ports[local[1].port] = f"pod {local[0].namespace}/{local[0].name}"
+    wanted = object_id("Pod", *pod.split("/", 1)) if pod else None
+    for stats in sorted(dump, key=lambda stats: (stats.table, -stats.priority)):
+        declared = BY_NUMBER.get(stats.table)
+        name = declared.name if declared is not None else str(stats.table)
+        if table and table.lower() not in (name.lower(), str(stats.table)):
+            continue
+        if wanted is not None and stats.cookie & OBJECT_MASK != wanted:
+            continue
+        known = stats.flow is not None
+        yield {
+            "table": name,
+            "tableNumber": stats.table,
+            "priority": stats.priority,
+            "cookie": f"{stats.cookie:#018x}",
+            "object": names.get(stats.cookie & OBJECT_MASK, "") if name != "Digest" else "",
+            "packets": stats.packet_count,
+            "bytes": stats.byte_count,
+            "seconds": round(stats.duration, 3),
+            "words": flow_words(stats.flow, ports) if stats.flow is not None else f"not ours: {stats.why}",
+            "ofctl": flow_text(stats.flow, names=True) if stats.flow is not None else None,
+            "decoded": known,
+        }
+
+
+def object_names(compiler: Compiler) -> Mapping[int, str]:
+    """What each object id in a cookie stands for."""
+    keys: Iterable[Key] = (each.key for each in compiler.cluster.objects() if not _unseen(each))
+    names = {object_id(*key): f"{key[0]} {key[1]}/{key[2]}" if key[1] else f"{key[0]} {key[2]}" for key in keys}
+    return {0: "Pipeline", **names}
+
+
+def _unseen(each: object) -> bool:
+    return isinstance(each, Pod) and each.host_network
+
+
+def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str]) -> Row:
+    """The whole in a few numbers."""
+    total = len(compiler.cluster.nodes)
+    synced = sum(fleet.phase(name) is Phase.SYNCED for name in compiler.cluster.nodes)
+    problems = list(troubles)
+    return {
+        "healthy": synced == total and not problems,
+        "nodes": total,
+        "nodesInSync": synced,
+        "pods": sum(1 for name in compiler.cluster.nodes for _ in compiler.local_pods(name)),
+        "clusterVersion": fleet.cluster.version,
+        "flowModsSent": sum(sync.counters.flow_mods for sync in fleet.syncs.values()),
+        "problems": problems,
+    }
+
+
+def remarks(compiler: Compiler, fleet: Fleet) -> dict[str, str]:
+    """A word on each node for the drawing of the graph."""
+    found = {}
+    for name in compiler.cluster.nodes:
+        phase = fleet.phase(name)
+        count = sum(1 for _ in compiler.local_pods(name))
+        found[name] = f"{phase.value if phase is not None else 'Disconnected'}, {count} pod{'s' * (count != 1)}"
+    return found
+
+
+def table_names() -> list[str]:
+    """The pipeline's tables, in packet order."""
+    return [table.name for table in BY_NUMBER.values()]
+
+
+def is_table(text: str) -> bool:
+    """Whether a person's word names a table: by name, in any case, or by number."""
+    return text.isdigit() or text.lower() in (name.lower() for name in table_names())

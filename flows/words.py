@@ -1,0 +1,92 @@
+"""A flow in words, for people who know networks but not this pipeline's registers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
+
+from flows import fields as f
+from flows.fields import Field, Term
+from flows.pipeline import TABLE_NAMES
+from flows.registers import EXIT, EXIT_PORT, SOURCE, Exit, Source, Zone
+from flows.text import match_text, program_text, value_text
+from flows.values import PORT_IN_PORT, Action, Ct, Flow, Goto, Move, Output, OutputBits, Program, SetField
+from topology.naming import GATEWAY_MAC, ROUTER_MAC
+
+_SOURCES: dict[int, str] = {Source.POD: "a pod", Source.TUNNEL: "the tunnel", Source.GATEWAY: "the host"}
+_EXITS: dict[int, str] = {Exit.PORT: "a port", Exit.TUNNEL: "the tunnel", Exit.GATEWAY: "the host"}
+_ZONES: dict[int, str] = {zone.value: zone.name for zone in Zone}
+_MACS = {ROUTER_MAC: "the router's MAC", GATEWAY_MAC: "the host's MAC"}
+
+
+def flow_words(flow: Flow, ports: Mapping[int, str]) -> str:
+    """What a flow catches and what it does. `ports` names ports by their numbers."""
+    return f"{_catches(flow.match, ports)}: {_does(flow.program, ports)}"
+
+
+def _catches(match: tuple[Term, ...], ports: Mapping[int, str]) -> str:
+    words: list[str] = []
+    rest: list[Term] = []
+    for term in match:
+        if term.field is f.IN_PORT:
+            words.append(f"from {_port(term.value, ports)}")
+        elif term.field is SOURCE.field and term.mask == SOURCE.mask and term.value in _SOURCES:
+            words.append(f"from {_SOURCES[term.value]}")
+        elif term.field is EXIT.field and term.mask == EXIT.mask:
+            words.append(f"bound for {_EXITS[term.value >> EXIT.start]}")
+        else:
+            rest.append(term)
+    spelled = match_text(tuple(rest))
+    return " ".join(filter(None, [",".join(spelled), *words])) or "everything else"
+
+
+def _does(program: Program, ports: Mapping[int, str]) -> str:
+    if not program:
+        return "drop"
+    exit_port = next(
+        (each.value for each in program if isinstance(each, SetField) and each.field is EXIT_PORT.field), 0
+    )
+    words = [_act(action, ports, exit_port) for action in program]
+    return ", ".join(word for word in words if word)
+
+
+def _act(action: Action, ports: Mapping[int, str], exit_port: int) -> str:
+    match action:
+        case Goto(table):
+            return f"go on in {TABLE_NAMES.get(table, table)}"
+        case Output(port):
+            return f"send to {_port(port, ports)}"
+        case OutputBits(bits) if bits == EXIT_PORT:
+            return "send to the exit port"
+        case SetField(field, value, mask) if (field, mask) == (SOURCE.field, SOURCE.mask):
+            return f"it comes from {_SOURCES[value]}"
+        case SetField(field, value, mask) if (field, mask) == (EXIT.field, EXIT.mask):
+            leaving = value >> EXIT.start
+            return f"it leaves by {_port(exit_port, ports) if leaving == Exit.PORT else _EXITS[leaving]}"
+        case SetField(field) if field is EXIT_PORT.field:
+            return ""
+        case SetField(field, value) if field in (f.TUN_DST, f.TUN_IPV6_DST):
+            end = IPv4Address(value) if field is f.TUN_DST else IPv6Address(value)
+            return f"tunnel to {end}"
+        case SetField(field, value, None):
+            return f"{_field(field)} = {_MACS.get(value) or value_text(field, value)}"
+        case Move(source, target):
+            return f"{target.name} = {source.name}"
+        case Ct(zone):
+            return _track(action, zone)
+    return program_text((action,), names=True)
+
+
+def _track(ct: Ct, zone: int) -> str:
+    where = f" in zone {_ZONES.get(zone, zone)}"
+    if ct.commit:
+        return "commit the connection" + where
+    return "look up the connection" + where + (f", go on in {TABLE_NAMES.get(ct.table, ct.table)}" if ct.table else "")
+
+
+def _field(field: Field) -> str:
+    return {f.ETH_SRC: "source MAC", f.ETH_DST: "destination MAC"}.get(field, field.name)
+
+
+def _port(number: int, ports: Mapping[int, str]) -> str:
+    return "where it came from" if number == PORT_IN_PORT else ports.get(number, f"port {number}")
