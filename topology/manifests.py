@@ -144,7 +144,7 @@ class _Reader:
 
     def _read_list(self, tree: Tree, in_list: bool) -> None:
         if in_list:
-            raise tree.error("a List stands in a List; put its items into the outer one")
+            raise tree.error("is a List in a List; put its items into the outer one")
         items = tree.get("items")
         for item in items.items() if items else []:
             self.read(item, in_list=True)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from struct import Struct, error, unpack_from
 from typing import TypeVar
 
-from flows.fields import FIELDS, Field, Match, Term
+from flows.fields import FIELDS, PACKET_REGS, REG0, REG1, REG2, REG3, REG4, REG5, REG6, REG7, Field, Match, Term
 from flows.openflow import wire
 from flows.openflow.messages import (
     AggregateReply,
@@ -228,18 +228,40 @@ def _oxs(message: bytes, offset: int) -> tuple[dict[int, int], int]:
 _BY_HEADER: dict[bytes, tuple[Field, bool]] = {field.header: (field, False) for field in FIELDS}
 _BY_HEADER |= {field.masked_header: (field, True) for field in FIELDS}
 _NAMES_OF_NUMBERS = {field.header[:3]: field for field in FIELDS}
+_PACKET_REGS = PACKET_REGS.to_bytes(2, "big")
+_REGISTER_PAIRS = ((REG0, REG1), (REG2, REG3), (REG4, REG5), (REG6, REG7))
 #: Register bits by where they are: a flow that is read back equals the one that was sent.
 _DECLARED = {(bits.field, bits.start, bits.width): bits for bits in REGISTERS}
 
 
 @lru_cache(maxsize=1 << 12)
 def _match(encoded: bytes) -> Match:
-    terms = []
+    terms: list[Term] = []
     offset = 0
     while offset < len(encoded):
-        term, offset = _term(encoded, offset)
-        terms.append(term)
+        if encoded[offset : offset + 2] == _PACKET_REGS:
+            pair, offset = _register_pair(encoded, offset)
+            terms += pair
+        else:
+            term, offset = _term(encoded, offset)
+            terms.append(term)
     return tuple(sorted(terms, key=lambda term: term.field.index))
+
+
+def _register_pair(encoded: bytes, offset: int) -> tuple[list[Term], int]:
+    """Terms on two registers. OVS speaks OpenFlow 1.5 of 32-bit registers in matches as pairs of 64 bits."""
+    number, masked = encoded[offset + 2] >> 1, encoded[offset + 2] & 1
+    end = offset + 4 + (16 if masked else 8)
+    if end > len(encoded) or number >= len(_REGISTER_PAIRS):
+        raise UnknownPartError(f"unknown match field {encoded[offset : offset + 4].hex()}")
+    (value,) = unpack_from("!Q", encoded, offset + 4)
+    mask = unpack_from("!Q", encoded, offset + 12)[0] if masked else (1 << 64) - 1
+    terms = []
+    for field, shift in zip(_REGISTER_PAIRS[number], (32, 0), strict=True):
+        part = mask >> shift & field.maximum
+        if part:
+            terms.append(Term(field, value >> shift & field.maximum, None if part == field.maximum else part))
+    return terms, end
 
 
 def _term(encoded: bytes, offset: int) -> tuple[Term, int]:
