@@ -73,10 +73,14 @@ class Tree:
 
     def require(self, *names: str, remedy: str) -> Tree:
         """The same, where absence is an error."""
-        found = self.get(*names)
-        if found is None:
-            path = ".".join((self.path, *names) if self.path else names)
-            raise FieldError(self.line, path, f"is missing; {remedy}")
+        found = self
+        for name in names:
+            inner = found.get(name)
+            if inner is None:
+                # The line is that of the innermost mapping that is there: where to begin adding.
+                path = ".".join((self.path, *names) if self.path else names)
+                raise FieldError(found.line, path, f"is missing; {remedy}")
+            found = inner
         return found
 
     def fields(self) -> dict[str, Tree]:
