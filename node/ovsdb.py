@@ -1,0 +1,351 @@
+"""The node's Open vSwitch database: the bridge as it should be, pods' ports, and what vswitchd says of them.
+
+The only import of python-ovs. Its IDL is synchronous, so it lives in a thread of its own: transactions are functions
+that run there one after another, and `rows` is a snapshot of plain values, replaced as a whole when something changes.
+The connection is made again whenever it is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import ovs.db.idl
+import ovs.poller
+
+from node.settings import Settings
+from topology import naming
+
+_COLUMNS = {
+    "Open_vSwitch": ["bridges"],
+    "Bridge": [
+        "name", "ports", "controller", "fail_mode", "datapath_type", "other_config", "external_ids", "flow_tables",
+    ],
+    "Port": ["name", "interfaces", "external_ids"],
+    "Interface": [
+        "name", "type", "options", "mac", "mtu_request", "ofport", "error", "external_ids", "admin_state", "mtu",
+    ],
+    "Controller": ["target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected"],
+    "Flow_Table": ["name"],
+}  # fmt: skip
+_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+#: Milliseconds between attempts to reach a controller, at most; and of silence before one is probed.
+_MAX_BACKOFF, _INACTIVITY_PROBE = 1000, 5000
+#: Attempts at a transaction that the database asks to try again.
+_ATTEMPTS = 10
+#: Keys of a pod port's external_ids.
+POD_NAMESPACE, POD_NAME = "signalbox/namespace", "signalbox/pod"
+CONTAINER, NETNS, IFNAME, PLACE = "signalbox/container", "signalbox/netns", "signalbox/ifname", "signalbox/place"
+
+
+class DatabaseError(Exception):
+    """The database can't be reached, or refuses a transaction; the text says which."""
+
+
+class Interface(msgspec.Struct, frozen=True):
+    """A port of br-int. `ofport` is 0 until vswitchd has given one; `error` is vswitchd's."""
+
+    name: str
+    ofport: int
+    error: str
+    external_ids: Mapping[str, str]
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """The database at one time."""
+
+    connected: bool = False
+    interfaces: Mapping[str, Interface] = {}
+    controller_connected: bool = False
+    bridge: bool = False
+
+
+Change = Callable[[Any, "ovs.db.idl.Idl"], None]
+
+
+class Database:
+    """The connection. Start it in a running event loop; `changed` is called there after each change of `rows`."""
+
+    def __init__(self, remote: str, schema: Path = _SCHEMA) -> None:
+        self.rows = Rows()
+        self._remote = remote
+        self._schema = schema
+        self._jobs: queue.SimpleQueue[tuple[Change, Future[None]]] = queue.SimpleQueue()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="ovsdb", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    def start(self) -> None:
+        """Connect in the background."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the thread; the database keeps what it has."""
+        self._stopping = True
+        self._wake()
+        await asyncio.to_thread(self._thread.join)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    async def until(self, condition: Callable[[Rows], bool], timeout: float) -> bool:
+        """Wait until the rows meet a condition, for `timeout` seconds at most; whether they do."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not condition(self.rows):
+                    if self._failure is not None:
+                        raise DatabaseError(f"the database's thread has failed: {self._failure}")
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return condition(self.rows)
+        return True
+
+    async def transact(self, change: Change, timeout: float = 10.0) -> None:
+        """Run `change(transaction, idl)` and commit what it did. Raises DatabaseError."""
+        job: Future[None] = Future()
+        self._jobs.put((change, job))
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.wrap_future(job)
+        except TimeoutError as error:
+            raise DatabaseError(f"{self._remote} doesn't answer") from error
+
+    # In the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._follow()
+        except BaseException as error:
+            self._failure = error
+            self._publish(Rows())
+            raise
+
+    def _follow(self) -> None:
+        helper = ovs.db.idl.SchemaHelper(str(self._schema))
+        for table, columns in _COLUMNS.items():
+            helper.register_columns(table, columns)
+        idl = ovs.db.idl.Idl(self._remote, helper)
+        seen = None
+        while not self._stopping:
+            idl.run()
+            now = (idl.change_seqno, idl._session.is_connected())
+            if now != seen:
+                seen = now
+                self._publish(_rows(idl) if idl.has_ever_connected() else Rows())
+            if now[1] and idl.has_ever_connected():
+                self._work(idl)
+                if idl.change_seqno != now[0]:
+                    continue
+            poller = ovs.poller.Poller()
+            idl.wait(poller)
+            poller.fd_wait(self._wake_read, ovs.poller.POLLIN)
+            poller.block()
+            self._drain()
+        idl.close()
+
+    def _work(self, idl: Any) -> None:
+        while not self._stopping:
+            try:
+                change, job = self._jobs.get_nowait()
+            except queue.Empty:
+                return
+            if not job.set_running_or_notify_cancel():
+                continue
+            try:
+                _commit(idl, change)
+                # What was written is shown before the writer goes on.
+                self._publish(_rows(idl))
+                job.set_result(None)
+            except Exception as error:
+                job.set_exception(error)
+
+    def _publish(self, rows: Rows) -> None:
+        self.rows = rows
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"x")
+        except BlockingIOError:
+            pass
+
+    def _drain(self) -> None:
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+
+def _commit(idl: Any, change: Change) -> None:
+    for _ in range(_ATTEMPTS):
+        transaction = ovs.db.idl.Transaction(idl)
+        change(transaction, idl)
+        status = transaction.commit_block()
+        if status in (ovs.db.idl.Transaction.SUCCESS, ovs.db.idl.Transaction.UNCHANGED):
+            return
+        if status != ovs.db.idl.Transaction.TRY_AGAIN:
+            raise DatabaseError(f"the database refuses: {transaction.get_error() or status}")
+    raise DatabaseError(f"the database asked {_ATTEMPTS} times to try again")
+
+
+def _rows(idl: Any) -> Rows:
+    bridge = _bridge(idl)
+    interfaces = {}
+    for port in bridge.ports if bridge is not None else ():
+        for row in port.interfaces:
+            ofport = row.ofport[0] if row.ofport else 0
+            error = row.error[0] if row.error else ""
+            interfaces[row.name] = Interface(row.name, max(ofport, 0), error, dict(row.external_ids))
+    controllers = bridge.controller if bridge is not None else ()
+    return Rows(
+        connected=True,
+        interfaces=interfaces,
+        controller_connected=any(row.is_connected for row in controllers),
+        bridge=bridge is not None,
+    )
+
+
+def _bridge(idl: Any) -> Any:
+    for row in idl.tables["Bridge"].rows.values():
+        if row.name == naming.BRIDGE:
+            return row
+    return None
+
+
+# Changes ------------------------------------------------------------------------------------------------------------
+
+
+def set_up_bridge(settings: Settings, mtu: int) -> Change:
+    """The bridge with its gateway and tunnel ports; what is right already is not written again.
+
+    One transaction: fail_mode and every controller must be there before the first flow, because adding the first
+    controller to a bridge flushes its flows.
+    """
+
+    def change(transaction: Any, idl: Any) -> None:
+        root = next(iter(idl.tables["Open_vSwitch"].rows.values()), None)
+        if root is None:
+            root = transaction.insert(idl.tables["Open_vSwitch"])
+        bridge = _bridge(idl)
+        if bridge is None:
+            bridge = transaction.insert(idl.tables["Bridge"])
+            bridge.name = naming.BRIDGE
+            root.bridges = [*root.bridges, bridge]
+        _set(bridge, "datapath_type", "" if settings.datapath_type == "system" else settings.datapath_type)
+        _set(bridge, "fail_mode", ["secure"])
+        _set_keys(bridge, "other_config", {"datapath-id": f"{naming.datapath_id(settings.name):016x}"})
+        _set_keys(bridge, "external_ids", {"signalbox/node": settings.name})
+        _set_controllers(transaction, idl, bridge, settings)
+        _set_table_names(transaction, idl, bridge, settings)
+        _set_port(transaction, idl, bridge, naming.BRIDGE, "internal")
+        gateway = _set_port(transaction, idl, bridge, naming.GATEWAY_PORT, "internal")
+        _set(gateway, "mac", [naming.format_mac(naming.GATEWAY_MAC)])
+        _set(gateway, "mtu_request", [mtu])
+        tunnel = _set_port(transaction, idl, bridge, naming.TUNNEL_PORT, settings.encap)
+        options = {"key": "flow", "remote_ip": "flow", "local_ip": str(settings.node_ips[0])}
+        _set(tunnel, "options", options)
+
+    return change
+
+
+def _set_controllers(transaction: Any, idl: Any, bridge: Any, settings: Settings) -> None:
+    rows = {row.target: row for row in bridge.controller}
+    wanted = []
+    for target in settings.controllers:
+        row = rows.get(target)
+        if row is None:
+            row = transaction.insert(idl.tables["Controller"])
+            row.target = target
+        _set(row, "connection_mode", ["out-of-band"])
+        _set(row, "max_backoff", [_MAX_BACKOFF])
+        _set(row, "inactivity_probe", [_INACTIVITY_PROBE])
+        wanted.append(row)
+    if set(rows) != set(settings.controllers):
+        bridge.controller = wanted
+
+
+def _set_table_names(transaction: Any, idl: Any, bridge: Any, settings: Settings) -> None:
+    wanted = dict(settings.tables)
+    found = {number: row.name[0] if row.name else "" for number, row in bridge.flow_tables.items()}
+    if found == wanted:
+        return
+    tables = {}
+    for number, name in wanted.items():
+        tables[number] = transaction.insert(idl.tables["Flow_Table"])
+        tables[number].name = [name]
+    bridge.flow_tables = tables
+
+
+def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> Any:
+    """The port of this name and its interface, which is returned."""
+    for port in bridge.ports:
+        if port.name == name:
+            interface = port.interfaces[0]
+            _set(interface, "type", kind)
+            return interface
+    interface = transaction.insert(idl.tables["Interface"])
+    interface.name = name
+    interface.type = kind
+    port = transaction.insert(idl.tables["Port"])
+    port.name = name
+    port.interfaces = [interface]
+    bridge.ports = [*bridge.ports, port]
+    return interface
+
+
+def add_pod_port(name: str, external_ids: Mapping[str, str]) -> Change:
+    """A pod's port. Its row is what says that the address is taken."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        bridge = _bridge(idl)
+        if bridge is None:
+            raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
+        interface = _set_port(transaction, idl, bridge, name, "")
+        interface.external_ids = dict(external_ids)
+
+    return change
+
+
+def remove_ports(names: set[str]) -> Change:
+    """Ports that are to go; those that aren't there are gone already."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        bridge = _bridge(idl)
+        if bridge is not None and any(port.name in names for port in bridge.ports):
+            bridge.ports = [port for port in bridge.ports if port.name not in names]
+
+    return change
+
+
+def remove_bridge(transaction: Any, idl: Any) -> None:
+    """The bridge and all of its ports."""
+    bridge = _bridge(idl)
+    for root in idl.tables["Open_vSwitch"].rows.values():
+        if bridge is not None:
+            root.bridges = [row for row in root.bridges if row != bridge]
+
+
+def _set(row: Any, column: str, value: Any) -> None:
+    # Writing what is there already would still count as a change to vswitchd.
+    if getattr(row, column) != value:
+        setattr(row, column, value)
+
+
+def _set_keys(row: Any, column: str, values: Mapping[str, str]) -> None:
+    found = dict(getattr(row, column))
+    if any(found.get(key) != value for key, value in values.items()):
+        setattr(row, column, found | dict(values))

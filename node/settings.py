@@ -1,0 +1,59 @@
+"""What an agent is told when it starts. It derives everything else, and remembers nothing of the cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from topology.naming import Address, Network
+
+#: Bytes that an encapsulated packet has more than the pod's, without the outer IP header: outer Ethernet is not part of
+#: the MTU, the inner one is; UDP 8, VXLAN or Geneve 8.
+_TUNNEL_HEADERS = 14 + 8 + 8
+_IP_HEADERS = {4: 20, 6: 40}
+
+
+class SettingsError(ValueError):
+    """A setting that can't be; the text names the option and says what would be right."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One node's. `cluster_cidrs` hold every node's pod CIDRs; `tables` are the names of the bridge's flow tables."""
+
+    name: str
+    pod_cidrs: tuple[Network, ...]
+    cluster_cidrs: tuple[Network, ...]
+    node_ips: tuple[Address, ...]
+    controllers: tuple[str, ...]
+    encap: str = "vxlan"
+    datapath_type: str = "system"
+    ovsdb: str = "unix:/run/openvswitch/db.sock"
+    ovs_rundir: Path = Path("/run/openvswitch")
+    socket: Path = Path("/run/signalbox/node.sock")
+    #: 0: the underlay's less the encapsulation.
+    mtu: int = 0
+    tables: tuple[tuple[int, str], ...] = ()
+    #: Seconds that CNI ADD waits for a pod's flows.
+    flow_wait: float = 10.0
+
+    def __post_init__(self) -> None:
+        for option, cidrs in (("--pod-cidr", self.pod_cidrs), ("--cluster-cidr", self.cluster_cidrs)):
+            versions = [cidr.version for cidr in cidrs]
+            if not versions or len(set(versions)) != len(versions):
+                raise SettingsError(f"{option}: give one CIDR for each family in use, not {_words(cidrs)}")
+        for cidr in self.pod_cidrs:
+            if not any(cidr.version == each.version and cidr.subnet_of(each) for each in self.cluster_cidrs):  # type: ignore[arg-type]
+                raise SettingsError(f"--pod-cidr {cidr} is in no --cluster-cidr ({_words(self.cluster_cidrs)})")
+        if not self.node_ips:
+            raise SettingsError("--node-ip: at least one address is needed: tunnels end there")
+        if not self.controllers:
+            raise SettingsError("--controller: at least one is needed, e.g. tcp:192.0.2.1:6653")
+
+    def pod_mtu(self, underlay_mtu: int) -> int:
+        """The MTU of pods on an underlay of this MTU."""
+        return self.mtu or underlay_mtu - _TUNNEL_HEADERS - _IP_HEADERS[self.node_ips[0].version]
+
+
+def _words(things: tuple[object, ...]) -> str:
+    return ", ".join(map(str, things)) or "none"
