@@ -3,7 +3,7 @@
 Owns the file system's side: which files count, when a file that is being written is whole, when to look again. What the
 texts mean is `topology.manifest_state`'s business. The controller follows `ManifestSource.watch`, the lab calls `load`.
 
-Looking is polling: a scan of a hundred files takes well under a millisecond, and works on every file system, which
+Looking is polling: a scan of a hundred files takes about a millisecond, and works on every file system, which
 change notification doesn't. A file counts as written when two scans in a row find it alike, so half of a text is never
 taken for the whole unless its writer pauses in the middle; writing beside and renaming is safe in any case.
 """
