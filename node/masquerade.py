@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from topology.naming import GATEWAY_PORT, Network
 
 TABLE = "signalbox"
+#: Declared first, so that the deletion finds a table also the first time.
+_NO_TABLE = f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n"
 
 
 class NftError(Exception):
@@ -26,8 +28,7 @@ def rules(cluster_cidrs: Sequence[Network]) -> str:
             f'    oifname != "{GATEWAY_PORT}" {family} saddr {cidr} {family} daddr != {cidr} counter masquerade'
         )
     chain = "\n".join(["    type nat hook postrouting priority srcnat; policy accept;", *lines])
-    # Declared first so that the deletion finds a table, also the first time.
-    return f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  chain postrouting {{\n{chain}\n  }}\n}}\n"
+    return f"{_NO_TABLE}table inet {TABLE} {{\n  chain postrouting {{\n{chain}\n  }}\n}}\n"
 
 
 def apply(cluster_cidrs: Sequence[Network]) -> None:
@@ -37,7 +38,7 @@ def apply(cluster_cidrs: Sequence[Network]) -> None:
 
 def remove() -> None:
     """Take the table away. Raises NftError."""
-    _nft(f"table inet {TABLE} {{}}\ndelete table inet {TABLE}\n")
+    _nft(_NO_TABLE)
 
 
 def _nft(text: str) -> None:

@@ -23,7 +23,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from topology.naming import Address, Network, format_mac
 
 _CLONE_NEWNET = 0x4000_0000
-_IFF_NOARP = 0x80
+_IFF_UP, _IFF_NOARP = 0x1, 0x80
 _NODAD = 0x02
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 _SYSCTL = Path("/proc/sys/net")
@@ -119,7 +119,7 @@ def _quiet_host_end(route: Any, link: PodLink) -> None:
     if link.userspace:
         _write(f"ipv4/conf/{link.host_name}/rp_filter", 1)
         _write(f"ipv4/conf/{link.host_name}/arp_ignore", 8)
-        route.link("set", index=index, state="up", flags=_IFF_NOARP | 1, change=_IFF_NOARP | 1)
+        route.link("set", index=index, flags=_IFF_NOARP | _IFF_UP, change=_IFF_NOARP | _IFF_UP)
     else:
         route.link("set", index=index, state="up")
 
@@ -188,6 +188,14 @@ def veths(prefix: str) -> set[str]:
     return {name for name in names if name.startswith(prefix)}
 
 
+def index_of(name: str) -> int:
+    """The number of an interface; 0 where there is none of this name."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
+
+
 def mtu_of(address: Address) -> int:
     """The MTU of the interface that has an address. Raises LinkError."""
     with _route() as route:
@@ -210,7 +218,7 @@ def set_up_gateway(
             _write(f"ipv6/conf/{name}/accept_dad", 0)
             _write(f"ipv6/conf/{name}/accept_ra", 0)
             (link,) = route.get_links(index)
-            if not link["flags"] & 1:
+            if not link["flags"] & _IFF_UP:
                 route.link("set", index=index, state="up")
             wanted = {(str(a), cidr.prefixlen) for a, cidr in zip(addresses, pod_cidrs, strict=True)}
             found = {(each.get_attr("IFA_ADDRESS"), each["prefixlen"]) for each in route.get_addr(index=index)}

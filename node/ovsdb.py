@@ -8,6 +8,7 @@ The connection is made again whenever it is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
@@ -177,10 +178,9 @@ class Database:
             self._loop.call_soon_threadsafe(self._changed.set)
 
     def _wake(self) -> None:
-        try:
+        # A full pipe will wake it just as well.
+        with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"x")
-        except BlockingIOError:
-            pass
 
     def _drain(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from itertools import chain
 
 from topology.naming import Network, places
 
@@ -19,7 +20,7 @@ def next_place(pod_cidrs: Sequence[Network], taken: Container[int], last: int) -
     """
     room = places(pod_cidrs)
     start = last + 1 if last + 1 in room else room.start
-    for place in (*range(start, room.stop), *range(room.start, start)):
+    for place in chain(range(start, room.stop), range(room.start, start)):
         if place not in taken:
             return place
     raise ExhaustedError(f"no free address in {' or '.join(map(str, pod_cidrs))}: {len(room)} pods have one each")

@@ -47,6 +47,11 @@ def controller(
     import logging
 
     from controller.app import run
+    from controller.channel import TargetError
+    from topology.manifest_source import UnreadableError
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(run(listen, manifests, socket_path, audit_interval))
+    try:
+        asyncio.run(run(listen, manifests, socket_path, audit_interval))
+    except (TargetError, UnreadableError) as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,180 @@
+"""The node agent: makes the node what it should be, and serves the CNI plugin.
+
+    Settings ──> bridge, ports, controllers (OVSDB) ──> gateway address, routes (netlink) ──> masquerade (nftables)
+                                                              └──> ready: CNI requests are served
+
+Everything is compared with what is there before it is changed, so a restart disturbs nothing. The agent keeps nothing
+in memory that a restart would miss; pods are rows of the database. When the database or vswitchd comes back after a
+loss, the same steps are gone through again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from node import masquerade, netlink, ovsdb
+from node.cni import spec
+from node.cni.service import Service
+from node.cni.spec import CniError, Code
+from node.masquerade import NftError
+from node.netlink import LinkError
+from node.ovsdb import Database, DatabaseError
+from node.settings import Settings
+from topology import naming
+
+log = logging.getLogger(__name__)
+
+#: Seconds between attempts to set the node up, that the database and vswitchd may take for a step of it, and between
+#: looks at whether it still is.
+_RETRY = 0.5
+_STEP = 5.0
+_LOOK = 0.2
+#: Bytes of a CNI request, and requests that are worked on at a time; more wait.
+_REQUEST_LIMIT = 1 << 20
+_REQUESTS = 64
+
+
+class AgentError(Exception):
+    """The agent can't start; the text says why."""
+
+
+async def run(settings: Settings) -> None:
+    """The agent's life, until SIGTERM or SIGINT. Raises AgentError."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    settings.socket.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(settings.socket):
+        database = Database(settings.ovsdb)
+        database.start()
+        service = Service(settings, database)
+        limit = asyncio.Semaphore(_REQUESTS)
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            async with limit:
+                await _answer(service, reader, writer)
+
+        settings.socket.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(connected, str(settings.socket), limit=_REQUEST_LIMIT, backlog=256)
+        settings.socket.chmod(0o600)
+        keeper = asyncio.create_task(_keep(settings, database, service))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([keeper, stopped], return_when=asyncio.FIRST_COMPLETED)
+        server.close()
+        stopped.cancel()
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        await database.stop()
+        settings.socket.unlink(missing_ok=True)
+
+
+async def clean(settings: Settings) -> None:
+    """Take away everything that an agent with these settings has made on the node."""
+    with _alone(settings.socket):
+        database = Database(settings.ovsdb)
+        database.start()
+        if not await database.until(lambda rows: rows.connected, 10.0):
+            raise AgentError(f"{settings.ovsdb} doesn't answer")
+        netlink.remove_gateway_routes(settings.cluster_cidrs, naming.GATEWAY_PORT)
+        await database.transact(ovsdb.remove_bridge)
+        await database.stop()
+        netlink.remove_links(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
+        masquerade.remove()
+
+
+@contextlib.contextmanager
+def _alone(socket: Path) -> Iterator[None]:
+    """One agent only: two would give one address twice. The kernel frees the lock of one that dies."""
+    path = socket.with_suffix(".lock")
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise AgentError(f"{path}: another node agent is running here") from error
+    finally:
+        os.close(descriptor)
+
+
+async def _keep(settings: Settings, database: Database, service: Service) -> None:
+    """Set the node up, and again whenever something of it is gone."""
+    complaint = ""
+    while True:
+        try:
+            await _set_up(settings, database, service)
+            if service.not_ready:
+                log.info("node %s is ready, pods have an MTU of %d", settings.name, service.mtu)
+            service.not_ready = complaint = ""
+            await _until_lost(database)
+        except (DatabaseError, LinkError, NftError) as error:
+            service.not_ready = f"node {settings.name} is not ready: {error}"
+            if str(error) != complaint:
+                log.warning("%s", service.not_ready)
+            complaint = str(error)
+            await asyncio.sleep(_RETRY)
+
+
+async def _until_lost(database: Database) -> None:
+    """Until the gateway is another interface than it was: a vswitchd that starts anew may make it anew."""
+    index = netlink.index_of(naming.GATEWAY_PORT)
+    while _whole(database.rows) and netlink.index_of(naming.GATEWAY_PORT) == index:
+        await database.until(lambda rows: not _whole(rows), _LOOK)
+
+
+async def _set_up(settings: Settings, database: Database, service: Service) -> None:
+    if not await database.until(lambda rows: rows.connected, _STEP):
+        raise DatabaseError(f"{settings.ovsdb} doesn't answer: is ovsdb-server running?")
+    service.mtu = settings.pod_mtu(await asyncio.to_thread(netlink.mtu_of, settings.node_ips[0]))
+    await database.transact(ovsdb.set_up_bridge(settings, service.mtu))
+    if not await database.until(_whole, _STEP):
+        raise DatabaseError(f"ovs-vswitchd hasn't made {naming.GATEWAY_PORT}: is it running?")
+    await asyncio.to_thread(
+        netlink.set_up_gateway,
+        naming.GATEWAY_PORT,
+        naming.gateway_addresses(settings.pod_cidrs),
+        settings.pod_cidrs,
+        settings.cluster_cidrs,
+    )
+    if service.not_ready:
+        await asyncio.to_thread(masquerade.apply, settings.cluster_cidrs)
+        await service.clear_up()
+
+
+def _whole(rows: ovsdb.Rows) -> bool:
+    ports = (rows.interfaces.get(name) for name in (naming.GATEWAY_PORT, naming.TUNNEL_PORT))
+    return rows.connected and all(port is not None and port.ofport > 0 for port in ports)
+
+
+async def _answer(service: Service, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    version = "1.1.0"
+    answer: dict[str, Any] | None
+    try:
+        try:
+            asked = json.loads(await reader.readline())
+            env, config = asked["env"], asked["config"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CniError(Code.DECODE, f"not a request of signalbox-cni: {error}") from error
+        if isinstance(config, dict) and config.get("cniVersion") in spec.VERSIONS:
+            version = config["cniVersion"]
+        answer, failed = await service.serve(spec.parse(env, config)), False
+    except CniError as error:
+        log.warning("CNI request refused (code %d): %s", error.code, error.text)
+        answer, failed = spec.error(error, version), True
+    except Exception as error:
+        log.exception("CNI request failed")
+        answer, failed = spec.error(CniError(Code.IO, f"the agent failed: {error!r}"), version), True
+    with contextlib.suppress(ConnectionError):
+        writer.write(json.dumps({"failed": failed, "output": answer}).encode())
+        await writer.drain()
+    writer.close()

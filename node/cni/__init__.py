@@ -1,0 +1,1 @@
+"""The CNI plugin: a thin executable, and the service in the agent that does the work."""

@@ -1,0 +1,256 @@
+"""Carries out CNI requests: pods' interfaces, addresses and ports.
+
+ADD:  an address is set aside -> veth pair, both ends -> port row -> port number -> flows -> result. The row is what
+      says that the address is taken; until it is written the address is held in memory only, so an agent that dies
+      leaves at most an interface without a row, which the next start (or ADD of the same pod) removes.
+DEL:  the row goes first, and with it flows and address; then the interface. It always succeeds in the end.
+
+Requests for one pod go one after another, all others side by side; nobody waits for another pod's flows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from node import netlink, ovsdb
+from node.arrival import NotArrivedError, wait_for_flows
+from node.cni.spec import Attachment, CniError, Code, Request, result
+from node.netlink import LinkError, PodLink
+from node.ovsdb import Database, DatabaseError, Interface
+from node.places import ExhaustedError, next_place
+from node.settings import Settings
+from topology import naming
+
+log = logging.getLogger(__name__)
+
+#: Seconds that vswitchd may take to give a port its number.
+_PORT_WAIT = 10.0
+
+
+class Service:
+    """The pods of this node."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.mtu = 0
+        #: Why ADD can't be served yet; empty when it can.
+        self.not_ready = "the agent is starting"
+        self._database = database
+        self._held: set[int] = set()
+        self._last = 0
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def serve(self, request: Request) -> dict[str, Any] | None:
+        """The result of a request, None where it has none. Raises CniError."""
+        try:
+            match request.command:
+                case "ADD":
+                    return await self._add(request)
+                case "DEL":
+                    await self._delete(request)
+                case "CHECK":
+                    await self._check(request)
+                case "GC":
+                    await self._collect(request)
+                case "STATUS":
+                    self._status()
+        except (DatabaseError, LinkError) as error:
+            raise CniError(Code.TRY_LATER, str(error)) from error
+        return None
+
+    def pods(self) -> dict[str, Interface]:
+        """The pod ports there are, by name."""
+        return {
+            name: row for name, row in self._database.rows.interfaces.items() if ovsdb.CONTAINER in row.external_ids
+        }
+
+    async def clear_up(self) -> None:
+        """Remove what an agent that died has left: interfaces without a row, rows whose interface is gone."""
+        links = await asyncio.to_thread(netlink.veths, naming.POD_PORT_PREFIX)
+        rows = self.pods()
+        orphans = {name for name in links if naming.is_pod_port(name)} - rows.keys()
+        if orphans:
+            log.warning("removing interfaces without a port: %s", ", ".join(sorted(orphans)))
+            await asyncio.to_thread(netlink.remove_links, sorted(orphans))
+        stale = set(rows) - links
+        if stale:
+            log.warning("removing ports whose interface is gone: %s", ", ".join(sorted(stale)))
+            await self._database.transact(ovsdb.remove_ports(stale))
+
+    # Requests ---------------------------------------------------------------------------------------------------
+
+    async def _add(self, request: Request) -> dict[str, Any]:
+        if self.not_ready:
+            raise CniError(Code.TRY_LATER, self.not_ready)
+        assert request.netns is not None
+        if not request.netns.exists():
+            raise CniError(Code.UNKNOWN_CONTAINER, f"CNI_NETNS {request.netns}: no such network namespace")
+        port = naming.pod_port_name(request.namespace, request.pod)
+        async with self._locked(port):
+            await self._remove(port)
+            place = self._hold()
+            try:
+                link, attachment = self._plan(request, port, place)
+                await asyncio.to_thread(netlink.make_pod_link, link)
+                try:
+                    await self._database.transact(ovsdb.add_pod_port(port, _external_ids(request, place, link)))
+                    await self._arrived(request, port)
+                except BaseException:
+                    await asyncio.shield(self._remove(port))
+                    raise
+            finally:
+                self._held.discard(place)
+        log.info("pod %s/%s added as %s", request.namespace, request.pod, " ".join(map(str, link.addresses)))
+        return result(attachment, request.version)
+
+    def _hold(self) -> int:
+        taken = self._held | {int(row.external_ids.get(ovsdb.PLACE, 0)) for row in self.pods().values()}
+        try:
+            place = next_place(self.settings.pod_cidrs, taken, self._last or max(taken, default=0))
+        except ExhaustedError as error:
+            raise CniError(Code.NO_ADDRESS, str(error)) from error
+        self._last = place
+        self._held.add(place)
+        return place
+
+    def _plan(self, request: Request, port: str, place: int) -> tuple[PodLink, Attachment]:
+        settings = self.settings
+        assert request.netns is not None
+        addresses = naming.pod_addresses(place, settings.pod_cidrs)
+        mac = naming.mac_of(naming.POD_MAC_PREFIX, addresses[0])
+        host_mac = naming.mac_of(naming.HOST_END_MAC_PREFIX, addresses[0])
+        gateways = naming.gateway_addresses(settings.pod_cidrs)
+        link = PodLink(
+            host_name=port,
+            host_mac=host_mac,
+            netns=request.netns,
+            name=request.ifname,
+            mac=mac,
+            mtu=self.mtu,
+            addresses=addresses,
+            pod_cidrs=settings.pod_cidrs,
+            gateways=gateways,
+            userspace=settings.datapath_type == "netdev",
+        )
+        attachment = Attachment(
+            host_name=port,
+            host_mac=host_mac,
+            ifname=request.ifname,
+            mac=mac,
+            mtu=self.mtu,
+            netns=request.netns,
+            addresses=addresses,
+            pod_cidrs=settings.pod_cidrs,
+            gateways=gateways,
+        )
+        return link, attachment
+
+    async def _arrived(self, request: Request, port: str) -> None:
+        rows = self._database.rows
+
+        def numbered(now: ovsdb.Rows) -> bool:
+            row = now.interfaces.get(port)
+            return row is not None and row.ofport > 0
+
+        if not await self._database.until(numbered, _PORT_WAIT):
+            row = rows.interfaces.get(port)
+            reason = (row.error if row is not None else "") or "ovs-vswitchd doesn't answer"
+            raise CniError(Code.TRY_LATER, f"port {port} got no number within {_PORT_WAIT:g} s: {reason}")
+        number = self._database.rows.interfaces[port].ofport
+        settings = self.settings
+        try:
+            await wait_for_flows(settings.ovs_rundir, request.namespace, request.pod, number, settings.flow_wait)
+        except NotArrivedError as error:
+            raise CniError(Code.TRY_LATER, str(error)) from error
+
+    async def _delete(self, request: Request) -> None:
+        for name, row in self.pods().items():
+            if (row.external_ids[ovsdb.CONTAINER], row.external_ids.get(ovsdb.IFNAME)) == (
+                request.container,
+                request.ifname,
+            ):
+                async with self._locked(name):
+                    # It may have become another container's meanwhile.
+                    current = self.pods().get(name)
+                    if current is not None and current.external_ids[ovsdb.CONTAINER] == request.container:
+                        await self._remove(name)
+                log.info("pod %s deleted", _pod(row))
+
+    async def _check(self, request: Request) -> None:
+        for name, row in self.pods().items():
+            if row.external_ids[ovsdb.CONTAINER] == request.container:
+                assert request.netns is not None
+                place = int(row.external_ids[ovsdb.PLACE])
+                link, _ = self._plan(request, name, place)
+                problem = await asyncio.to_thread(netlink.check_pod_link, link)
+                told = {str(ip.get("address", "")).split("/")[0] for ip in (request.previous or {}).get("ips", ())}
+                if not problem and told != set(map(str, link.addresses)):
+                    problem = f"prevResult has {', '.join(sorted(told))}, the pod {', '.join(map(str, link.addresses))}"
+                if problem:
+                    raise CniError(Code.IO, f"pod {_pod(row)}: {problem}")
+                return
+        raise CniError(Code.UNKNOWN_CONTAINER, f"container {request.container} has no port on this node")
+
+    async def _collect(self, request: Request) -> None:
+        assert request.attachments is not None
+        for name, row in self.pods().items():
+            mine = (row.external_ids[ovsdb.CONTAINER], row.external_ids.get(ovsdb.IFNAME, ""))
+            if mine not in request.attachments:
+                async with self._locked(name):
+                    await self._remove(name)
+                log.info("pod %s collected", _pod(row))
+        await self.clear_up()
+
+    def _status(self) -> None:
+        if self.not_ready:
+            raise CniError(Code.NOT_AVAILABLE, self.not_ready)
+        rows = self._database.rows
+        if not rows.connected or not rows.bridge:
+            raise CniError(Code.NOT_AVAILABLE, f"there is no connection to {self.settings.ovsdb}")
+        if not rows.controller_connected:
+            raise CniError(Code.LIMITED, "the switch is not connected to a controller: no new pod gets its flows")
+
+    # Steps ------------------------------------------------------------------------------------------------------
+
+    def _locked(self, port: str) -> asyncio.Lock:
+        # A lock that nobody holds or waits for need not be kept.
+        for name in [name for name, lock in self._locks.items() if not lock.locked() and name != port][:64]:
+            del self._locks[name]
+        return self._locks[port]
+
+    async def _remove(self, port: str) -> None:
+        if port in self._database.rows.interfaces:
+            await self._database.transact(ovsdb.remove_ports({port}))
+        await asyncio.to_thread(netlink.remove_links, [port])
+
+
+def _external_ids(request: Request, place: int, link: PodLink) -> Mapping[str, str]:
+    return {
+        ovsdb.POD_NAMESPACE: request.namespace,
+        ovsdb.POD_NAME: request.pod,
+        ovsdb.CONTAINER: request.container,
+        ovsdb.NETNS: str(request.netns),
+        ovsdb.IFNAME: request.ifname,
+        ovsdb.PLACE: str(place),
+        # What other tools look for.
+        "iface-id": f"{request.namespace}_{request.pod}",
+        "attached-mac": naming.format_mac(link.mac),
+    }
+
+
+def _pod(row: Interface) -> str:
+    return f"{row.external_ids.get(ovsdb.POD_NAMESPACE)}/{row.external_ids.get(ovsdb.POD_NAME)}"
+
+
+def conflist(network: str, socket: Path) -> dict[str, Any]:
+    """The network configuration list that a runtime on this node is given."""
+    return {
+        "cniVersion": "1.1.0",
+        "name": network,
+        "plugins": [{"type": "signalbox-cni", "socket": str(socket)}],
+    }
