@@ -263,7 +263,7 @@ def set_up_bridge(settings: Settings, mtu: int) -> Change:
 
 
 def _set_controllers(transaction: Any, idl: Any, bridge: Any, settings: Settings) -> None:
-    rows = {row.target: row for row in bridge.controller}
+    rows = {row.target: row for row in _get(bridge, "controller", ())}
     wanted = []
     for target in settings.controllers:
         row = rows.get(target)
@@ -280,7 +280,7 @@ def _set_controllers(transaction: Any, idl: Any, bridge: Any, settings: Settings
 
 def _set_table_names(transaction: Any, idl: Any, bridge: Any, settings: Settings) -> None:
     wanted = dict(settings.tables)
-    found = {number: row.name[0] if row.name else "" for number, row in bridge.flow_tables.items()}
+    found = {number: row.name[0] if row.name else "" for number, row in _get(bridge, "flow_tables", {}).items()}
     if found == wanted:
         return
     tables = {}
@@ -292,7 +292,7 @@ def _set_table_names(transaction: Any, idl: Any, bridge: Any, settings: Settings
 
 def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> Any:
     """The port of this name and its interface, which is returned."""
-    for port in bridge.ports:
+    for port in _get(bridge, "ports", ()):
         if port.name == name:
             interface = port.interfaces[0]
             _set(interface, "type", kind)
@@ -303,7 +303,7 @@ def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> 
     port = transaction.insert(idl.tables["Port"])
     port.name = name
     port.interfaces = [interface]
-    bridge.ports = [*bridge.ports, port]
+    bridge.ports = [*_get(bridge, "ports", ()), port]
     return interface
 
 
@@ -339,13 +339,18 @@ def remove_bridge(transaction: Any, idl: Any) -> None:
             root.bridges = [row for row in root.bridges if row != bridge]
 
 
+def _get(row: Any, column: str, nothing: Any) -> Any:
+    # A row that this transaction inserts has only the columns that it has been given.
+    return getattr(row, column, nothing)
+
+
 def _set(row: Any, column: str, value: Any) -> None:
     # Writing what is there already would still count as a change to vswitchd.
-    if getattr(row, column) != value:
+    if _get(row, column, None) != value:
         setattr(row, column, value)
 
 
 def _set_keys(row: Any, column: str, values: Mapping[str, str]) -> None:
-    found = dict(getattr(row, column))
+    found = dict(_get(row, column, {}))
     if any(found.get(key) != value for key, value in values.items()):
         setattr(row, column, found | dict(values))

@@ -10,7 +10,7 @@ import click
 
 from controller.cli.printing import Column, Row, print_rows
 
-_NODE_COLUMNS = [
+NODE_COLUMNS = [
     Column("NAME", "name"),
     Column("STATUS", "status"),
     Column("ADDRESSES", "addresses"),
@@ -89,7 +89,7 @@ def get(
     if known is None:
         raise click.ClickException(f"there is no kind {kind!r}; the kinds are nodes, pods and links")
     rows: list[Row] = _ask(socket_path, lab, known)["items"]
-    columns = {"nodes": _NODE_COLUMNS, "pods": _POD_COLUMNS, "links": _LINK_COLUMNS}[known]
+    columns = {"nodes": NODE_COLUMNS, "pods": _POD_COLUMNS, "links": _LINK_COLUMNS}[known]
     if known == "pods" and not all_namespaces:
         rows = [row for row in rows if row["namespace"] == namespace]
         columns = [column for column in columns if column.key != "namespace"]

@@ -18,7 +18,9 @@ LABS = Path("/run/signalbox/lab")
 TIMEOUT = 30.0
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP to a Unix socket."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("controller", timeout=TIMEOUT)
         self._path = path
@@ -51,7 +53,7 @@ def find_socket() -> Path:
 def ask(path: Path, resource: list[str], query: dict[str, str] | None = None) -> Any:
     """GET /v1/<resource>, decoded. Raises click.ClickException with one line that says what to do."""
     url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
-    connection = _UnixConnection(path)
+    connection = UnixConnection(path)
     try:
         connection.request("GET", url + (f"?{urlencode(query)}" if query else ""))
         response = connection.getresponse()

@@ -1,0 +1,256 @@
+"""signalbox lab: a cluster on this machine."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from deploy.lab.cluster import Lab
+
+_REST = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.group()
+def lab() -> None:
+    """A cluster on this machine: nodes and pods in network namespaces, each node with its own Open vSwitch."""
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """One line for what can't be done, instead of a traceback. Imports are late: --help shouldn't pay for them."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from deploy.lab.layout import LabError
+
+        if os.geteuid() != 0:
+            raise click.ClickException("labs are made of network namespaces, which takes root: use sudo")
+        try:
+            function(*args, **kwargs)
+        except LabError as error:
+            raise click.ClickException(str(error)) from error
+
+    return wrapped
+
+
+_name = click.option(
+    "--name", default="lab", envvar="SIGNALBOX_LAB", show_default=True, help="Which lab: several run side by side."
+)
+_files = click.option(
+    "-f", "--filename", "files", multiple=True, type=click.Path(path_type=Path), help="A manifest, or a directory."
+)
+_output = click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
+
+
+def _lab(name: str, quiet: bool = False) -> Lab:
+    from deploy.lab.cluster import Lab
+
+    return Lab(name, (lambda text: None) if quiet else (lambda text: click.echo(text, err=True)))
+
+
+@lab.command()
+@_name
+@click.option("--nodes", type=click.IntRange(1), help="How many nodes.  [default: 3, or those in the manifests]")
+@click.option("--encap", type=click.Choice(["vxlan", "geneve"]), default="vxlan", show_default=True)
+@click.option("--mtu", type=click.IntRange(1280, 9000), default=1500, show_default=True, help="The underlay's MTU.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing of the progress.")
+@_files
+@_command
+def up(name: str, nodes: int | None, encap: str, mtu: int, quiet: bool, files: Sequence[Path]) -> None:
+    """Bring a lab up, with the objects of manifests."""
+    from deploy.lab.cluster import settings_for
+
+    begun = time.monotonic()
+    here = _lab(name, quiet)
+    settings = settings_for(name, nodes, files, encap=encap, mtu=mtu)
+    problems = here.up(settings, files)
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
+    option = "" if name == "lab" else f" --name {name}"
+    click.echo(f"lab {name} is up: {len(settings.nodes)} nodes, {time.monotonic() - begun:.1f} s")
+    click.echo(f"try: signalbox lab status{option}")
+    if problems:
+        raise SystemExit(1)
+
+
+@lab.command()
+@_name
+@_files
+@_command
+def apply(name: str, files: Sequence[Path]) -> None:
+    """Make or change the objects in manifests."""
+    for title, done in _lab(name, quiet=True).apply(_some(files)):
+        click.echo(f"{title} {done}")
+
+
+@lab.command()
+@_name
+@_files
+@_command
+def delete(name: str, files: Sequence[Path]) -> None:
+    """Delete the objects that manifests name."""
+    missing = False
+    for title, done in _lab(name, quiet=True).delete(_some(files)):
+        click.echo(f"{title} {done}")
+        missing |= done == "not found"
+    if missing:
+        raise SystemExit(1)
+
+
+def _some(files: Sequence[Path]) -> Sequence[Path]:
+    if not files:
+        raise click.UsageError("name a manifest or a directory with -f")
+    return files
+
+
+@lab.command("exec", context_settings=_REST)
+@_name
+@click.option("-n", "--namespace", default="default", show_default=True, help="The pod's namespace.")
+@click.argument("pod")
+@click.argument("argv", nargs=-1, required=True, metavar="-- COMMAND...", type=click.UNPROCESSED)
+@_command
+def exec_(name: str, namespace: str, pod: str, argv: tuple[str, ...]) -> None:
+    """Run a command in a pod's network namespace."""
+    here = _lab(name)
+    pod_argv = _pod_first(argv)
+    options, command = pod_argv
+    namespace = options.get("namespace", namespace)
+    started = here.pod(pod, namespace)
+    _become(here.netns_of(started), command, {"HOSTNAME": started.name, **started.env}, started.working_dir)
+
+
+def _pod_first(argv: tuple[str, ...]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """`exec POD -n NS -- CMD`, as kubectl allows it beside `exec -n NS POD -- CMD`."""
+    options: dict[str, str] = {}
+    rest = list(argv)
+    if "--" in rest and rest[0] != "--":
+        while rest[0] in ("-n", "--namespace") and len(rest) > 2:
+            options["namespace"] = rest[1]
+            del rest[:2]
+    if rest[:1] == ["--"]:
+        del rest[0]
+    if not rest:
+        raise click.UsageError("name a command after --")
+    return options, tuple(rest)
+
+
+@lab.command("node", context_settings=_REST)
+@_name
+@click.argument("node")
+@click.argument("argv", nargs=-1, required=True, metavar="-- COMMAND...", type=click.UNPROCESSED)
+@_command
+def node_(name: str, node: str, argv: tuple[str, ...]) -> None:
+    """Run a command on a node: ovs-vsctl, ovs-ofctl and ovs-appctl find the node's own switch."""
+    from deploy.lab.substrate import switch_environment
+
+    here = _lab(name)
+    _, command = _pod_first(argv)
+    _become(here.netns_of_node(node), command, switch_environment(here.layout, node), "")
+
+
+def _become(netns: str, argv: Sequence[str], env: dict[str, str], directory: str) -> NoReturn:
+    from deploy.lab.layout import netns_path
+
+    os.environ.update(env)
+    if directory:
+        os.chdir(directory)
+    sys.stdout.flush()
+    os.execvp("nsenter", ["nsenter", f"--net={netns_path(netns)}", "--", *argv])
+
+
+@lab.command()
+@_name
+@_output
+@_command
+def status(name: str, output: str) -> None:
+    """Show a lab's nodes and pods; the exit code is 1 where something isn't in order."""
+    from controller.cli.ask import NODE_COLUMNS
+    from controller.cli.printing import Column, print_rows
+
+    here = _lab(name)
+    settings = here.settings
+    answer = here.ask("status")
+    nodes, pods = here.ask("nodes")["items"], here.pods()
+    if output == "table":
+        click.echo(f"lab {name}: {settings.encap}, {answer['nodesInSync']} of {answer['nodes']} nodes in sync\n")
+        print_rows(nodes, NODE_COLUMNS, "table")
+        click.echo()
+        columns = ["namespace", "name", "status", "network", "addresses", "node"]
+        print_rows(pods, [Column(each.upper(), each) for each in columns], "table")
+        for problem in answer["problems"]:
+            click.echo(f"- {problem}")
+    else:
+        _print({"name": name, "encap": settings.encap, **answer, "nodes": nodes, "pods": pods}, output)
+    if not answer["healthy"]:
+        raise SystemExit(1)
+
+
+def _print(answer: Any, output: str) -> None:
+    import json
+
+    import yaml
+
+    click.echo(
+        json.dumps(answer, indent=2) if output == "json" else yaml.safe_dump(answer, sort_keys=False).rstrip("\n")
+    )
+
+
+@lab.command("list")
+@_output
+@_command
+def list_(output: str) -> None:
+    """List the labs that are up."""
+    from controller.cli.printing import Column, print_rows
+    from deploy.lab.cluster import Lab, labs
+
+    rows = []
+    for each in labs():
+        settings = Lab(each).settings
+        rows.append({"name": each, "nodes": len(settings.nodes), "encap": settings.encap})
+    if not rows and output == "table":
+        click.echo("No labs are up.", err=True)
+    else:
+        print_rows(rows, [Column("NAME", "name"), Column("NODES", "nodes"), Column("ENCAP", "encap")], output)
+
+
+@lab.command()
+@_name
+@click.option("-n", "--namespace", default="default", show_default=True, help="The pod's namespace.")
+@click.argument("what", metavar="POD | node/NODE | switch/NODE | controller")
+@_command
+def logs(name: str, namespace: str, what: str) -> None:
+    """Print the output of a pod, a node's agent or switch, or the controller."""
+    from deploy.lab import kubelet
+
+    here = _lab(name)
+    kind, _, node = what.rpartition("/")
+    if kind in ("node", "switch"):
+        here.netns_of_node(node)
+        path = here.layout.node(node) / ("agent.log" if kind == "node" else "vswitchd.log")
+    elif what == "controller":
+        path = here.layout.directory / "controller.log"
+    else:
+        here.pod(what, namespace)
+        path = kubelet.log_of(here.layout, namespace, what)
+    if path.exists():
+        click.echo(path.read_text(errors="replace"), nl=False)
+
+
+@lab.command()
+@_name
+@click.option("--all", "every", is_flag=True, help="Every lab on this machine.")
+@_command
+def down(name: str, every: bool) -> None:
+    """Take a lab down: its processes, namespaces and files."""
+    from deploy.lab.cluster import labs
+
+    for each in labs() if every else [name]:
+        _lab(each).down()
+        click.echo(f"lab {each} is down")

@@ -1,0 +1,482 @@
+"""The lab as a whole: up, down, apply, delete, and a hand on each of its parts for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import yaml
+
+from controller.cli import client
+from deploy.lab import kubelet, processes, substrate
+from deploy.lab.layout import (
+    ROOT,
+    LabError,
+    LabSettings,
+    Layout,
+    networks,
+    node_addresses,
+    node_manifest,
+    pod_cidrs,
+)
+from deploy.lab.processes import Process
+from flows.pipeline import TABLE_NAMES
+from topology.manifest_source import load, read
+from topology.manifest_state import ManifestState, Snapshot
+from topology.model import Pod
+
+Say = Callable[[str], None]
+
+#: Seconds that a lab may take until every switch has all its flows.
+_SYNC_WAIT = 30.0
+_NODE_LIMIT = 200
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+class Lab:
+    """One lab, by name; it may or may not be up."""
+
+    def __init__(self, name: str = "lab", say: Say = _silent) -> None:
+        self.layout = Layout(name)
+        self._say = say
+
+    # The whole --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a lab of this name, whole or not."""
+        return self.layout.settings.exists()
+
+    @property
+    def settings(self) -> LabSettings:
+        """How the lab was brought up. Raises LabError where there is none."""
+        try:
+            return msgspec.json.decode(self.layout.settings.read_bytes(), type=LabSettings)
+        except FileNotFoundError:
+            raise LabError(_no_lab(self.layout.name)) from None
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of its nodes, in order."""
+        return list(self.settings.nodes)
+
+    def up(self, settings: LabSettings, files: Sequence[Path] = ()) -> list[str]:
+        """Bring the lab up with the objects in `files`. Returns pods' problems. Raises LabError and leaves nothing."""
+        substrate.check_machine()
+        if len(settings.nodes) > _NODE_LIMIT:
+            raise LabError(f"--nodes: at most {_NODE_LIMIT} fit one machine")
+        sweep(self._say)
+        with self._locked():
+            if self.is_up:
+                raise LabError(f"lab {self.layout.name!r} is up already: 'signalbox lab down' it first, or use --name")
+            clash = sorted(filter(self.layout.owns, substrate.namespaces()))
+            if clash:
+                raise LabError(f"network namespace {clash[0]} is there already, of no lab: ip netns del {clash[0]}")
+            _check_networks(settings)
+            documents = _documents(files)
+            try:
+                return self._build(settings, documents)
+            except BaseException:
+                self._tear_down()
+                raise
+
+    def _build(self, settings: LabSettings, documents: list[dict[str, Any]]) -> list[str]:
+        layout = self.layout
+        layout.manifests.mkdir(parents=True)
+        layout.settings.write_bytes(msgspec.json.encode(settings))
+        if settings.owner:
+            self._watch_owner(settings)
+        self._say("underlay")
+        substrate.make_underlay(layout, settings)
+        for index, name in enumerate(settings.nodes):
+            _write_manifest(layout, node_manifest(settings, name, index))
+        for document in documents:
+            if document["kind"] != "Node":
+                _write_manifest(layout, document)
+        kubelet.install_plugin(layout)
+        self.start_controller()
+        for index, name in enumerate(settings.nodes):
+            substrate.make_node(layout, settings, name, index)
+            self.start_agent(name)
+            self._say(f"node {name}: Open vSwitch and agent started")
+        self.wait_for_agents()
+        problems = kubelet.reconcile(layout, self.snapshot(), settings.nodes, self._say)
+        if not problems:
+            self.wait_for_sync()
+        return problems
+
+    def down(self) -> None:
+        """Take the lab down, whatever is left of it. Raises LabError where there is nothing."""
+        with self._locked():
+            if not self.is_up and not self._namespaces():
+                raise LabError(_no_lab(self.layout.name))
+            guardian = processes.recorded(self.layout.guardian)
+            if guardian is not None and guardian.pid != os.getpid():
+                processes.stop([guardian], number=signal.SIGKILL)
+            self._tear_down()
+
+    def _tear_down(self) -> None:
+        # Everything of a lab runs in its namespaces, so that nothing has to be remembered to be found again.
+        while doomed := processes.inside(self._namespaces()):
+            processes.stop(doomed, number=signal.SIGKILL)
+        for netns in self._namespaces():
+            substrate.remove_namespace(netns)
+        shutil.rmtree(self.layout.directory, ignore_errors=True)
+
+    def _namespaces(self) -> list[str]:
+        return sorted(filter(self.layout.owns, substrate.namespaces()))
+
+    def _watch_owner(self, settings: LabSettings) -> None:
+        argv = [sys.executable, "-m", "deploy.lab.guardian", settings.name]
+        environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        guardian = processes.start(argv, self.layout.directory / "guardian.log", env=environment)
+        processes.record(self.layout.guardian, guardian)
+
+    # Objects ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """What the lab's manifests declare."""
+        return load(self.layout.manifests)
+
+    def apply(self, files: Sequence[Path]) -> list[tuple[str, str]]:
+        """Make or change the objects in files. Returns (kind/name, what happened) for each. Raises LabError."""
+        with self._locked():
+            settings = self.settings
+            documents = _documents(files)
+            for document in documents:
+                if document["kind"] == "Node":
+                    raise LabError(f"node {document['metadata']['name']}: a lab's nodes are made by 'lab up'")
+            before = read(self.layout.manifests)
+            done = [(_title(document), _write_manifest(self.layout, document)) for document in documents]
+            clashes = self.snapshot().problems
+            if clashes:
+                _restore(self.layout, before)
+                raise LabError("\n".join(str(problem) for problem in clashes))
+            self._reconcile(settings)
+        return done
+
+    def delete(self, files: Sequence[Path]) -> list[tuple[str, str]]:
+        """Delete the objects that files name. Returns (kind/name, what happened) for each. Raises LabError."""
+        with self._locked():
+            settings = self.settings
+            done = []
+            for document in _documents(files):
+                if document["kind"] == "Node":
+                    raise LabError(f"node {document['metadata']['name']}: a lab's nodes go with 'lab down'")
+                path = _manifest_path(self.layout, document)
+                done.append((_title(document), "deleted" if path.exists() else "not found"))
+                path.unlink(missing_ok=True)
+            self._reconcile(settings)
+        return done
+
+    def _reconcile(self, settings: LabSettings) -> None:
+        problems = kubelet.reconcile(self.layout, self.snapshot(), settings.nodes, self._say)
+        if problems:
+            raise LabError("\n".join(problems))
+        self.wait_for_sync()
+
+    # Parts ------------------------------------------------------------------------------------------------------
+
+    def start_controller(self) -> None:
+        """Start the controller, and wait until it answers."""
+        layout = self.layout
+        argv = [
+            sys.executable, "-m", "deploy.command", "controller", "--listen", f"unix:{layout.openflow}",
+            "--manifests", str(layout.manifests), "--socket", str(layout.api),
+        ]  # fmt: skip
+        process = processes.start(argv, layout.directory / "controller.log", netns=layout.net, env=_python_path())
+        processes.record(layout.processes / "controller.json", process)
+        self._until(lambda: layout.api.exists() and self._answers(), process, layout.directory / "controller.log")
+
+    def stop_controller(self, number: int = signal.SIGTERM) -> None:
+        """End the controller."""
+        self._stop("controller", number)
+
+    def start_agent(self, node: str) -> None:
+        """Start a node's agent; `wait_for_agents` waits for it."""
+        layout, settings = self.layout, self.settings
+        directory = layout.node(node)
+        index = self.nodes.index(node)
+        argv = [
+            sys.executable, "-m", "deploy.command", "node", "--name", node, "--encap", settings.encap,
+            "--datapath-type", "netdev", "--ovsdb", f"unix:{directory / 'db.sock'}", "--ovs-rundir", str(directory),
+            "--socket", str(directory / "node.sock"), "--controller", f"unix:{directory / 'controller.sock'}",
+        ]  # fmt: skip
+        for cidr in pod_cidrs(settings, index):
+            argv += ["--pod-cidr", str(cidr)]
+        for text in settings.pods:
+            argv += ["--cluster-cidr", text]
+        for address in node_addresses(settings, index):
+            argv += ["--node-ip", str(address)]
+        for number, name in TABLE_NAMES.items():
+            argv += ["--table", f"{number}={name}"]
+        log = directory / "agent.log"
+        process = processes.start(argv, log, netns=layout.node_netns(node), env=_python_path())
+        processes.record(layout.processes / f"agent-{node}.json", process)
+
+    def stop_agent(self, node: str, number: int = signal.SIGTERM) -> None:
+        """End a node's agent."""
+        self._stop(f"agent-{node}", number)
+
+    def stop_switch(self, node: str, number: int = signal.SIGTERM) -> None:
+        """End a node's ovs-vswitchd."""
+        substrate.stop_switch(self.layout, node, number)
+
+    def start_switch(self, node: str) -> None:
+        """Start a node's ovs-vswitchd again."""
+        settings = self.settings
+        substrate.start_switch(self.layout, node)
+        substrate.prepare_switch(self.layout, settings, node, self.nodes.index(node))
+
+    def switch_process(self, node: str) -> Process:
+        """A node's ovs-vswitchd. Raises LabError."""
+        process = processes.of_pidfile(self.layout.node(node) / "vswitchd.pid")
+        if process is None:
+            raise LabError(f"node {node}: ovs-vswitchd doesn't run")
+        return process
+
+    def _stop(self, name: str, number: int) -> None:
+        process = processes.recorded(self.layout.processes / f"{name}.json")
+        if process is not None:
+            processes.stop([process], number=number)
+
+    # Waiting ----------------------------------------------------------------------------------------------------
+
+    def ask(self, *resource: str, **query: str) -> Any:
+        """The controller's answer to GET /v1/<resource>."""
+        return client.ask(self.layout.api, list(resource), query)
+
+    def audit(self) -> None:
+        """Have the controller compare every flow of every switch."""
+        connection = client.UnixConnection(self.layout.api)
+        connection.request("POST", "/v1/audit")
+        connection.getresponse().read()
+        connection.close()
+
+    def wait_for_sync(self, timeout: float = _SYNC_WAIT) -> None:
+        """Until every switch has all its flows. Raises LabError with what is missing."""
+        deadline = time.monotonic() + timeout
+        while True:
+            status = self.ask("status")
+            if status["healthy"]:
+                return
+            if time.monotonic() > deadline:
+                raise LabError("the cluster is not in sync: " + "; ".join(status["problems"] or [str(status)]))
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            self.ask("status")
+        except click.ClickException:
+            return False
+        return True
+
+    def wait_for_agents(self) -> None:
+        """Until every node's agent says that it can attach pods. Raises LabError."""
+        for node in self.nodes:
+            process = processes.recorded(self.layout.processes / f"agent-{node}.json")
+            log = self.layout.node(node) / "agent.log"
+            self._until(lambda node=node: kubelet.is_ready(self.layout, node), process, log)  # type: ignore[misc]
+
+    def _until(self, condition: Callable[[], bool], process: Process | None, log: Path) -> None:
+        deadline = time.monotonic() + _SYNC_WAIT
+        while not condition():
+            if process is None or not processes.is_alive(process) or time.monotonic() > deadline:
+                tail = log.read_text().strip().splitlines()[-3:] if log.exists() else []
+                raise LabError(f"{log.name.removesuffix('.log')} doesn't come up: {' / '.join(tail) or 'no output'}")
+            processes.reap()
+            time.sleep(0.02)
+
+    # Inside -----------------------------------------------------------------------------------------------------
+
+    def pod(self, name: str, namespace: str = "default") -> kubelet.Running:
+        """A pod that was started. Raises LabError with those there are."""
+        self.settings  # noqa: B018 - raises where there is no lab
+        found = kubelet.running(self.layout)
+        if (namespace, name) not in found:
+            there = ", ".join(sorted(each for space, each in found if space == namespace)) or "none"
+            raise LabError(f"pod {name!r} not found in namespace {namespace!r}; there: {there}")
+        return found[namespace, name]
+
+    def netns_of(self, pod: kubelet.Running) -> str:
+        """The network namespace that a pod runs in."""
+        layout = self.layout
+        return layout.node_netns(pod.node) if pod.host_network else layout.pod_netns(pod.namespace, pod.name)
+
+    def netns_of_node(self, node: str) -> str:
+        """A node's network namespace. Raises LabError."""
+        if node not in self.nodes:
+            raise LabError(f"node {node!r} not found; there: {', '.join(self.nodes)}")
+        return self.layout.node_netns(node)
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Every pod: what the manifests want, what runs, what the controller knows."""
+        layout, current = self.layout, kubelet.running(self.layout)
+        known = {(row["namespace"], row["name"]): row for row in self.ask("pods")["items"]}
+        rows = []
+        for pod in sorted(self.snapshot().pods(), key=_pod_key):
+            started, row = current.get(_pod_key(pod)), known.get(_pod_key(pod), {})
+            code = kubelet.exit_code(layout, started) if started is not None else None
+            if started is None:
+                state = "Pending"
+            elif kubelet.process_of(layout, started) is not None:
+                state = "Running"
+            else:
+                state = "Completed" if code == 0 else f"Error ({'killed' if code is None else code})"
+            rows.append(
+                {
+                    "namespace": pod.namespace,
+                    "name": pod.name,
+                    "status": state,
+                    "network": row.get("status", ""),
+                    "addresses": row.get("addresses", []),
+                    "node": pod.node,
+                }
+            )
+        return rows
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        busy = LabError(f"lab {self.layout.name!r} is being changed by another command")
+        ROOT.mkdir(parents=True, exist_ok=True)
+        with self.layout.lock.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy from None
+            # The one who had it takes the file away; a lock on a file that is gone keeps nobody out.
+            if not self.layout.lock.exists() or self.layout.lock.stat().st_ino != os.fstat(lock.fileno()).st_ino:
+                raise busy
+            try:
+                yield
+            finally:
+                self.layout.lock.unlink(missing_ok=True)
+                for directory in (ROOT, ROOT.parent):
+                    with contextlib.suppress(OSError):
+                        directory.rmdir()
+
+
+def labs() -> list[str]:
+    """The names of the labs that are up."""
+    return sorted(path.parent.name for path in ROOT.glob("*/lab.json"))
+
+
+def sweep(say: Say = _silent) -> None:
+    """Take down labs whose owner died together with their guardian."""
+    for name in labs():
+        lab = Lab(name)
+        with contextlib.suppress(LabError):
+            settings = lab.settings
+            owned = Process(settings.owner, settings.owner_started)
+            guarded = processes.recorded(lab.layout.guardian) is not None
+            if settings.owner and not guarded and not processes.is_alive(owned):
+                say(f"lab {name}: its owner is gone; taking it down")
+                lab.down()
+
+
+def owner(pid: int) -> dict[str, int]:
+    """The settings that tie a lab to a process."""
+    return {"owner": pid, "owner_started": processes.started_at(pid) or 0}
+
+
+def settings_for(name: str, count: int | None, files: Sequence[Path] = (), **extra: Any) -> LabSettings:
+    """A new lab's settings: its nodes are those that the files declare, or `count` (3) named node-1 and so on."""
+    declared = {
+        document["metadata"]["name"]: document["metadata"].get("labels", {})
+        for document in _documents(files)
+        if document["kind"] == "Node"
+    }
+    if declared and count not in (None, len(declared)):
+        raise LabError(f"--nodes {count}: the files declare {len(declared)} nodes; leave one of the two out")
+    nodes: Mapping[str, Mapping[str, str]] = declared or {f"node-{number + 1}": {} for number in range(count or 3)}
+    return LabSettings(name=name, nodes=nodes, **extra)
+
+
+def _documents(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The objects of files and directories, Lists taken apart. Raises LabError with every problem."""
+    for path in files:
+        if not path.exists():
+            raise LabError(f"{path}: no such file or directory")
+    texts = read(*files)
+    # A lab gives nodes their addresses, so their own are not asked for here.
+    problems = [each for each in ManifestState().update(texts).problems if not each.object.startswith("Node ")]
+    if problems:
+        raise LabError("\n".join(str(problem) for problem in problems))
+    documents = []
+    for text in texts.values():
+        assert isinstance(text, bytes)
+        for document in yaml.safe_load_all(text):
+            items = document.get("items", []) if document and document.get("kind", "").endswith("List") else [document]
+            documents += [item for item in items if item]
+    return documents
+
+
+def _title(document: Mapping[str, Any]) -> str:
+    group = document.get("apiVersion", "v1").rpartition("/")[0]
+    kind = document["kind"].lower() + (f".{group}" if group else "")
+    return f"{kind}/{document['metadata']['name']}"
+
+
+def _manifest_path(layout: Layout, document: Mapping[str, Any]) -> Path:
+    metadata = document["metadata"]
+    namespace = "" if document["kind"] in ("Node", "Namespace") else metadata.get("namespace", "default")
+    return layout.manifests / f"{document['kind'].lower()}.{namespace}.{metadata['name']}.yaml"
+
+
+def _write_manifest(layout: Layout, document: Mapping[str, Any]) -> str:
+    path = _manifest_path(layout, document)
+    text = yaml.safe_dump(dict(document), sort_keys=False)
+    before = path.read_text() if path.exists() else None
+    if before == text:
+        return "unchanged"
+    # Beside and renamed: the controller never reads half of it.
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    temporary.rename(path)
+    return "created" if before is None else "configured"
+
+
+def _restore(layout: Layout, before: Mapping[str, Any]) -> None:
+    for path in layout.manifests.glob("*.yaml"):
+        text = before.get(str(path))
+        if isinstance(text, bytes):
+            path.write_bytes(text)
+        else:
+            path.unlink()
+
+
+def _check_networks(settings: LabSettings) -> None:
+    last = len(settings.nodes) - 1
+    pod_cidrs(settings, last)
+    v4, v6 = networks(settings.underlay, "underlay")
+    if len(settings.nodes) + 2 >= min(v4.num_addresses, v6.num_addresses) - 1:
+        raise LabError(f"underlay: {v4} and {v6} are too small for {len(settings.nodes)} nodes")
+    pods = networks(settings.pods, "pods")
+    if v4.overlaps(pods[0]) or v6.overlaps(pods[1]):
+        raise LabError(f"underlay {v4}, {v6} and pods {pods[0]}, {pods[1]} overlap")
+
+
+def _pod_key(pod: Pod) -> tuple[str, str]:
+    return pod.namespace, pod.name
+
+
+def _no_lab(name: str) -> str:
+    there = labs()
+    return f"there is no lab {name!r}" + (f"; up are {', '.join(there)}" if there else ": bring one up with 'lab up'")
+
+
+def _python_path() -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,267 @@
+"""A lab's pods: what kubelet and a container runtime do on a real node, as far as a network needs it.
+
+A pod is a network namespace, connected by the real CNI plugin as a runtime would call it, in which the command of its
+first container runs on the host's file system. What should run is a function of the manifests; `reconcile` makes it so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deploy.lab import processes, substrate
+from deploy.lab.layout import LabError, Layout, netns_path
+from deploy.lab.processes import Process
+from node.cni import plugin
+from topology.manifest_state import Snapshot
+from topology.model import Pod
+from topology.workloads import PodSpec
+
+#: What a pod runs that names no command.
+_PAUSE = ["sleep", "infinity"]
+#: Pods that are started or ended at a time: more than the cores, because most of it is waiting.
+_AT_A_TIME = 6
+#: Attempts at a CNI ADD; kubelet tries for ever, a lab says what is wrong.
+_ATTEMPTS = 3
+#: The runtime's code for "try again later".
+_TRY_LATER = 11
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod as it was started."""
+
+    namespace: str
+    name: str
+    node: str
+    container: str
+    host_network: bool
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = {}
+    working_dir: str = ""
+    #: What CNI ADD said; empty for a pod of the host's network.
+    result: Mapping[str, Any] = {}
+
+    @property
+    def title(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def install_plugin(layout: Layout) -> None:
+    """The CNI plugin where the lab's runtime looks for it: a launcher, because a venv's interpreter starts slowly."""
+    layout.bin.mkdir(parents=True, exist_ok=True)
+    launcher = layout.bin / "signalbox-cni"
+    interpreter = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
+    launcher.write_text(f'#!/bin/sh\nexec {interpreter} -I -S {plugin.__file__} "$@"\n')
+    launcher.chmod(0o755)
+
+
+def running(layout: Layout) -> dict[tuple[str, str], Running]:
+    """The pods that were started, by namespace and name."""
+    found = {}
+    for path in layout.pods.glob("*/pod.json"):
+        pod = msgspec.json.decode(path.read_bytes(), type=Running)
+        found[pod.namespace, pod.name] = pod
+    return found
+
+
+def process_of(layout: Layout, pod: Running) -> Process | None:
+    """A pod's process, if it still runs."""
+    return processes.recorded(_directory(layout, pod) / "process.json")
+
+
+def exit_code(layout: Layout, pod: Running) -> int | None:
+    """What a pod's command has ended with; None while it runs, or if it was killed."""
+    try:
+        return int((_directory(layout, pod) / "exit").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def log_of(layout: Layout, namespace: str, name: str) -> Path:
+    """Where a pod's output goes."""
+    return layout.pod(namespace, name) / "log"
+
+
+def reconcile(layout: Layout, snapshot: Snapshot, nodes: Iterable[str], say: Callable[[str], None]) -> list[str]:
+    """Start the pods that should run and end the others. Returns what went wrong, a line each."""
+    layout.pods.mkdir(parents=True, exist_ok=True)
+    here = set(nodes)
+    desired = {(pod.namespace, pod.name): pod for pod in snapshot.pods() if pod.node in here}
+    current = running(layout)
+    problems: list[str] = []
+    leaving = [pod for key, pod in current.items() if key not in desired or _differs(pod, desired[key], snapshot)]
+    gone = {(pod.namespace, pod.name) for pod in leaving}
+    arriving = [pod for key, pod in sorted(desired.items()) if key not in current or key in gone]
+
+    def stop(pod: Running) -> None:
+        try:
+            remove(layout, pod)
+            say(f"pod {pod.title} ended")
+        except LabError as error:
+            problems.append(f"pod {pod.title}: {error}")
+
+    def begin(pod: Pod) -> None:
+        try:
+            started = add(layout, pod, snapshot.pod_specs.get(pod.key))
+            say(f"pod {started.title} runs on {started.node}")
+        except LabError as error:
+            problems.append(f"pod {pod.namespace}/{pod.name}: {error}")
+
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        list(pool.map(stop, leaving))
+        list(pool.map(begin, arriving))
+    return problems
+
+
+def _differs(pod: Running, wanted: Pod, snapshot: Snapshot) -> bool:
+    spec = snapshot.pod_specs.get(wanted.key)
+    argv, env, working_dir = _command(spec)
+    return (pod.node, pod.host_network, pod.argv, dict(pod.env), pod.working_dir) != (
+        wanted.node,
+        wanted.host_network,
+        argv,
+        env,
+        working_dir,
+    )
+
+
+def _command(spec: PodSpec | None) -> tuple[tuple[str, ...], dict[str, str], str]:
+    if spec is None:
+        return tuple(_PAUSE), {}, ""
+    return (*spec.command, *spec.args) or tuple(_PAUSE), dict(spec.env), spec.working_dir or ""
+
+
+def add(layout: Layout, pod: Pod, spec: PodSpec | None) -> Running:
+    """Start a pod. Raises LabError, and then nothing of it is left."""
+    argv, env, working_dir = _command(spec)
+    started = Running(
+        namespace=pod.namespace,
+        name=pod.name,
+        node=pod.node,
+        container=f"{layout.name}-{pod.namespace}-{pod.name}-{os.urandom(4).hex()}",
+        host_network=pod.host_network,
+        argv=argv,
+        env=env,
+        working_dir=working_dir,
+    )
+    directory = _directory(layout, started)
+    directory.mkdir(parents=True, exist_ok=True)
+    netns = layout.node_netns(pod.node)
+    try:
+        if not pod.host_network:
+            netns = layout.pod_netns(pod.namespace, pod.name)
+            substrate.make_namespace(netns)
+            # Written down before the plugin is called: whatever happens then, `remove` finds it.
+            _write(directory, started)
+            started = msgspec.structs.replace(started, result=_cni_add(layout, started))
+        _write(directory, started)
+        (directory / "exit").unlink(missing_ok=True)
+        variables = {"HOSTNAME": pod.name, **env}
+        # The shell stays to write down how the command ended.
+        script = ["sh", "-c", '"$@"; echo $? > "$0"', str(directory / "exit"), *argv]
+        process = processes.start(script, directory / "log", netns=netns, env=variables, cwd=working_dir or None)
+        processes.record(directory / "process.json", process)
+    except (LabError, OSError) as error:
+        remove(layout, started)
+        raise LabError(str(error)) from error
+    return started
+
+
+def _cni_add(layout: Layout, pod: Running) -> dict[str, Any]:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return call_plugin(layout, pod, "ADD")
+        except CniFailure as failure:
+            if failure.code != _TRY_LATER or attempt == _ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def remove(layout: Layout, pod: Running) -> None:
+    """End a pod and remove all that is of it. What is gone already is no matter."""
+    directory = _directory(layout, pod)
+    process = process_of(layout, pod)
+    if process is not None:
+        processes.stop([process], group=True)
+    if not pod.host_network:
+        call_plugin(layout, pod, "DEL")
+        substrate.remove_namespace(layout.pod_netns(pod.namespace, pod.name))
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+class CniFailure(LabError):
+    """The plugin answered with an error."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def call_plugin(layout: Layout, pod: Running, command: str, **extra: Any) -> dict[str, Any]:
+    """Run the CNI plugin for a pod as a container runtime does. Raises CniFailure."""
+    netns = netns_path(layout.pod_netns(pod.namespace, pod.name))
+    variables = {
+        "CNI_CONTAINERID": pod.container,
+        "CNI_NETNS": str(netns) if netns.exists() else "",
+        "CNI_IFNAME": "eth0",
+        "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={pod.namespace};K8S_POD_NAME={pod.name}",
+    }
+    return run_plugin(layout, pod.node, command, variables, **extra)
+
+
+def is_ready(layout: Layout, node: str) -> bool:
+    """Whether a node says that it can attach pods."""
+    try:
+        run_plugin(layout, node, "STATUS")
+    except CniFailure:
+        return False
+    return True
+
+
+def run_plugin(
+    layout: Layout, node: str, command: str, variables: Mapping[str, str] | None = None, **extra: Any
+) -> dict[str, Any]:
+    """Run the CNI plugin on a node, with these CNI_ variables and configuration keys. Raises CniFailure."""
+    config = {
+        "cniVersion": "1.1.0",
+        "name": "signalbox",
+        "type": "signalbox-cni",
+        "socket": str(layout.node(node) / "node.sock"),
+        **extra,
+    }
+    environment = {
+        "CNI_COMMAND": command,
+        "CNI_PATH": str(layout.bin),
+        "PATH": os.environ.get("PATH", ""),
+        **(variables or {}),
+    }
+    done = subprocess.run(
+        [str(layout.bin / "signalbox-cni")],
+        input=json.dumps(config),
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=90,
+        check=False,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {}
+    if done.returncode:
+        raise CniFailure(int(answer.get("code", 0)), f"CNI {command}: {answer.get('msg', done.stderr.strip())}")
+    return answer
+
+
+def _directory(layout: Layout, pod: Running) -> Path:
+    return layout.pod(pod.namespace, pod.name)
+
+
+def _write(directory: Path, pod: Running) -> None:
+    (directory / "pod.json").write_bytes(msgspec.json.encode(pod))

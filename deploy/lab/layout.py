@@ -1,0 +1,138 @@
+"""Names, paths and addresses of a lab: pure functions of its name and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+
+import msgspec
+
+from topology.naming import Address, Network
+
+ROOT = Path("/run/signalbox/lab")
+NETNS_DIR = Path("/run/netns")
+#: A node's first octets of its underlay MAC; the rest is its IPv4 address.
+UNDERLAY_MAC_PREFIX = 0x0A56
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
+#: Addresses of "the world" that only the outside host has (RFC 5737, RFC 3849).
+WORLD = ("192.0.2.1", "2001:db8::1")
+
+
+class LabError(Exception):
+    """What the user asked for can't be done; one line that says why and what to do."""
+
+
+class LabSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a lab was brought up. `nodes` maps names to labels; `owner` is the process that it ends with, 0 for none."""
+
+    name: str
+    nodes: Mapping[str, Mapping[str, str]]
+    encap: str = "vxlan"
+    underlay: tuple[str, str] = ("172.30.0.0/24", "fd00:172:30::/64")
+    pods: tuple[str, str] = ("10.244.0.0/16", "fd00:10:244::/48")
+    mtu: int = 1500
+    owner: int = 0
+    owner_started: int = 0
+
+
+class Layout:
+    """Where everything of one lab is and what it is called."""
+
+    def __init__(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise LabError(f"lab name {name!r}: use at most 20 lower-case letters, digits and dashes")
+        self.name = name
+        self.directory = ROOT / name
+        self.settings = self.directory / "lab.json"
+        self.lock = ROOT / f".{name}.lock"
+        self.manifests = self.directory / "manifests"
+        self.processes = self.directory / "processes"
+        self.guardian = self.processes / "guardian.json"
+        self.pods = self.directory / "pods"
+        self.api = self.directory / "controller.sock"
+        self.openflow = self.directory / "openflow.sock"
+        self.bin = self.directory / "bin"
+        self.prefix = f"sb-{name}"
+        self.net = f"{self.prefix}_net"
+        self.outside = f"{self.prefix}_outside"
+
+    def node_netns(self, node: str) -> str:
+        return f"{self.prefix}.{node}"
+
+    def pod_netns(self, namespace: str, pod: str) -> str:
+        return f"{self.prefix}.{_file_name(namespace, pod)}"
+
+    def pod(self, namespace: str, pod: str) -> Path:
+        """The directory with what is known of a pod that was started."""
+        return self.pods / _file_name(namespace, pod)
+
+    def owns(self, netns: str) -> bool:
+        """Whether a network namespace of this name is this lab's."""
+        return netns.startswith((f"{self.prefix}.", f"{self.prefix}_"))
+
+    def node(self, node: str) -> Path:
+        """A node's run directory."""
+        return self.directory / "nodes" / node
+
+
+def _file_name(namespace: str, pod: str) -> str:
+    """Readable where it fits: a file's name has 255 characters at most, a pod's and its namespace's together 316."""
+    name = f"{namespace}.{pod}"
+    return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def netns_path(netns: str) -> Path:
+    """The file that stands for a network namespace."""
+    return NETNS_DIR / netns
+
+
+def networks(texts: Sequence[str], what: str) -> tuple[IPv4Network, IPv6Network]:
+    """An IPv4 and an IPv6 network. Raises LabError."""
+    try:
+        parsed = tuple(map(ip_network, texts))
+    except ValueError as error:
+        raise LabError(f"{what}: {error}") from error
+    match parsed:
+        case (IPv4Network() as first, IPv6Network() as second):
+            return first, second
+    raise LabError(f"{what}: one IPv4 and one IPv6 network are needed")
+
+
+def node_addresses(settings: LabSettings, index: int) -> tuple[Address, ...]:
+    """The underlay addresses of the node with this index (from 0)."""
+    return tuple(network[index + 1] for network in networks(settings.underlay, "underlay"))
+
+
+def outside_addresses(settings: LabSettings) -> tuple[Address, ...]:
+    """The outside host's addresses on the underlay: the last that IPv4 can have, the same place in IPv6."""
+    v4, v6 = networks(settings.underlay, "underlay")
+    return v4[-2], v6[v4.num_addresses - 2]
+
+
+def pod_cidrs(settings: LabSettings, index: int) -> tuple[Network, ...]:
+    """The pod CIDRs of the node with this index: a /24 and a /64 out of the lab's."""
+    v4, v6 = networks(settings.pods, "pods")
+    try:
+        first = ip_network((int(v4.network_address) + ((index + 1) << 8), 24))
+        second = ip_network((int(v6.network_address) + ((index + 1) << 64), 64))
+    except ValueError as error:
+        raise LabError(f"pods: no CIDRs for node {index + 1} in {v4} and {v6}") from error
+    if not (v4.overlaps(first) and v6.overlaps(second)):
+        raise LabError(f"pods: {v4} and {v6} are too small for {index + 1} nodes")
+    return first, second
+
+
+def node_manifest(settings: LabSettings, name: str, index: int) -> dict[str, object]:
+    """A lab node as Kubernetes would describe it."""
+    addresses = [{"type": "InternalIP", "address": str(each)} for each in node_addresses(settings, index)]
+    labels = {"kubernetes.io/hostname": name, **settings.nodes[name]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"podCIDRs": [str(each) for each in pod_cidrs(settings, index)]},
+        "status": {"addresses": [*addresses, {"type": "Hostname", "address": name}]},
+    }

@@ -1,0 +1,232 @@
+"""What a lab stands on: network namespaces, an underlay that joins them, and a node's own Open vSwitch.
+
+A node's underlay NIC is a port of a second bridge, br-phy, which holds the node's addresses: Open vSwitch's userspace
+tunnels are routed through its own ports and need it so (ovs userspace-tunneling documentation).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deploy.lab import processes
+from deploy.lab.layout import (
+    UNDERLAY_MAC_PREFIX,
+    WORLD,
+    LabError,
+    LabSettings,
+    Layout,
+    netns_path,
+    networks,
+    node_addresses,
+    outside_addresses,
+)
+from topology.naming import Address, format_mac, mac_of
+
+_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+_PROGRAMS = {
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "ethtool": "ethtool",
+    "nft": "nftables",
+    "ovs-vswitchd": "openvswitch-switch",
+    "ovsdb-server": "openvswitch-common",
+    "ovs-vsctl": "openvswitch-switch",
+}
+#: Seconds that ovs-vswitchd may take to carry out a configuration.
+_SWITCH_WAIT = 15
+
+
+def check_machine() -> None:
+    """Raise LabError where a lab can't run here, with what to do about it."""
+    if os.geteuid() != 0:
+        raise LabError("a lab makes network namespaces, which takes root: run it with sudo")
+    missing = sorted({package for program, package in _PROGRAMS.items() if shutil.which(program) is None})
+    if missing:
+        raise LabError(f"missing programs: apt-get install {' '.join(missing)}")
+
+
+def run(argv: Sequence[str], *, netns: str = "", env: Mapping[str, str] | None = None, text: str | None = None) -> str:
+    """Run a command to its end and return what it printed. Raises LabError with its complaint."""
+    inside = ["nsenter", f"--net={netns_path(netns)}", "--"] if netns else []
+    done = subprocess.run(
+        [*inside, *argv],
+        capture_output=True,
+        text=True,
+        input=text,
+        timeout=60,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+    if done.returncode:
+        raise LabError(f"{' '.join(argv)}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def namespaces() -> set[str]:
+    """The names of all network namespaces on the machine."""
+    try:
+        return {entry.name for entry in netns_path("").iterdir()}
+    except FileNotFoundError:
+        return set()
+
+
+def make_namespace(netns: str) -> None:
+    """A network namespace with its loopback up. Raises LabError."""
+    if netns in namespaces():
+        raise LabError(f"there is a network namespace {netns} already: is another lab of this name up?")
+    run(["ip", "netns", "add", netns])
+    run(["ip", "-n", netns, "link", "set", "lo", "up"])
+
+
+def remove_namespace(netns: str) -> None:
+    """A network namespace and everything in it."""
+    if netns in namespaces():
+        run(["ip", "netns", "del", netns])
+
+
+def make_underlay(layout: Layout, settings: LabSettings) -> None:
+    """The network between nodes, and a host outside the cluster on it, behind which is the world."""
+    make_namespace(layout.net)
+    _ip(layout.net, "link add br0 type bridge", "link set br0 up")
+    make_namespace(layout.outside)
+    _plug(layout, settings, layout.outside, "outside", int(outside_addresses(settings)[0]))
+    # Addresses of the world, which lead back to nowhere: only what is masqueraded gets an answer.
+    commands = [f"addr add {address} dev lo" for address in WORLD]
+    for address in outside_addresses(settings):
+        commands.append(f"addr add {address}/{_prefix(settings, address)} dev eth0{_nodad(address)}")
+    _ip(layout.outside, *commands)
+
+
+def make_node(layout: Layout, settings: LabSettings, name: str, index: int) -> None:
+    """A node's namespace, its NIC on the underlay, and its switch with br-phy."""
+    netns = layout.node_netns(name)
+    make_namespace(netns)
+    _plug(layout, settings, netns, f"node{index + 1}", int(node_addresses(settings, index)[0]))
+    directory = layout.node(name)
+    directory.mkdir(parents=True)
+    (directory / "controller.sock").symlink_to(layout.openflow)
+    run(["ovsdb-tool", "create", str(directory / "conf.db"), str(_SCHEMA)])
+    start_database(layout, name)
+    start_switch(layout, name)
+    mac = format_mac(mac_of(UNDERLAY_MAC_PREFIX, node_addresses(settings, index)[0]))
+    vsctl(
+        layout, name,
+        "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev",
+        f'other_config:hwaddr="{mac}"', "--", "set", "interface", "br-phy", f"mtu_request={settings.mtu}",
+        "--", "add-port", "br-phy", "eth0",
+    )  # fmt: skip
+    prepare_switch(layout, settings, name, index)
+
+
+def prepare_switch(layout: Layout, settings: LabSettings, name: str, index: int) -> None:
+    """What a switch doesn't keep over a restart: br-phy's addresses if it was made anew, neighbours, a setting."""
+    netns = layout.node_netns(name)
+    found = run(["ip", "-n", netns, "addr", "show", "dev", "br-phy"])
+    commands = ["link set br-phy up"]
+    for address in node_addresses(settings, index):
+        if f" {address}/" not in found:
+            commands.append(f"addr add {address}/{_prefix(settings, address)} dev br-phy{_nodad(address)}")
+    for address in outside_addresses(settings):
+        everywhere = "0.0.0.0/0" if address.version == 4 else "::/0"
+        commands.append(f"route replace {everywhere} via {address} dev br-phy")
+    _ip(netns, *commands)
+    run(["ethtool", "-K", "br-phy", "tx", "off"], netns=netns)
+    # A client that takes a port again at once would be taken for a broken sender.
+    appctl(layout, name, "dpctl/ct-disable-tcp-seq-chk")
+    # Without this the first packet to each peer would be lost while its MAC is asked for.
+    for other in range(len(settings.nodes)):
+        if other != index:
+            for address in node_addresses(settings, other):
+                mac = format_mac(mac_of(UNDERLAY_MAC_PREFIX, node_addresses(settings, other)[0]))
+                appctl(layout, name, "tnl/neigh/set", "br-phy", str(address), mac)
+
+
+def start_database(layout: Layout, node: str) -> None:
+    """A node's ovsdb-server."""
+    directory = layout.node(node)
+    run(
+        [
+            "ovsdb-server", str(directory / "conf.db"), f"--remote=punix:{directory / 'db.sock'}",
+            f"--unixctl={directory / 'ovsdb.ctl'}", f"--pidfile={directory / 'ovsdb.pid'}",
+            f"--log-file={directory / 'ovsdb.log'}", "-vconsole:off", "--detach", "--monitor", "--no-chdir",
+        ],
+        netns=layout.node_netns(node),
+        env=switch_environment(layout, node),
+    )  # fmt: skip
+    run(["ovs-vsctl", f"--db=unix:{directory / 'db.sock'}", "--no-wait", "init"])
+
+
+def start_switch(layout: Layout, node: str) -> None:
+    """A node's ovs-vswitchd. `--monitor` starts it again where it dies of a fault of its own."""
+    directory = layout.node(node)
+    run(
+        [
+            "ovs-vswitchd", f"unix:{directory / 'db.sock'}", f"--unixctl={directory / 'vswitchd.ctl'}",
+            f"--pidfile={directory / 'vswitchd.pid'}", f"--log-file={directory / 'vswitchd.log'}",
+            "-vconsole:off", "--disable-system", "--detach", "--monitor", "--no-chdir",
+        ],
+        netns=layout.node_netns(node),
+        env=switch_environment(layout, node),
+    )  # fmt: skip
+
+
+def stop_switch(layout: Layout, node: str, number: int = signal.SIGTERM) -> None:
+    """End a node's ovs-vswitchd."""
+    process = processes.of_pidfile(layout.node(node) / "vswitchd.pid")
+    if process is not None:
+        processes.stop([process], number=number)
+
+
+def switch_environment(layout: Layout, node: str) -> dict[str, str]:
+    """Variables with which Open vSwitch's tools find a node's switch and database."""
+    directory = str(layout.node(node))
+    return {"OVS_RUNDIR": directory, "OVS_DBDIR": directory, "OVS_LOGDIR": directory}
+
+
+def vsctl(layout: Layout, node: str, *words: str) -> str:
+    """ovs-vsctl on a node."""
+    database = f"--db=unix:{layout.node(node) / 'db.sock'}"
+    return run(["ovs-vsctl", database, f"--timeout={_SWITCH_WAIT}", *words], env=switch_environment(layout, node))
+
+
+def appctl(layout: Layout, node: str, *words: str) -> str:
+    """ovs-appctl on a node's ovs-vswitchd, which may need a moment to be there."""
+    deadline = time.monotonic() + _SWITCH_WAIT
+    while True:
+        try:
+            return run(["ovs-appctl", "-t", str(layout.node(node) / "vswitchd.ctl"), *words])
+        except LabError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _plug(layout: Layout, settings: LabSettings, netns: str, port: str, address: int) -> None:
+    """An eth0 in a namespace, with its other end on the underlay."""
+    mac = format_mac(UNDERLAY_MAC_PREFIX << 32 | address)
+    _ip(
+        layout.net,
+        f"link add {port} mtu {settings.mtu} type veth peer name eth0 mtu {settings.mtu} address {mac} netns {netns}",
+        f"link set {port} master br0 up",
+    )
+    _ip(netns, "link set eth0 up")
+    run(["ethtool", "-K", "eth0", "tx", "off"], netns=netns)
+
+
+def _ip(netns: str, *commands: str) -> None:
+    run(["ip", "-n", netns, "-batch", "-"], text="\n".join(commands) + "\n")
+
+
+def _prefix(settings: LabSettings, address: Address) -> int:
+    v4, v6 = networks(settings.underlay, "underlay")
+    return v4.prefixlen if address.version == 4 else v6.prefixlen
+
+
+def _nodad(address: Address) -> str:
+    return " nodad" if address.version == 6 else ""
