@@ -22,6 +22,7 @@ from deploy.lab import processes, substrate
 from deploy.lab.layout import LabError, Layout, netns_path
 from deploy.lab.processes import Process
 from node.cni import plugin
+from node.cni.spec import Code
 from topology.manifest_state import Snapshot
 from topology.model import Pod
 from topology.workloads import PodSpec
@@ -32,8 +33,6 @@ _PAUSE = ["sleep", "infinity"]
 _AT_A_TIME = 6
 #: Attempts at a CNI ADD; kubelet tries for ever, a lab says what is wrong.
 _ATTEMPTS = 3
-#: The runtime's code for "try again later".
-_TRY_LATER = 11
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,7 +180,7 @@ def _cni_add(layout: Layout, pod: Running) -> dict[str, Any]:
         try:
             return call_plugin(layout, pod, "ADD")
         except CniFailure as failure:
-            if failure.code != _TRY_LATER or attempt == _ATTEMPTS:
+            if failure.code != Code.TRY_LATER or attempt == _ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
@@ -219,11 +218,11 @@ def call_plugin(layout: Layout, pod: Running, command: str, **extra: Any) -> dic
 
 
 def is_ready(layout: Layout, node: str) -> bool:
-    """Whether a node says that it can attach pods."""
+    """Whether a node's agent takes pods. That its switch is connected it learns late, and ADD waits for it."""
     try:
         run_plugin(layout, node, "STATUS")
-    except CniFailure:
-        return False
+    except CniFailure as failure:
+        return failure.code == Code.LIMITED
     return True
 
 

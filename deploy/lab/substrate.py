@@ -38,6 +38,7 @@ _PROGRAMS = {
     "ovsdb-server": "openvswitch-common",
     "ovs-vsctl": "openvswitch-switch",
 }
+_DEAF_NIC = "table netdev lab {\n chain nic {\n type filter hook ingress device eth0 priority 0\n policy drop\n }\n}\n"
 #: Seconds that ovs-vswitchd may take to carry out a configuration.
 _SWITCH_WAIT = 15
 
@@ -108,6 +109,8 @@ def make_node(layout: Layout, settings: LabSettings, name: str, index: int) -> N
     netns = layout.node_netns(name)
     make_namespace(netns)
     _plug(layout, settings, netns, f"node{index + 1}", int(node_addresses(settings, index)[0]))
+    # The switch listens on the NIC beside the kernel, not before it: the kernel must not take the same packets too.
+    run(["nft", "-f", "-"], netns=netns, text=_DEAF_NIC)
     directory = layout.node(name)
     directory.mkdir(parents=True)
     (directory / "controller.sock").symlink_to(layout.openflow)

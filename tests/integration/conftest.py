@@ -1,0 +1,74 @@
+"""One lab for all tests that leave it as they found it, and what a failing test prints."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from probes import PODS, pod_netns, serves, until
+
+from deploy.lab.cluster import Lab, owner, settings_for
+from deploy.lab.substrate import switch_environment
+
+HERE = Path(__file__).parent
+NEEDED = ("ovs-vswitchd", "ovsdb-server", "nft", "ethtool", "ping", "nsenter")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [program for program in NEEDED if shutil.which(program) is None]
+    reason = "needs root" if os.geteuid() != 0 else f"needs {', '.join(missing)}" if missing else ""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.integration)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Three nodes; pods a1 and a2 on the first, b1 and c1 on the others, all serving; servers on the nodes too."""
+    text = (HERE / "pods.yaml").read_text().replace("SERVER", str(HERE / "echo_server.py"))
+    manifests = tmp_path_factory.mktemp("manifests") / "pods.yaml"
+    manifests.write_text(text)
+    here = Lab(f"t{os.getpid()}")
+    problems = here.up(settings_for(here.layout.name, 3, **owner(os.getpid())), [manifests])
+    try:
+        assert not problems
+        for netns in [*(pod_netns(here, pod) for pod in PODS), *map(here.netns_of_node, here.nodes)]:
+            until(functools.partial(serves, netns), f"the server in {netns}")
+        yield here
+    finally:
+        here.down()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    here = getattr(item, "funcargs", {}).get("lab")
+    if report.when == "call" and report.failed and isinstance(here, Lab) and here.is_up:
+        for title, text in what_one_would_ask_next(here):
+            report.sections.append((title, text))
+    return report
+
+
+def what_one_would_ask_next(here: Lab) -> Iterator[tuple[str, str]]:
+    """Logs' ends and every node's flows."""
+    for log in [here.layout.directory / "controller.log", *here.layout.directory.glob("nodes/*/agent.log")]:
+        if log.exists():
+            yield str(log.relative_to(here.layout.directory)), "\n".join(log.read_text().splitlines()[-15:])
+    for node in here.nodes:
+        done = subprocess.run(
+            ["ovs-ofctl", "--names", "--no-stats", "dump-flows", "br-int"],
+            env={**os.environ, **switch_environment(here.layout, node)},
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+        yield f"flows of {node}", done.stdout or done.stderr

@@ -1,0 +1,90 @@
+"""Questions that tests ask from inside a namespace: ping, echo, frames made by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from deploy.lab.cluster import Lab
+from deploy.lab.layout import netns_path
+
+HERE = Path(__file__).parent
+PORT = 8080
+PODS = ("a1", "a2", "b1", "c1")
+
+
+def inside(netns: str, argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a command in a namespace."""
+    return subprocess.run(
+        ["nsenter", f"--net={netns_path(netns)}", "--", *argv],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def pod_netns(lab: Lab, pod: str, namespace: str = "default") -> str:
+    return lab.layout.pod_netns(namespace, pod)
+
+
+def addresses(lab: Lab, pod: str, namespace: str = "default") -> list[str]:
+    """A pod's addresses, IPv4 first, as the controller knows them."""
+    for row in lab.ask("pods")["items"]:
+        if (row["namespace"], row["name"]) == (namespace, pod):
+            return list(row["addresses"])
+    raise AssertionError(f"no pod {namespace}/{pod}")
+
+
+def node_addresses(lab: Lab, node: str) -> list[str]:
+    (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == node]
+    return list(row["addresses"])
+
+
+def pings(netns: str, address: str, *, count: int = 1, size: int = 56, wait: float = 1.0) -> int:
+    """How many of `count` pings, which must not be fragmented, are answered."""
+    done = inside(
+        netns,
+        ["ping", "-n", "-q", "-M", "do", "-i", "0.01", "-c", str(count), "-s", str(size), "-W", str(wait), address],
+    )
+    for line in done.stdout.splitlines():
+        if " received" in line:
+            return int(line.split(",")[1].split()[0])
+    return 0
+
+
+def ping_all(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs of (namespace, address) that don't answer."""
+    with ThreadPoolExecutor(8) as pool:
+        wanted = list(pairs)
+        answered = list(pool.map(lambda pair: pings(*pair), wanted))
+    return [pair for pair, received in zip(wanted, answered, strict=True) if not received]
+
+
+def echo(netns: str, kind: str, targets: Sequence[str], size: int = 100, port: int = PORT) -> dict[str, Any]:
+    """What the echo servers at these addresses answer."""
+    done = inside(
+        netns, ["python3", "-I", str(HERE / "echo_client.py"), str(port), str(size), kind, *targets], timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    answers: dict[str, Any] = json.loads(done.stdout)
+    return answers
+
+
+def serves(netns: str) -> bool:
+    """Whether the server of this namespace takes connections yet."""
+    return "error" not in echo(netns, "tcp", ["127.0.0.1"])["127.0.0.1"]
+
+
+def until(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> float:
+    """Wait for something to become true; the seconds that it took."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < timeout, f"{what}: not within {timeout:g} s"
+        time.sleep(0.02)
+    return time.monotonic() - begun
