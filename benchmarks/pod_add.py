@@ -1,0 +1,242 @@
+"""A pod's way into the cluster: from exec of the CNI plugin to the first answered ping, in a lab of two nodes.
+
+The pod's namespace and manifest are there before, as a runtime's and an API server's would be. The plugin is run as a
+runtime runs it; when it returns, the new pod pings a pod on the other node from a socket that was opened before, so
+that no start of a ping program is counted. Between pods everything is taken away again.
+
+The controller's part is read from the bridge's snoop socket, where ovs-vswitchd copies what it exchanges with the
+controller: from the PortStatus that names the pod's port to the reply to the next bundle's commit.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import statistics
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import rig
+
+from deploy.lab import kubelet, substrate
+from deploy.lab.cluster import Lab, owner, settings_for
+from deploy.lab.layout import LabError, netns_path
+from flows.openflow.framing import Framer
+from flows.openflow.wire import BundleControl, Type
+from topology.naming import BRIDGE, pod_port_name
+
+RUNS, QUICK_RUNS, WARM_UP = 200, 20, 3
+NAMESPACE, HERE, THERE, PEER = "bench", "node-1", "node-2", "peer"
+_NEW_NET = 0x4000_0000
+#: Seconds until a ping is sent again, and until it is given up.
+_AGAIN, _GIVE_UP = 0.02, 10.0
+
+
+def manifest(name: str, node: str) -> str:
+    return (
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n"
+        f"spec: {{nodeName: {node}, containers: [{{name: main, image: none}}]}}\n---\n"
+    )
+
+
+class Snoop:
+    """What a bridge and its controller say to each other, with the time at which it was seen."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        # A hello that offers OpenFlow 1.5 alone.
+        self._socket.sendall(struct.pack("!BBHIHHI", 6, Type.HELLO, 16, 1, 1, 8, 1 << 6))
+        self.seen: list[tuple[float, bytes]] = []
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        framer = Framer()
+        while data := self._socket.recv(1 << 16):
+            now = time.monotonic()
+            with self._changed:
+                self.seen += [(now, message) for message in framer.feed(data)]
+                self._changed.notify_all()
+
+    def bundle_after(self, port: str, reason: int) -> tuple[float, float, float] | None:
+        """When the port's status was told, the next bundle's commit asked for, and its reply given."""
+        deadline = time.monotonic() + 2
+        with self._changed:
+            while (found := self._find(port, reason)) is None and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+        return found
+
+    def _find(self, port: str, reason: int) -> tuple[float, float, float] | None:
+        told = asked = None
+        for when, message in self.seen:
+            if message[1] == Type.PORT_STATUS and told is None:
+                if message[8] == reason and message[32:48].rstrip(b"\0") == port.encode():
+                    told = when
+            elif message[1] == Type.BUNDLE_CONTROL and told is not None:
+                step = int.from_bytes(message[12:14], "big")
+                if step == BundleControl.COMMIT_REQUEST:
+                    asked = when
+                elif step == BundleControl.COMMIT_REPLY and asked is not None:
+                    return told, asked, when
+        return None
+
+    def forget(self) -> None:
+        with self._changed:
+            self.seen.clear()
+
+
+def socket_inside(netns: str) -> socket.socket:
+    """A raw ICMP socket of a network namespace. A thread goes there, because it need not come back."""
+    opened: list[socket.socket | OSError] = []
+
+    def go() -> None:
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            with netns_path(netns).open() as file:
+                if libc.setns(file.fileno(), _NEW_NET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            opened.append(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+        except OSError as error:
+            opened.append(error)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    thread.join()
+    if isinstance(opened[0], OSError):
+        raise opened[0]
+    return opened[0]
+
+
+def first_answer(pinger: socket.socket, address: str) -> tuple[float, int]:
+    """When the first ping was answered, and how many before it were not."""
+    number = 0
+    deadline = time.monotonic() + _GIVE_UP
+    while time.monotonic() < deadline:
+        body = struct.pack("!BBHHH", 8, 0, 0, 77, number)
+        total = sum(struct.unpack("!4H", body))
+        pinger.sendto(struct.pack("!BBHHH", 8, 0, ~(total + (total >> 16)) & 0xFFFF, 77, number), (address, 0))
+        pinger.settimeout(_AGAIN)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                packet = pinger.recv(2048)
+                now = time.monotonic()
+                if packet[20] == 0 and packet[24:26] == b"\0\x4d":
+                    return now, number
+        number += 1
+    raise RuntimeError(f"no ping to {address} was answered within {_GIVE_UP:g} s")
+
+
+@contextlib.contextmanager
+def lab_of_two() -> Iterator[Lab]:
+    lab = Lab(f"bench{os.getpid()}")
+    with tempfile.TemporaryDirectory() as directory:
+        peer = Path(directory) / "peer.yaml"
+        space = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n---\n"
+        peer.write_text(space + manifest(PEER, THERE))
+        try:
+            # Where this process is killed, the lab's guardian takes the lab down.
+            problems = lab.up(settings_for(lab.layout.name, 2, **owner(os.getpid())), [peer])
+            if problems:
+                raise LabError("; ".join(problems))
+            yield lab
+        finally:
+            if lab.is_up:
+                lab.down()
+
+
+def declare(lab: Lab, names: list[str]) -> None:
+    """Have the controller know the pods; the lab isn't asked to start them."""
+    path = lab.layout.manifests / "benchmark.yaml"
+    temporary = path.with_name(".benchmark.yaml")
+    temporary.write_text("".join(manifest(name, HERE) for name in names))
+    temporary.rename(path)
+    deadline = time.monotonic() + 30
+    while {row["name"] for row in lab.ask("pods")["items"]} != {PEER, *names}:
+        if time.monotonic() > deadline:
+            raise RuntimeError("the controller doesn't know the pods")
+        time.sleep(0.05)
+
+
+def one(lab: Lab, snoop: Snoop, name: str, peer: str) -> tuple[float, float, int, tuple[float, float, float] | None]:
+    """Seconds from exec to return and to the first answer, pings lost, and the controller's moments."""
+    pod = kubelet.Running(
+        namespace=NAMESPACE, name=name, node=HERE, container=f"bench-{name}", host_network=False, argv=()
+    )
+    netns, port = lab.layout.pod_netns(NAMESPACE, name), pod_port_name(NAMESPACE, name)
+    substrate.make_namespace(netns)
+    with socket_inside(netns) as pinger:
+        begun = time.monotonic()
+        kubelet.call_plugin(lab.layout, pod, "ADD")
+        returned = time.monotonic()
+        answered, lost = first_answer(pinger, peer)
+        moments = snoop.bundle_after(port, 0)
+        kubelet.call_plugin(lab.layout, pod, "DEL")
+        snoop.bundle_after(port, 1)
+    substrate.remove_namespace(netns)
+    snoop.forget()
+    return returned - begun, answered - begun, lost, moments
+
+
+def measure(lab: Lab, runs: int) -> list[list[str]]:
+    names = [f"pod-{number}" for number in range(WARM_UP + runs)]
+    declare(lab, names)
+    (peer,) = (row["addresses"][0] for row in lab.ask("pods")["items"] if row["name"] == PEER)
+    snoop = Snoop(lab.layout.node(HERE) / f"{BRIDGE}.snoop")
+    bare = []
+    found = []
+    for number, name in enumerate(names):
+        rig.progress(f"pod {number + 1} of {len(names)}")
+        begun = time.monotonic()
+        kubelet.run_plugin(lab.layout, HERE, "VERSION")
+        bare.append(time.monotonic() - begun)
+        result = one(lab, snoop, name, peer)
+        if number >= WARM_UP:
+            found.append(result)
+    moments = [each[3] for each in found if each[3] is not None]
+    if len(moments) != len(found):
+        print(f"{len(found) - len(moments)} bundles weren't seen on the snoop socket", file=sys.stderr)
+    whole = [each[1] for each in found]
+
+    def row(name: str, values: list[float], to: float, what: str) -> list[str]:
+        middle, worst = statistics.median(values), rig.percentile(values, 0.99)
+        return [name, f"{middle * 1e3:.1f} ms", f"{worst * 1e3:.1f} ms", f"{middle / to:.2f}", what]
+
+    total = statistics.median(whole)
+    lost = sum(each[2] for each in found)
+    return [
+        row("exec of ADD to first ping answered", whole, 0.060, "aim, 60 ms"),
+        row("  exec to return: plugin and agent, flows included", [each[0] for each in found], total, "all"),
+        row("  return to first ping answered", [each[1] - each[0] for each in found], total, "all"),
+        row("PortStatus to bundle's commit reply: controller's part", [c - a for a, _, c in moments], 0.010,
+            "aim, 10 ms"),
+        row("  until the commit was asked for: the controller alone", [b - a for a, b, _ in moments], total, "all"),
+        row("  from there to the reply: the switch", [c - b for _, b, c in moments], total, "all"),
+        row("exec of VERSION: starting the plugin", bare[WARM_UP:], total, "all"),
+        ["pings lost after ADD returned", str(lost), "", f"{lost / len(found):.2f}", "a pod"],
+    ]  # fmt: skip
+
+
+def main() -> None:
+    quick = rig.arguments(__doc__ or "")
+    rig.need("ovs-vswitchd", "ovsdb-server", "nft", "ethtool", "nsenter")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    runs = QUICK_RUNS if quick else RUNS
+    try:
+        with lab_of_two() as lab:
+            rows = measure(lab, runs)
+    except LabError as error:
+        sys.exit(f"the lab: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    rig.table([f"name ({runs} pods, one after another)", "median", "p99", "ratio", "compared with"], rows)
+
+
+if __name__ == "__main__":
+    main()
