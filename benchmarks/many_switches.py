@@ -87,7 +87,7 @@ class _Served:
     async def take(self, count: int) -> dict[str, Any]:
         """Take all objects, and until so many switches hold all flows."""
         self.objects = objects()
-        return await self._measured(Snapshot(self.objects), count)
+        return await self._measured(Snapshot(self.objects), count, pause=0.02)
 
     async def change(self, count: int, moved: int) -> dict[str, Any]:
         """Give one node, which has no switch here, other addresses."""
@@ -96,7 +96,7 @@ class _Served:
         self.objects = {**self.objects, last: new}
         log = self.controller.fleet.cluster
         version = log.version
-        answer = await self._measured(Snapshot(self.objects), count)
+        answer = await self._measured(Snapshot(self.objects), count, pause=0.001)
         entries = log.since(version)
         assert entries is not None
         return {**answer, "encoded": sum(entry.size for entry in entries)}
@@ -119,13 +119,13 @@ class _Served:
             "memory": rig.peak_memory(),
         }
 
-    async def _measured(self, snapshot: Snapshot, count: int) -> dict[str, Any]:
+    async def _measured(self, snapshot: Snapshot, count: int, pause: float) -> dict[str, Any]:
         fleet = self.controller.fleet
         sent = sum(sync.counters.sent_bytes for sync in fleet.syncs.values())
         cpu, begun = time.process_time(), time.monotonic()
         self.controller.take(snapshot)
         taken = time.process_time() - cpu
-        await rig.until(lambda: self._synced(count), "all switches in sync", pause=0.005)
+        await rig.until(lambda: self._synced(count), "all switches in sync", pause=pause)
         return {
             "seconds": time.monotonic() - begun,
             "cpu": time.process_time() - cpu,
