@@ -63,6 +63,7 @@ def rows(count: int, whole: list[dict[str, Any]], small: list[dict[str, Any]]) -
         ["  controller CPU, all of it", f"{cpu:.3f} s", f"{cpu / switch:.1%}", "vswitchd CPU"],
         ["  of that, compiling and queueing", f"{median('take_cpu'):.3f} s", f"{median('take_cpu') / cpu:.1%}",
          "controller CPU"],
+        ["  connections lost meanwhile, all runs together", str(sum(each["lost"] for each in whole + small)), "", ""],
         ["  controller peak memory", f"{median('memory'):.0f} MB", "", ""],
         ["  one node changed: until all are in sync", f"{median('seconds', small) * 1e3:.0f} ms",
          f"{median('seconds', small) / total:.1%}", "all flows"],

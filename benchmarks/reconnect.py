@@ -50,7 +50,7 @@ def measure(count: int, runs: int) -> list[list[str]]:
         [f"{count} bridges: all flows anew, for comparison", f"{first:.2f} s", "1.00", "itself"],
         ["  controller killed until all are Synced", f"{median('whole'):.2f} s", f"{median('whole') / first:.2f}",
          "all flows anew"],
-        ["  first connection until all are Synced", f"{median('after_first'):.2f} s",
+        ["  first switch heard until all are Synced", f"{median('after_first'):.2f} s",
          f"{median('after_first') / first:.2f}", "all flows anew"],
         ["  controller CPU from listening to all Synced", f"{median('cpu'):.3f} s",
          f"{median('cpu') / pushed['cpu']:.2f}", "all flows anew"],

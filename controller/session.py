@@ -25,6 +25,7 @@ from flows.openflow.messages import (
     Message,
     MultipartReply,
     PortDescReply,
+    PortStatus,
     TableStatsReply,
 )
 
@@ -104,6 +105,9 @@ class Session:
                 self.features = message
                 return message
         if self.state is not State.OPEN:
+            if isinstance(message, PortStatus):
+                # Nobody asked for it yet; all ports are asked for once it is known whose they are.
+                return None
             raise SessionError(f"{type(message).__name__} before the handshake was done")
         if isinstance(message, PortDescReply | FlowStatsReply | TableStatsReply | GroupDescReply):
             return self._assemble(message)

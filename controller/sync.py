@@ -100,7 +100,8 @@ class _Flight(msgspec.Struct):
     open_xid: int
     commit_xid: int
     started: float
-    errors: list[tuple[Flow | Group, Error]] = []
+    #: By xid: a switch that repeats itself fills nothing.
+    errors: dict[int, tuple[Flow | Group, Error]] = {}
     broken: Error | None = None
 
 
@@ -352,7 +353,7 @@ class SwitchSync:
         for each in flight.batches:
             found, item = each.item(error.xid)
             if found and item is not None:
-                flight.errors.append((item, error))
+                flight.errors[error.xid] = (item, error)
                 return
         flight.broken = error
 
@@ -382,7 +383,7 @@ class SwitchSync:
 
     def _set_aside(self, flight: _Flight) -> set[Scope]:
         scopes = set()
-        for item, error in flight.errors:
+        for item, error in flight.errors.values():
             scope = _scope(item, self._source)
             refusal = Refusal(item, error)
             self.refusals[scope][_name(item)] = refusal

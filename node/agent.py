@@ -169,7 +169,9 @@ async def _answer(service: Service, reader: asyncio.StreamReader, writer: asynci
             version = config["cniVersion"]
         answer, failed = await service.serve(spec.parse(env, config)), False
     except CniError as error:
-        log.warning("CNI request refused (code %d): %s", error.code, error.text)
+        # Runtimes ask for STATUS every few seconds, and hear the answer themselves.
+        level = logging.DEBUG if error.code in (Code.NOT_AVAILABLE, Code.LIMITED) else logging.WARNING
+        log.log(level, "CNI request refused (code %d): %s", error.code, error.text)
         answer, failed = spec.error(error, version), True
     except Exception as error:
         log.exception("CNI request failed")

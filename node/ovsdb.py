@@ -12,14 +12,19 @@ import contextlib
 import os
 import queue
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import ovs.db.idl
-import ovs.poller
+
+with warnings.catch_warnings():
+    # It looks for eventlet, which says on import that it is deprecated; nothing here uses it.
+    warnings.simplefilter("ignore")
+    import ovs.db.idl
+    import ovs.poller
 
 from node.settings import Settings
 from topology import naming

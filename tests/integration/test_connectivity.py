@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from probes import PODS, addresses, echo, node_addresses, ping_all, pings, pod_netns
@@ -61,7 +62,7 @@ def test_nodes_and_pods_answer_each_other_s_ping(lab: Lab) -> None:
 
 
 def test_the_outside_sees_a_pod_with_its_node_s_address(lab: Lab) -> None:
-    script = os.path.join(os.path.dirname(__file__), "echo_server.py")
+    script = str(Path(__file__).parent / "echo_server.py")
     server = processes.start(
         ["python3", "-I", script, "8080"], lab.layout.directory / "outside.log", netns=lab.layout.outside
     )
