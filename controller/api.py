@@ -103,7 +103,7 @@ async def _errors(
         return await handler(request)
     except UnknownNodeError as error:
         return _error(404, str(error))
-    except TimeoutError:
-        return _error(504, "the switch doesn't answer")
+    except TimeoutError as error:
+        return _error(504, str(error))
     except web.HTTPException as error:
         return _error(error.status, f"{request.method} {request.path}: {error.reason}")

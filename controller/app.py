@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 #: Differences of one audit that are written to the log one by one.
 DRIFT_LINES = 20
-#: Seconds that a dump of a switch's flows may take.
-DUMP_LIMIT = 20.0
+#: Seconds that a dump of a switch's flows may take: less than the silence after which its connection is given up.
+DUMP_LIMIT = 10.0
 
 
 class Controller:
@@ -94,8 +94,11 @@ class Controller:
             raise UnknownNodeError(f"the switch of node {node!r} isn't connected" if known else f"no node {node!r}")
         answer: asyncio.Future[list[FlowStats]] = asyncio.get_running_loop().create_future()
         sync.dump(lambda found: None if answer.done() else answer.set_result(found))
-        async with asyncio.timeout(DUMP_LIMIT):
-            return await answer
+        try:
+            async with asyncio.timeout(DUMP_LIMIT):
+                return await answer
+        except TimeoutError:
+            raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
 
     def audit(self, *, full: bool) -> None:
         """Look whether every switch holds what it should."""

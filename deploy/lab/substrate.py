@@ -162,7 +162,7 @@ def start_database(layout: Layout, node: str) -> None:
         netns=layout.node_netns(node),
         env=switch_environment(layout, node),
     )  # fmt: skip
-    run(["ovs-vsctl", f"--db=unix:{directory / 'db.sock'}", "--no-wait", "init"])
+    vsctl(layout, node, "--no-wait", "init")
 
 
 def start_switch(layout: Layout, node: str) -> None:
@@ -195,7 +195,9 @@ def switch_environment(layout: Layout, node: str) -> dict[str, str]:
 def vsctl(layout: Layout, node: str, *words: str) -> str:
     """ovs-vsctl on a node."""
     database = f"--db=unix:{layout.node(node) / 'db.sock'}"
-    return run(["ovs-vsctl", database, f"--timeout={_SWITCH_WAIT}", *words], env=switch_environment(layout, node))
+    # On the node, like everything: what waits there for a switch ends with the lab.
+    argv = ["ovs-vsctl", database, f"--timeout={_SWITCH_WAIT}", *words]
+    return run(argv, netns=layout.node_netns(node), env=switch_environment(layout, node))
 
 
 def appctl(layout: Layout, node: str, *words: str) -> str:
@@ -203,7 +205,8 @@ def appctl(layout: Layout, node: str, *words: str) -> str:
     deadline = time.monotonic() + _SWITCH_WAIT
     while True:
         try:
-            return run(["ovs-appctl", "-t", str(layout.node(node) / "vswitchd.ctl"), *words])
+            argv = ["ovs-appctl", "-t", str(layout.node(node) / "vswitchd.ctl"), *words]
+            return run(argv, netns=layout.node_netns(node))
         except LabError:
             if time.monotonic() > deadline:
                 raise

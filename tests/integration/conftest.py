@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guests import Guest
 from probes import PODS, pod_netns, serves, until
 
 from deploy.lab.cluster import Lab, owner, settings_for
@@ -45,6 +46,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield here
     finally:
         here.down()
+
+
+@pytest.fixture
+def guest(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A pod on node-2 that the test attaches by hand."""
+    here = Guest(lab, f"g{abs(hash(request.node.nodeid)) % 10**8}", "node-2")
+    yield here
+    here.leave()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -46,6 +46,11 @@ def node_addresses(lab: Lab, node: str) -> list[str]:
     return list(row["addresses"])
 
 
+def flows_of(lab: Lab, node: str, text: str) -> list[str]:
+    """The flows of a node's switch, as ovs-ofctl would show them, that `text` is in."""
+    return [row["ofctl"] for row in lab.ask("nodes", node, "flows")["items"] if text in (row["ofctl"] or "")]
+
+
 def pings(netns: str, address: str, *, count: int = 1, size: int = 56, wait: float = 1.0) -> int:
     """How many of `count` pings, which must not be fragmented, are answered."""
     done = inside(
@@ -58,11 +63,17 @@ def pings(netns: str, address: str, *, count: int = 1, size: int = 56, wait: flo
     return 0
 
 
-def ping_all(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def pairs_between(lab: Lab, sources: Iterable[str], targets: Iterable[str]) -> list[tuple[str, str]]:
+    """(namespace, address) from every pod of `sources` to every other pod's addresses."""
+    known = {pod: addresses(lab, pod) for pod in targets}
+    return [(pod_netns(lab, pod), each) for pod in sources for other in known if other != pod for each in known[other]]
+
+
+def ping_all(pairs: Iterable[tuple[str, str]], wait: float = 1.0) -> list[tuple[str, str]]:
     """The pairs of (namespace, address) that don't answer."""
     with ThreadPoolExecutor(8) as pool:
         wanted = list(pairs)
-        answered = list(pool.map(lambda pair: pings(*pair), wanted))
+        answered = list(pool.map(lambda pair: pings(*pair, wait=wait), wanted))
     return [pair for pair, received in zip(wanted, answered, strict=True) if not received]
 
 

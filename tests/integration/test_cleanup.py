@@ -1,0 +1,109 @@
+"""A lab that belongs to a process goes when the process goes, whenever and however that happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from probes import until
+
+from deploy.lab import processes
+from deploy.lab.cluster import Lab, labs, sweep
+from deploy.lab.layout import Layout
+from deploy.lab.substrate import namespaces
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "deploy/lab/examples"
+OWNER = """
+    import os, signal, sys, time
+    from pathlib import Path
+    from deploy.lab.cluster import Lab, owner, settings_for
+    here = Lab(sys.argv[1])
+    try:
+        here.up(settings_for(sys.argv[1], 2, **owner(os.getpid())), [Path(sys.argv[2])])
+        print("up", flush=True)
+        time.sleep(60)
+    finally:
+        here.down()
+"""
+
+
+def own(name: str) -> subprocess.Popen[str]:
+    """A process that brings a lab up and keeps it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(OWNER), name, str(EXAMPLES)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def left(layout: Layout) -> list[str]:
+    """What there still is of a lab: namespaces, files, processes that name its directory or run in it."""
+    found = sorted(filter(layout.owns, namespaces()))
+    found += [str(path) for path in (layout.directory, layout.lock) if path.exists()]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and processes.started_at(int(entry.name)) is not None:
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            guards = "deploy.lab.guardian" in command and command.rstrip().endswith(f" {layout.name}")
+            if f"{layout.directory}/" in command or guards:
+                found.append(command)
+    return found
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.3, 0.5, 0.8, 1.2, "up"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_nothing_is_left_of_a_lab_whose_owner_ends(moment: float | str, number: int) -> None:
+    layout = Layout(f"own{os.getpid()}")
+    process = own(layout.name)
+    try:
+        assert process.stdout is not None
+        if moment == "up":
+            assert process.stdout.readline() == "up\n"
+            assert left(layout)
+        else:
+            # From the moment that there is something to be left behind.
+            until(lambda: layout.directory.exists(), "the lab is begun")
+            time.sleep(float(moment))
+        process.send_signal(number)
+        process.wait(timeout=20)
+        until(lambda: not left(layout), f"{left(layout)} is gone")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_lab_whose_owner_and_guardian_are_both_killed_is_swept_by_the_next() -> None:
+    layout = Layout(f"orphan{os.getpid()}")
+    process = own(layout.name)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        guardian = processes.recorded(layout.guardian)
+        assert guardian is not None
+        os.kill(guardian.pid, signal.SIGKILL)
+        process.kill()
+        process.wait(timeout=10)
+        assert layout.name in labs() and left(layout)
+        sweep()
+        assert not left(layout)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_lab_that_nobody_owns_stays_until_it_is_taken_down(lab: Lab) -> None:
+    sweep()
+    assert lab.is_up
+    assert lab.ask("status")["healthy"]

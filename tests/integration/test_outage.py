@@ -1,0 +1,227 @@
+"""Parts die and come back: traffic goes on, nothing is sent twice, nothing is given twice."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import click
+import pytest
+from guests import Guest
+from probes import PODS, addresses, flows_of, node_addresses, pairs_between, ping_all, pings, pod_netns, until
+
+from deploy.lab import substrate
+from deploy.lab.cluster import Lab
+from deploy.lab.kubelet import CniFailure
+from deploy.lab.layout import netns_path
+from node.cni.spec import Code
+
+_INTERVAL = 0.01
+
+
+class Pinging:
+    """A ping that runs until the end of the block; then `lost` says how many weren't answered."""
+
+    def __init__(self, netns: str, address: str) -> None:
+        self.title = f"{netns} -> {address}"
+        self.sent = self.answered = 0
+        self._process = subprocess.Popen(
+            ["nsenter", f"--net={netns_path(netns)}", "--", "ping", "-n", "-q", "-i", str(_INTERVAL), address],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        output, _ = self._process.communicate(timeout=10)
+        (line,) = [line for line in output.splitlines() if " transmitted" in line]
+        self.sent, self.answered = int(line.split()[0]), int(line.split(", ")[1].split()[0])
+
+    @property
+    def lost(self) -> int:
+        # The last one may have been on its way when ping was ended.
+        return max(0, self.sent - self.answered - 1)
+
+
+@contextlib.contextmanager
+def pinging(pairs: list[tuple[str, str]]) -> Iterator[list[Pinging]]:
+    running = [Pinging(*pair) for pair in pairs]
+    try:
+        yield running
+    finally:
+        for each in running:
+            each.finish()
+
+
+def crossing(lab: Lab) -> list[tuple[str, str]]:
+    """Pairs on one node, across nodes, from a node, over both families."""
+    pairs = [(pod_netns(lab, "a1"), address) for pod in ("a2", "b1") for address in addresses(lab, pod)]
+    return pairs + [(lab.netns_of_node("node-3"), address) for address in addresses(lab, "b1")]
+
+
+def test_a_controller_that_is_killed_and_comes_back_sends_nothing_and_loses_no_ping(lab: Lab) -> None:
+    lab.wait_for_sync()
+    with pinging(crossing(lab)) as running:
+        time.sleep(0.3)
+        lab.stop_controller(signal.SIGKILL)
+        time.sleep(0.5)
+        lab.start_controller()
+        lab.wait_for_sync()
+        sent = {row["name"]: (row["flowModsSent"], row["bundlesSent"]) for row in lab.ask("nodes")["items"]}
+        time.sleep(0.3)
+    assert sent == dict.fromkeys(lab.nodes, (0, 0))
+    assert [each.sent > 50 for each in running] == [True] * len(running)
+    assert {each.title: each.lost for each in running} == {each.title: 0 for each in running}
+
+
+def test_what_changed_while_the_controller_was_away_is_made_up_for(lab: Lab, guest: Guest) -> None:
+    lab.stop_controller(signal.SIGKILL)
+    try:
+        guest.declare()
+    finally:
+        lab.start_controller()
+    assert guest.add()["ips"]
+    assert pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1
+
+
+@pytest.mark.parametrize("how", ["killed and started", "crashed"])
+def test_a_switch_that_dies_has_full_connectivity_again(lab: Lab, how: str) -> None:
+    pairs = pairs_between(lab, ["b1"], [*PODS]) + pairs_between(lab, ["a1", "c1"], ["b1"])
+    pairs += [(lab.netns_of_node("node-2"), address) for pod in PODS for address in addresses(lab, pod)]
+    pairs += [(pod_netns(lab, pod), address) for pod in PODS for address in node_addresses(lab, "node-2")]
+    assert not ping_all(pairs)
+    former = lab.switch_process("node-2")
+    if how == "crashed":
+        # ovs-vswitchd's own monitor starts it anew after a fault, and nobody else does a thing.
+        begun = time.monotonic()
+        lab.stop_switch("node-2", signal.SIGSEGV)
+    else:
+        lab.stop_switch("node-2", signal.SIGKILL)
+        begun = time.monotonic()
+        substrate.start_switch(lab.layout, "node-2")
+    until(lambda: not ping_all(pairs, wait=0.2), "every pair that crosses the node answers")
+    assert lab.switch_process("node-2") != former
+    print(f"ovs-vswitchd {how}: full connectivity after {time.monotonic() - begun:.2f} s")
+    lab.wait_for_sync()
+    index = lab.nodes.index("node-2")
+    substrate.prepare_switch(lab.layout, lab.settings, "node-2", index)
+
+
+def places(lab: Lab, node: str) -> Counter[str]:
+    """How often each place in the node's CIDRs is taken."""
+    text = substrate.vsctl(lab.layout, node, "--bare", "--columns=external_ids", "list", "Interface")
+    return Counter(word for word in text.split() if word.startswith("signalbox/place="))
+
+
+def pod_links(lab: Lab, node: str) -> set[str]:
+    text = substrate.run(["ip", "-n", lab.layout.node_netns(node), "-o", "link", "show", "type", "veth"])
+    return {name for name in (line.split(": ")[1].split("@")[0] for line in text.splitlines()) if name != "eth0"}
+
+
+def pod_ports(lab: Lab, node: str) -> set[str]:
+    return set(substrate.vsctl(lab.layout, node, "list-ports", "br-int").split()) - {"sb-gw0", "sb-tun0"}
+
+
+def test_an_agent_killed_while_add_waits_for_flows_serves_the_next_add(lab: Lab, guest: Guest) -> None:
+    before = pod_ports(lab, guest.node)
+    guest.declare()
+    lab.stop_controller()
+    try:
+        adding = guest.begin("ADD")
+        until(lambda: pod_ports(lab, guest.node) > before, "the port is there")
+        lab.stop_agent(guest.node, signal.SIGKILL)
+        code, answer = guest.finish(adding)
+        assert code == 1 and answer["code"] == Code.TRY_LATER and "doesn't answer" in answer["msg"]
+    finally:
+        lab.start_agent(guest.node)
+        lab.start_controller()
+    lab.wait_for_agents()
+    guest.add()
+    assert pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1
+    assert set(places(lab, guest.node).values()) == {1}
+    assert pod_links(lab, guest.node) == pod_ports(lab, guest.node)
+
+
+def test_an_agent_killed_at_any_moment_of_add_or_del_leaks_nothing_and_gives_nothing_twice(
+    lab: Lab, guest: Guest
+) -> None:
+    guest.declare()
+    moments = random.Random(1)
+    for command in ["ADD", "ADD", "ADD", "DEL", "ADD", "ADD", "DEL"]:
+        running = guest.begin(command)
+        time.sleep(moments.uniform(0, 0.04))
+        lab.stop_agent(guest.node, signal.SIGKILL)
+        guest.finish(running)
+        lab.start_agent(guest.node)
+        lab.wait_for_agents()
+        guest.add()
+        assert max(places(lab, guest.node).values()) == 1
+        assert pod_links(lab, guest.node) == pod_ports(lab, guest.node)
+        until(lambda: pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1, "the pod answers")
+
+
+def test_a_switch_that_is_stopped_does_not_delay_the_others_and_catches_up(lab: Lab, guest: Guest) -> None:
+    stalled = "node-3"
+    assert guest.node != stalled
+    process = lab.switch_process(stalled)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        guest.declare()
+        # The pod concerns its own node, the new node all of them.
+        stranger = guest.declare_node("stranger", "10.244.77.0/24", "172.30.0.77")
+        guest.add()
+        assert pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1
+        for node in set(lab.nodes) - {stalled}:
+            until(functools.partial(flows_of, lab, node, "10.244.77.0/24"), f"{node} has the route")
+        (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == stalled]
+        assert row["status"] == "Syncing"
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    until(functools.partial(flows_of, lab, stalled, "10.244.77.0/24"), f"{stalled} has the route")
+    stranger.unlink()
+    lab.wait_for_sync()
+    assert not any(flows_of(lab, node, "10.244.77.0/24") for node in lab.nodes)
+
+
+def test_a_switch_that_stays_silent_is_given_up_and_taken_back(lab: Lab) -> None:
+    process = lab.switch_process("node-3")
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+
+        def given_up() -> bool:
+            return any("node-3" in problem for problem in lab.ask("status")["problems"])
+
+        with pytest.raises(click.ClickException, match="'node-3' doesn't answer within"):
+            lab.ask("nodes", "node-3", "flows")
+        until(given_up, "the silent switch is noticed", timeout=40)
+        (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == "node-3"]
+        assert row["status"] == "Disconnected"
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    until(lambda: bool(lab.ask("status")["healthy"]), "the switch is back", timeout=40)
+    assert not ping_all(pairs_between(lab, ["a1"], ["c1"]))
+    (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == "node-3"]
+    assert row["flowModsSent"] == 0
+
+
+def test_an_add_without_a_controller_fails_after_a_bounded_wait_and_leaves_nothing(lab: Lab, guest: Guest) -> None:
+    before = pod_ports(lab, guest.node)
+    guest.declare()
+    lab.stop_controller()
+    try:
+        begun = time.monotonic()
+        with pytest.raises(CniFailure, match="is the controller running") as failure:
+            guest.add()
+        assert failure.value.code == Code.TRY_LATER
+        assert time.monotonic() - begun < 30
+        assert pod_ports(lab, guest.node) == pod_links(lab, guest.node) == before
+    finally:
+        lab.start_controller()
+    guest.add()
