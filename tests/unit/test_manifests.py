@@ -301,11 +301,13 @@ def test_selectors_match_the_template_as_kubernetes_would(expressions: str, matc
         (b"a: 1\nb: \xff", "x:2: the text is not in UTF-8"),
         (b"a: *b", "x:1: the text names the anchor 'b', which is not defined before it"),
         (b"a: &a [*a]", "x:1: the text names the anchor 'a', which is not defined before it"),
-        (b"\n" + b"[" * 200_000, "x:2: the text is nested more than 100 deep"),
+        (b"\n" + b"[" * 200, "x:2: the text is nested more than 100 deep"),
+        # libyaml has a limit of its own, in newer versions, and reaches it first.
+        (b"\n" + b"[" * 200_000, "x:2: the text is n"),
         (b"? [a]\n: 1", "x:1: the text has a mapping or a list as the name of a field"),
         (b"- a", "x:1: the document is a list; it must be a mapping of names to values"),
     ],
-    ids=["control", "encoding", "anchor", "cycle", "depth", "key", "document"],
+    ids=["control", "encoding", "anchor", "cycle", "depth", "far too deep", "key", "document"],
 )
 def test_text_that_is_no_manifest_is_told_with_its_line(data: bytes, problem: str) -> None:
     parsed = parse("x", data)
