@@ -1,0 +1,115 @@
+"""A cluster of interpreted switches: packets walk from pod to pod, as the compiled flows send them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+
+from flows import fields as f
+from flows.compiler import Compiler
+from flows.fields import Field
+from flows.interpreter import Conntrack, Interpreter, Packet, Walk
+from flows.state import LocalPod, Port
+from flows.update import CLUSTER
+from topology.model import Node, Pod
+from topology.naming import (
+    GATEWAY_MAC,
+    GATEWAY_PORT,
+    HOST_END_MAC_PREFIX,
+    ROUTER_MAC,
+    TUNNEL_PORT,
+    Address,
+    gateway_addresses,
+    mac_of,
+    pod_port_name,
+)
+
+GATEWAY, TUNNEL, FIRST_POD = 1, 2, 10
+#: To whom pods and nodes send what is bound for elsewhere.
+OUT = ROUTER_MAC
+
+
+class Arrival(NamedTuple):
+    """A packet that left the cluster's bridges: where, by which port, and how."""
+
+    node: str
+    port: int
+    packet: Packet
+
+
+class Fabric:
+    """Nodes n1, n2, ... with pods; `pods` are (node, name), and pods of a node have the places from 2 up."""
+
+    def __init__(self, nodes: int, pods: Iterable[tuple[int, str]]) -> None:
+        self.compiler = Compiler()
+        self.names = [f"n{number}" for number in range(1, nodes + 1)]
+        ports = {
+            name: [Port(GATEWAY, GATEWAY_PORT, GATEWAY_MAC), Port(TUNNEL, TUNNEL_PORT, 0x5B)] for name in self.names
+        }
+        for number, name in enumerate(self.names, 1):
+            self.compiler.put(
+                Node(
+                    name=name,
+                    addresses=(ip_address(f"172.30.0.{number}"), ip_address(f"fd00:172:30::{number:x}")),
+                    pod_cidrs=(ip_network(f"10.244.{number}.0/24"), ip_network(f"fd00:10:244:{number:x}::/64")),
+                )
+            )
+        for number, name in pods:
+            self.compiler.put(Pod(namespace="default", name=name, node=f"n{number}"))
+            there = ports[f"n{number}"]
+            mac = mac_of(HOST_END_MAC_PREFIX, ip_address(f"10.244.{number}.{len(there)}"))
+            there.append(Port(FIRST_POD + len(there) - 2, pod_port_name("default", name), mac))
+        for name in self.names:
+            self.compiler.set_ports(name, ports[name])
+        self.conntracks = {name: Conntrack() for name in self.names}
+        self._interpreters = {
+            name: Interpreter([*self.compiler.flows(CLUSTER), *self.compiler.flows(name)]) for name in self.names
+        }
+        self._ends: dict[int, str] = {
+            int(address): node.name for node in self.compiler.cluster.nodes.values() for address in node.addresses
+        }
+
+    def pod(self, name: str) -> tuple[str, LocalPod]:
+        """The node of a pod, and where it is there."""
+        for node in self.names:
+            for pod, local in self.compiler.local_pods(node):
+                if pod.name == name:
+                    return node, local
+        raise KeyError(name)
+
+    def node(self, name: str) -> Node:
+        return self.compiler.cluster.nodes[name]
+
+    def walk(self, node: str, packet: Packet) -> Walk:
+        """What one switch does with a packet."""
+        return self._interpreters[node].walk(packet, self.conntracks[node])
+
+    def send(self, node: str, packet: Packet) -> list[Arrival]:
+        """Where a packet ends up, across tunnels. More than two switches on the way are a fault."""
+        arrivals = []
+        for each in self.walk(node, packet).emissions:
+            if each.port != TUNNEL:
+                arrivals.append(Arrival(node, each.port, each.packet))
+                continue
+            inner = tunnelled(each.packet)
+            far = self._ends[each.packet.get(f.TUN_DST) or each.packet[f.TUN_IPV6_DST]]
+            assert far != node, "a switch sends to itself"
+            for last in self.walk(far, inner).emissions:
+                assert last.port != TUNNEL, "a packet from a tunnel goes into a tunnel"
+                arrivals.append(Arrival(far, last.port, last.packet))
+        return arrivals
+
+
+def tunnelled(packet: Packet) -> Mapping[Field, int]:
+    """A packet as it comes out of a tunnel's other end: with none of the first switch's metadata."""
+    metadata = {f.REG0, f.REG1, f.REG7, f.CT_STATE, f.CT_ZONE, f.CT_MARK, f.CT_LABEL, f.TUN_DST, f.TUN_IPV6_DST}
+    return {field: value for field, value in packet.items() if field not in metadata} | {f.IN_PORT: TUNNEL}
+
+
+def of_family(addresses: Iterable[Address], version: int) -> Address:
+    return next(address for address in addresses if address.version == version)
+
+
+def gateway_address(node: Node, version: int) -> Address:
+    return of_family(gateway_addresses(node.pod_cidrs), version)

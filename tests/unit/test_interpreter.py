@@ -1,0 +1,179 @@
+"""The reference interpreter against OpenFlow's and Open vSwitch's rules."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from flows import fields as f
+from flows import packets
+from flows.interpreter import Conntrack, Interpreter, InterpreterError
+from flows.registers import Bits, whole
+from flows.values import (
+    PORT_IN_PORT,
+    Bucket,
+    Ct,
+    Flow,
+    Goto,
+    Group,
+    GroupType,
+    Move,
+    Nat,
+    Output,
+    OutputBits,
+    Program,
+    SetField,
+    ToGroup,
+    load,
+)
+
+A, B, VIP = ip_address("10.0.0.1"), ip_address("10.0.0.2"), ip_address("10.96.0.1")
+MACS = (1, 2)
+PING = packets.ping(5, MACS, A, B)
+LOW, HIGH = Bits("low", f.REG3, 0, 8), Bits("high", f.REG3, 8, 8)
+
+
+def flow(table: int, priority: int, match: f.Match, *program: object) -> Flow:
+    return Flow(table, priority, match, program, 0)  # type: ignore[arg-type]
+
+
+def walk(*flows: Flow, packet: dict[f.Field, int] = PING, conntrack: Conntrack | None = None, **options: object):
+    groups = options.pop("groups", ())
+    return Interpreter(flows, groups).walk(packet, conntrack or Conntrack(), **options)
+
+
+def ports(*program: object, **options: object) -> list[int]:
+    return [each.port for each in walk(flow(0, 1, (), *program), **options).emissions]
+
+
+def test_the_highest_priority_that_matches_wins() -> None:
+    low, high = flow(0, 1, (), Output(1)), flow(0, 9, (f.ETH_TYPE(f.ETH_IPV4),), Output(2))
+    other = flow(0, 99, (f.ETH_TYPE(f.ETH_IPV6),), Output(3))
+    assert [each.port for each in walk(low, high, other).emissions] == [2]
+
+
+def test_a_miss_drops() -> None:
+    found = walk(flow(0, 1, (f.IN_PORT(6),), Output(1)))
+    assert not found.emissions and found.steps[-1].flow is None
+
+
+def test_a_field_that_the_packet_has_not_never_matches_but_metadata_is_zero() -> None:
+    assert not walk(flow(0, 1, (f.ARP_OP(0),), Output(1))).emissions
+    assert walk(flow(0, 1, (f.REG5(0), f.TUN_ID(0), f.CT_STATE(0)), Output(1))).emissions
+
+
+def test_masks_choose_the_bits_that_count() -> None:
+    assert walk(flow(0, 1, (f.IPV4_SRC(0x0A000000, 0xFF000000),), Output(1))).emissions
+    assert not walk(flow(0, 1, (f.IPV4_SRC(0x0B000000, 0xFF000000),), Output(1))).emissions
+
+
+def test_two_flows_of_one_priority_that_differ_are_an_error_that_names_both() -> None:
+    with pytest.raises(InterpreterError, match=r"overlap: .*output:1.* and .*output:2"):
+        walk(flow(0, 1, (f.IN_PORT(5),), Output(1)), flow(0, 1, (f.ETH_TYPE(f.ETH_IPV4),), Output(2)))
+
+
+def test_registers_keep_their_bits_between_tables_and_are_moved_bit_by_bit() -> None:
+    first = flow(0, 1, (), load(LOW, 0xAB), Move(LOW, HIGH), load(LOW, 0x01), Goto(7))
+    second = flow(7, 1, (LOW(0x01), HIGH(0xAB << 0)), OutputBits(HIGH))
+    assert [each.port for each in walk(first, second).emissions] == [0xAB]
+
+
+def test_a_field_can_be_set_in_part() -> None:
+    (out,) = walk(flow(0, 1, (), SetField(f.IPV4_DST, 0x0B000000, 0xFF000000), Output(1))).emissions
+    assert out.packet[f.IPV4_DST] == 0x0B000002
+
+
+def test_a_field_that_the_packet_has_not_can_t_be_moved() -> None:
+    with pytest.raises(InterpreterError, match="no arp_spa"):
+        walk(flow(0, 1, (), Move(whole(f.ARP_SPA), whole(f.ARP_TPA))))
+
+
+def test_a_packet_goes_back_where_it_came_from_only_when_told_in_these_words() -> None:
+    assert ports(Output(5), Output(PORT_IN_PORT)) == [5]
+    assert ports(load(whole(f.REG1), 5), OutputBits(whole(f.REG1))) == []
+
+
+def test_what_follows_an_output_doesn_t_change_what_was_sent() -> None:
+    (out,) = walk(flow(0, 1, (), Output(1), SetField(f.ETH_DST, 9))).emissions
+    assert out.packet[f.ETH_DST] == 2
+
+
+def test_a_pipeline_that_never_ends_is_an_error() -> None:
+    with pytest.raises(InterpreterError, match="still on its way"):
+        walk(flow(0, 1, (), Goto(0)))
+
+
+def test_groups_all_send_copies_and_select_sends_one() -> None:
+    buckets = (Bucket(1, (SetField(f.ETH_DST, 9), Output(1))), Bucket(2, (Output(2),)))
+    every, one = Group(1, GroupType.ALL, buckets), Group(2, GroupType.SELECT, buckets)
+    found = walk(flow(0, 1, (), ToGroup(1)), groups=(every,)).emissions
+    assert [(each.port, each.packet[f.ETH_DST]) for each in found] == [(1, 9), (2, 2)]
+    assert ports(ToGroup(2), groups=(one,)) == [1]
+    assert ports(ToGroup(2), groups=(one,), choose=lambda group: group.buckets[1]) == [2]
+    with pytest.raises(InterpreterError, match="no group 3"):
+        ports(ToGroup(3))
+
+
+def states(*sent: dict[f.Field, int], commit: bool = True, zone: int = 1) -> list[int]:
+    """What ct_state each packet comes back with, in turn, when everything new is committed."""
+    known = Conntrack()
+    program: Program = (Ct(zone, commit=True),) if commit else ()
+    tables = (flow(0, 1, (), Ct(zone, table=1)), flow(1, 1, (), *program, Output(9)))
+    return [walk(*tables, packet=each, conntrack=known).emissions[0].packet[f.CT_STATE] for each in sent]
+
+
+def test_a_connection_is_new_until_it_is_answered_then_established() -> None:
+    back = packets.ping(5, MACS, B, A, reply=True)
+    new, established = f.CT_TRK | f.CT_NEW, f.CT_TRK | f.CT_EST
+    assert states(PING, PING, back, PING) == [new, new, established | f.CT_RPL, established]
+    assert states(PING, back, commit=False) == [new, new]
+
+
+def test_connections_differ_by_ports_and_zones() -> None:
+    there = packets.tcp(5, MACS, (A, 1000), (B, 80))
+    back = packets.tcp(5, MACS, (B, 80), (A, 1000))
+    other = packets.tcp(5, MACS, (B, 80), (A, 1001))
+    assert [bool(state & f.CT_RPL) for state in states(there, back, other)] == [False, True, False]
+    known = Conntrack()
+    known.track(dict(there), Ct(1, commit=True))
+    packet = dict(back)
+    known.track(packet, Ct(2))
+    assert packet[f.CT_STATE] == f.CT_TRK | f.CT_NEW
+
+
+def test_destination_nat_is_undone_on_the_way_back_and_repeated_on_the_way_there() -> None:
+    known = Conntrack()
+    service = (Ct(1, commit=True, table=1, nat=Nat("dst", int(B), port_min=8080)),)
+    tables = (
+        flow(0, 9, (f.IPV4_DST(int(VIP)), f.CT_STATE(0)), Ct(1, table=2, nat=Nat())),
+        flow(2, 9, (f.CT_STATE(f.CT_NEW, f.CT_NEW), f.IPV4_DST(int(VIP))), *service),
+        flow(2, 1, (), Output(1)),
+        flow(1, 1, (), Output(1)),
+        flow(0, 1, (), Ct(1, table=1, nat=Nat())),
+    )
+    for _ in range(2):
+        (there,) = walk(*tables, packet=packets.tcp(5, MACS, (A, 1000), (VIP, 80)), conntrack=known).emissions
+        assert (there.packet[f.IPV4_DST], there.packet[f.TCP_DST]) == (int(B), 8080)
+        (back,) = walk(*tables, packet=packets.tcp(6, MACS, (B, 8080), (A, 1000)), conntrack=known).emissions
+        assert (back.packet[f.IPV4_SRC], back.packet[f.TCP_SRC]) == (int(VIP), 80)
+        assert back.packet[f.CT_STATE] & f.CT_RPL
+
+
+def test_marks_and_labels_are_kept_with_the_connection() -> None:
+    known = Conntrack()
+    known.track(dict(PING), Ct(1, commit=True, execute=(SetField(f.CT_MARK, 0x7),)))
+    packet = packets.ping(5, MACS, B, A, reply=True)
+    known.track(packet, Ct(1))
+    assert packet[f.CT_MARK] == 7
+
+
+def test_conntrack_takes_ip_only() -> None:
+    with pytest.raises(InterpreterError, match="IPv4 and IPv6"):
+        walk(flow(0, 1, (), Ct(1, table=1)), packet=packets.arp(5, 1, (1, A), B))
+
+
+def test_a_walk_tells_its_story() -> None:
+    text = str(walk(flow(0, 1, (), Goto(35)), flow(35, 1, (), Output(3))))
+    assert text.splitlines()[0].startswith("Classify: ") and text.splitlines()[-1] == "out by port 3"
+    assert str(walk()) == "Classify: no match, drop"
