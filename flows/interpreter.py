@@ -41,11 +41,11 @@ from flows.values import (
 Packet = Mapping[Field, int]
 Chooser = Callable[[Group], Bucket]
 
-_METADATA = frozenset(
-    {f.REG0, f.REG1, f.REG2, f.REG3, f.REG4, f.REG5, f.REG6, f.REG7}
-    | {f.TUN_ID, f.TUN_SRC, f.TUN_DST, f.TUN_IPV6_SRC, f.TUN_IPV6_DST}
-    | {f.CT_STATE, f.CT_ZONE, f.CT_MARK, f.CT_LABEL}
-)
+_CONNECTION = frozenset({f.CT_STATE, f.CT_ZONE, f.CT_MARK, f.CT_LABEL})
+_METADATA = _CONNECTION | {
+    *(f.REG0, f.REG1, f.REG2, f.REG3, f.REG4, f.REG5, f.REG6, f.REG7),
+    *(f.TUN_ID, f.TUN_SRC, f.TUN_DST, f.TUN_IPV6_SRC, f.TUN_IPV6_DST),
+}
 #: Lookups that one packet may cause; a pipeline that only goes forward needs far fewer.
 _LOOKUP_LIMIT = 1000
 _TARGET_LINK_LAYER = 2
@@ -270,13 +270,14 @@ class _Run:
                     self._emit(port, packet)
                 case OutputBits(bits):
                     self._emit(_read(packet, bits), packet)
-                case Ct(table=None):
-                    # Without a table the packet goes on as it is; only conntrack learns something.
-                    self._conntrack.track(dict(packet), action)
-                case Ct(table=table):
+                case Ct(table=following):
                     copy = dict(packet)
                     self._conntrack.track(copy, action)
-                    self.waiting.append((int(table or 0), copy))
+                    if following is not None:
+                        self.waiting.append((following, copy))
+                    # What goes on here is untracked (ovs-actions(7)): only the copy knows its connection.
+                    for field in _CONNECTION:
+                        packet.pop(field, None)
                 case ToGroup(number):
                     self._to_group(self._interpreter.group(number), packet)
                 case _:

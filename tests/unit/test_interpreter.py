@@ -119,7 +119,7 @@ def states(*sent: dict[f.Field, int], commit: bool = True, zone: int = 1) -> lis
     """What ct_state each packet comes back with, in turn, when everything new is committed."""
     known = Conntrack()
     program: Program = (Ct(zone, commit=True),) if commit else ()
-    tables = (flow(0, 1, (), Ct(zone, table=1)), flow(1, 1, (), *program, Output(9)))
+    tables = (flow(0, 1, (), Ct(zone, table=1)), flow(1, 1, (), Output(9), *program))
     return [walk(*tables, packet=each, conntrack=known).emissions[0].packet[f.CT_STATE] for each in sent]
 
 
@@ -166,6 +166,11 @@ def test_marks_and_labels_are_kept_with_the_connection() -> None:
     packet = packets.ping(5, MACS, B, A, reply=True)
     known.track(packet, Ct(1))
     assert packet[f.CT_MARK] == 7
+
+
+def test_after_conntrack_the_original_goes_on_untracked_and_the_copy_knows_its_connection() -> None:
+    tables = (flow(0, 1, (), Ct(1, table=1), Output(3)), flow(1, 1, (), Output(4)))
+    assert [(each.port, f.CT_STATE in each.packet) for each in walk(*tables).emissions] == [(3, False), (4, True)]
 
 
 def test_conntrack_takes_ip_only() -> None:
