@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from struct import Struct, pack
+from struct import error as StructError
 
 from flows.fields import IN_PORT, Match, Term
 from flows.openflow.wire import (
@@ -120,15 +121,16 @@ def _flow_mod(
 ) -> bytes:
     terms = b"".join([_term(term) for term in match])
     length = 4 + len(terms)
-    instructions = _instructions(program)
     pad = -length % 8
-    size = 48 + length + pad + len(instructions)
-    if size > MAX_MESSAGE:
-        raise EncodeError(f"a flow of {size} bytes doesn't fit an OpenFlow message")
-    fixed = _FLOW_MOD.pack(
-        VERSION, Type.FLOW_MOD, size, xid, cookie, cookie_mask, table, command, 0, 0, priority,
-        NO_BUFFER, PORT_ANY, GROUP_ANY, 0, 0, 1, length,
-    )  # fmt: skip
+    try:
+        instructions = _instructions(program)
+        size = 48 + length + pad + len(instructions)
+        fixed = _FLOW_MOD.pack(
+            VERSION, Type.FLOW_MOD, size, xid, cookie, cookie_mask, table, command, 0, 0, priority,
+            NO_BUFFER, PORT_ANY, GROUP_ANY, 0, 0, 1, length,
+        )  # fmt: skip
+    except StructError as error:
+        raise EncodeError(f"a flow of table {table} doesn't fit an OpenFlow message: {error}") from error
     return b"".join((fixed, terms, bytes(pad), instructions))
 
 
@@ -230,10 +232,13 @@ def _nat(nat: Nat) -> bytes:
 def group_mod(group: Group, command: GroupCommand = GroupCommand.ADD_OR_MODIFY, xid: int = 0) -> bytes:
     """Make, change or delete a group. Deleting one deletes the flows that use it."""
     buckets, properties = b"", b""
-    if command is not GroupCommand.DELETE:
-        buckets = b"".join([_bucket(group.type, bucket) for bucket in group.buckets])
-        properties = _selection(group)
-    body = pack("!HBxIH2xI", command, group.type, group.group_id, len(buckets), BUCKET_ALL) + buckets + properties
+    try:
+        if command is not GroupCommand.DELETE:
+            buckets = b"".join([_bucket(group.type, bucket) for bucket in group.buckets])
+            properties = _selection(group)
+        body = pack("!HBxIH2xI", command, group.type, group.group_id, len(buckets), BUCKET_ALL) + buckets + properties
+    except StructError as error:
+        raise EncodeError(f"group {group.group_id} doesn't fit an OpenFlow message: {error}") from error
     return _message(Type.GROUP_MOD, body, xid)
 
 
