@@ -158,6 +158,8 @@ def program_text(program: Program, *, names: bool = False) -> str:
 
 def _action_text(action: Action, names: bool) -> str:
     match action:
+        case Output(port, max_len) if port == PORT_CONTROLLER:
+            return f"CONTROLLER:{max_len}"
         case Output(port):
             return _PORTS.get(port, f"output:{port}")
         case OutputBits(bits):

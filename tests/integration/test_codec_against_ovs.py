@@ -1,0 +1,362 @@
+"""What we encode, as a real ovs-vswitchd holds it: read back it is the same value, and it prints it as we do.
+
+The switch runs dummy datapaths only, in a network namespace of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from controller.batch import BUNDLE_ID
+from controller.session import Session
+from deploy.lab import processes
+from deploy.lab.substrate import make_namespace, remove_namespace
+from flows import fields as f
+from flows.fields import Field, Term
+from flows.openflow import encode
+from flows.openflow.messages import BundleReply, Error, FlowStatsReply, GroupDescReply, Message
+from flows.openflow.wire import BundleControl
+from flows.pipeline import TABLES
+from flows.registers import EXIT, EXIT_PORT, SCRATCH, SOURCE, Bits, whole
+from flows.text import flow_text, group_text
+from flows.values import (
+    PORT_CONTROLLER,
+    PORT_IN_PORT,
+    PORT_LOCAL,
+    Action,
+    Bucket,
+    Ct,
+    Flow,
+    Goto,
+    Group,
+    GroupType,
+    Move,
+    Nat,
+    Output,
+    OutputBits,
+    SetField,
+    ToGroup,
+    load,
+)
+
+_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+_SEED = 20240601
+
+
+class Switch:
+    """One bridge, spoken to over its management socket."""
+
+    def __init__(self, directory: Path) -> None:
+        self._environment = {**os.environ, **{f"OVS_{name}DIR": str(directory) for name in ("RUN", "DB", "LOG")}}
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(10)
+        self._socket.connect(str(directory / "br0.mgmt"))
+        self._session = Session(time.monotonic())
+        self._flush()
+        while self._session.features is None:
+            self._session.receive(self._socket.recv(65536), time.monotonic())
+            self._flush()
+
+    def _flush(self) -> None:
+        self._socket.sendall(b"".join(self._session.output))
+        self._session.output = []
+
+    def exchange(self, last: type[Message], *messages: bytes) -> list[Message]:
+        """Send messages; what comes back, up to the first of a kind."""
+        self._socket.sendall(b"".join(messages))
+        found: list[Message] = []
+        while not any(isinstance(each, last) for each in found):
+            found += self._session.receive(self._socket.recv(65536), time.monotonic())
+            self._flush()
+        return found
+
+    def push(self, *messages: bytes) -> list[Error]:
+        """Messages in one bundle; the switch's errors."""
+        opened = self.exchange(BundleReply, encode.bundle_control(BundleControl.OPEN_REQUEST, BUNDLE_ID))
+        wrapped = [encode.bundle_add(BUNDLE_ID, each, int.from_bytes(each[4:8], "big")) for each in messages]
+        told = opened + self.exchange(
+            BundleReply, *wrapped, encode.bundle_control(BundleControl.COMMIT_REQUEST, BUNDLE_ID)
+        )
+        return [each for each in told if isinstance(each, Error)]
+
+    def flows(self) -> dict[int, Flow | str]:
+        """The switch's flows by cookie; where one can't be read, why."""
+        (reply,) = self.exchange(FlowStatsReply, encode.flow_stats_request())
+        assert isinstance(reply, FlowStatsReply)
+        return {stats.cookie: stats.flow if stats.flow is not None else stats.why for stats in reply.items}
+
+    def groups(self) -> dict[int, Group]:
+        (reply,) = self.exchange(GroupDescReply, encode.group_desc_request())
+        assert isinstance(reply, GroupDescReply) and not reply.unknown
+        return {group.group_id: group for group in reply.items}
+
+    def ofctl(self, *words: str, text: str | None = None) -> str:
+        done = subprocess.run(
+            ["ovs-ofctl", "-O", "OpenFlow15", *words],
+            env=self._environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def clear(self) -> None:
+        self.ofctl("del-flows", "br0")
+        self.ofctl("del-groups", "br0")
+
+
+@pytest.fixture(scope="module")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
+    # A Unix socket's path has 107 characters at most.
+    directory = tmp_path_factory.mktemp("ovs")
+    netns = f"sb-codec{os.getpid()}"
+    environment = {f"OVS_{name}DIR": str(directory) for name in ("RUN", "DB", "LOG")}
+
+    def run(*argv: str) -> None:
+        subprocess.run(["ip", "netns", "exec", netns, *argv], env={**os.environ, **environment}, check=True, timeout=20)
+
+    make_namespace(netns)
+    started = []
+    try:
+        database = f"unix:{directory / 'db.sock'}"
+        run("ovsdb-tool", "create", str(directory / "conf.db"), _SCHEMA)
+        started.append(
+            processes.start(
+                ["ovsdb-server", str(directory / "conf.db"), f"--remote=p{database}", "--unixctl=none"],
+                directory / "db.log", netns=netns, env=environment,
+            )
+        )  # fmt: skip
+        run("ovs-vsctl", f"--db={database}", "--retry", "--no-wait", "init")
+        started.append(
+            processes.start(
+                ["ovs-vswitchd", database, "--disable-system", "--enable-dummy=override", "--unixctl=none"],
+                directory / "switch.log", netns=netns, env=environment,
+            )
+        )  # fmt: skip
+        run(
+            "ovs-vsctl", f"--db={database}", "--timeout=10",
+            "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy", "fail_mode=secure",
+        )  # fmt: skip
+        here = Switch(directory)
+        yield here
+        here._socket.close()
+    finally:
+        processes.stop(started)
+        remove_namespace(netns)
+
+
+@pytest.fixture(autouse=True)
+def empty(switch: Switch) -> None:
+    switch.clear()
+
+
+# Flows that a switch takes ----------------------------------------------------------------------------------------
+
+_IPV4, _IPV6, _ARP = f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6), f.ETH_TYPE(f.ETH_ARP)
+_L4 = {
+    f.PROTO_TCP: (f.TCP_SRC, f.TCP_DST),
+    f.PROTO_UDP: (f.UDP_SRC, f.UDP_DST),
+    f.PROTO_SCTP: (f.SCTP_SRC, f.SCTP_DST),
+}
+_ANYWHERE = (f.REG0, f.REG3, f.REG7, f.TUN_ID, f.ETH_SRC, f.ETH_DST, f.CT_MARK, f.CT_LABEL, f.TUN_SRC, f.TUN_DST)
+
+
+class Maker:
+    """Valid flows by chance, but the same ones at each run."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+
+    def term(self, field: Field) -> Term:
+        value = self.chance.randrange(1, field.maximum + 1)
+        if field.bits > 1 and self.chance.random() < 0.4:
+            # A prefix: some fields take no other mask.
+            mask = field.maximum & ~((1 << self.chance.randrange(1, field.bits)) - 1)
+            return Term(field, value & mask, mask)
+        return Term(field, value, None)
+
+    def exact(self, field: Field) -> Term:
+        return Term(field, self.chance.randrange(1, field.maximum + 1), None)
+
+    def flow(self, number: int) -> Flow:
+        kind = self.chance.choice(["any", "arp", "ipv4", "ipv6", "icmp", "nd"])
+        chosen = [self.term(field) for field in self.chance.sample(_ANYWHERE, self.chance.randrange(4))]
+        if self.chance.random() < 0.5:
+            chosen.append(f.IN_PORT(self.chance.choice([1, 70, PORT_LOCAL])))
+        if self.chance.random() < 0.3:
+            # What isn't tracked has no other state; and what is +inv may not be committed.
+            other = self.chance.choice([f.CT_NEW, f.CT_EST, f.CT_EST | f.CT_RPL])
+            chosen.append(f.CT_STATE(f.CT_TRK | other, f.CT_TRK | other | self.chance.choice([0, f.CT_REL])))
+        settable: list[Field] = [f.REG1, f.ETH_SRC, f.ETH_DST, f.TUN_ID, f.TUN_DST, f.TUN_IPV6_DST]
+        match kind:
+            case "arp":
+                chosen += [_ARP, f.ARP_OP(1), self.term(f.ARP_SPA), self.term(f.ARP_SHA)]
+                settable += [f.ARP_SPA, f.ARP_TPA, f.ARP_SHA, f.ARP_THA]
+            case "ipv4" | "ipv6":
+                addresses = (f.IPV4_SRC, f.IPV4_DST) if kind == "ipv4" else (f.IPV6_SRC, f.IPV6_DST)
+                chosen += [_IPV4 if kind == "ipv4" else _IPV6, *map(self.term, addresses)]
+                settable += addresses
+                if self.chance.random() < 0.7:
+                    protocol = self.chance.choice(list(_L4))
+                    chosen += [f.IP_PROTO(protocol), *map(self.term, _L4[protocol])]
+                    settable += _L4[protocol]
+            case "icmp":
+                chosen += [_IPV4, f.IP_PROTO(f.PROTO_ICMP), f.ICMPV4_TYPE(3), f.ICMPV4_CODE(4)]
+            case "nd":
+                chosen += [_IPV6, f.IP_PROTO(f.PROTO_ICMPV6), f.ICMPV6_TYPE(135), f.ICMPV6_CODE(0)]
+                chosen += [self.term(f.ND_TARGET), self.term(f.ND_SLL)]
+                settable += [f.ND_TARGET, f.ND_SLL, f.ND_RESERVED, f.ND_OPTIONS_TYPE, f.IPV6_SRC]
+        program = [self.action(settable, kind) for _ in range(self.chance.randrange(5))]
+        table = self.chance.choice(TABLES)
+        if table.next and self.chance.random() < 0.5:
+            program.append(Goto(self.chance.choice(table.next)))
+        return Flow(table.number, number + 1, f.match(*chosen), tuple(program), (0x5B << 56) | number)
+
+    def action(self, settable: Sequence[Field], kind: str) -> Action:
+        match self.chance.randrange(6):
+            case 0:
+                return Output(self.chance.choice([1, 2, 70, PORT_IN_PORT, PORT_LOCAL]))
+            case 1:
+                return OutputBits(EXIT_PORT)
+            case 2:
+                return load(self.chance.choice([SOURCE, EXIT]), self.chance.randrange(1, 16))
+            case 3:
+                return self.chance.choice([Move(SCRATCH, whole(f.REG3)), Move(whole(f.ETH_SRC), whole(f.ETH_DST))])
+            case 4 if kind in ("ipv4", "ipv6"):
+                return self.ct(kind == "ipv6")
+        term = self.exact(self.chance.choice(settable))
+        return SetField(term.field, term.value)
+
+    def ct(self, ipv6: bool) -> Ct:
+        if self.chance.random() < 0.4:
+            return Ct(7, table=20, nat=self.chance.choice([None, Nat()]))
+        low = int(ip_address("fd00::1" if ipv6 else "10.0.0.1"))
+        nat = self.chance.choice(
+            [
+                None,
+                Nat("dst", low, ipv6=ipv6),
+                Nat("src", low, low + 5, ipv6=ipv6),
+                Nat("dst", low, None, ipv6, 80),
+                Nat("src", low, None, ipv6, 1000, 2000),
+            ]
+        )
+        execute = self.chance.choice([(), (SetField(f.CT_MARK, 5),), (SetField(f.CT_LABEL, 1, 0xFF),)])
+        return Ct(9, commit=True, force=self.chance.random() < 0.2, nat=nat, execute=execute)
+
+
+@pytest.fixture(scope="module")
+def some_flows() -> list[Flow]:
+    maker = Maker(_SEED)
+    return [maker.flow(number) for number in range(400)]
+
+
+def test_every_flow_is_taken_and_read_back_as_it_was(switch: Switch, some_flows: list[Flow]) -> None:
+    errors = switch.push(*(encode.flow_mod(flow, number) for number, flow in enumerate(some_flows, 1)))
+    refused = [f"{each.type}/{each.code}: {flow_text(some_flows[each.xid - 1])}" for each in errors]
+    assert not refused, "\n".join(refused)
+    held = switch.flows()
+    for flow in some_flows:
+        assert held[flow.cookie] == flow
+    # No kind of field or action is left out by chance.
+    assert {term.field for flow in some_flows for term in flow.match} >= {f.ND_SLL, f.ARP_SHA, f.CT_LABEL, f.SCTP_DST}
+    assert {type(action) for flow in some_flows for action in flow.program} >= {Ct, Move, OutputBits, SetField, Goto}
+
+
+def test_every_flow_is_printed_as_ovs_ofctl_prints_it(switch: Switch, some_flows: list[Flow]) -> None:
+    """ovs-ofctl reads our text, and the switch then holds the same as when it was sent our bytes."""
+    switch.push(*(encode.flow_mod(flow, number) for number, flow in enumerate(some_flows, 1)))
+    by_bytes = switch.ofctl("--no-stats", "dump-flows", "br0")
+    switch.clear()
+    switch.ofctl("add-flows", "br0", "-", text="".join(f"{flow_text(flow)}\n" for flow in some_flows))
+    by_text = switch.ofctl("--no-stats", "dump-flows", "br0")
+    assert by_text.splitlines() == by_bytes.splitlines()
+    assert len(by_text.splitlines()) == len(some_flows)
+
+
+def test_the_text_of_plain_flows_is_ovs_ofctl_s_to_the_letter(switch: Switch) -> None:
+    """Beside the order of terms, and of what it has an older name for."""
+    for number, flow in enumerate(
+        [
+            Flow(5, 10, (f.ETH_TYPE(f.ETH_IPV4), f.IPV4_DST(0x0A000000, 0xFF000000)), (Output(3),), 1),
+            Flow(5, 11, f.match(_IPV6, f.IP_PROTO(6), f.TCP_DST(80)), (ToGroup(5), Output(1)), 2),
+            Flow(5, 12, (_ARP, f.ARP_OP(1)), (SetField(f.ARP_SHA, 0x0A5700000001), Output(PORT_IN_PORT)), 3),
+            Flow(5, 13, (f.CT_STATE(0x21, 0x21), _IPV4), (Ct(23300, commit=True), Output(2)), 4),
+            Flow(5, 14, (), (), 5),
+            Flow(5, 15, (SOURCE(1),), (OutputBits(EXIT_PORT),), 6),
+            Flow(5, 16, (), (Output(PORT_CONTROLLER, 128),), 7),
+            Flow(5, 17, (), (Output(PORT_CONTROLLER, 0xFFFF),), 8),
+        ],
+        1,
+    ):
+        switch.clear()
+        group = Group(5, GroupType.ALL, (Bucket(1, (Output(1),)),))
+        assert not switch.push(encode.group_mod(group, xid=99), encode.flow_mod(flow, number))
+        printed = switch.ofctl("--no-stats", "dump-flows", "br0").strip()
+        assert _ordered(printed) == _ordered(flow_text(flow).replace("tcp_dst", "tp_dst"))
+
+
+def _ordered(line: str) -> list[str]:
+    return sorted(re.split(r",\s*|\s+(?=actions=)", line.strip()))
+
+
+def test_groups_are_taken_changed_and_read_back_as_they_were(switch: Switch) -> None:
+    select = Group(
+        7,
+        GroupType.SELECT,
+        (Bucket(1, (Output(1),), 10), Bucket(2, (Ct(9, commit=True, nat=Nat("dst", 0x0A000001, port_min=80)),), 30)),
+        "hash",
+        0,
+        (f.IPV4_SRC, f.IPV4_DST),
+    )
+    groups = [
+        Group(5, GroupType.ALL, (Bucket(1, (Output(1),)), Bucket(2, (Output(2),)))),
+        Group(6, GroupType.INDIRECT, (Bucket(0, (SetField(f.ETH_DST, 5), Output(3))),)),
+        select,
+        Group(8, GroupType.FAST_FAILOVER, (Bucket(1, (Output(1),), watch_port=1),)),
+        Group(9, GroupType.SELECT, (Bucket(3, (Output(1),)),), "dp_hash", 0),
+    ]
+    assert not switch.push(*(encode.group_mod(group, xid=number) for number, group in enumerate(groups, 1)))
+    assert switch.groups() == {group.group_id: group for group in groups}
+    smaller = Group(7, GroupType.SELECT, select.buckets[1:], "hash", 0, (f.IPV4_SRC,))
+    assert not switch.push(encode.group_mod(smaller, xid=1))
+    assert switch.groups()[7] == smaller
+    printed = switch.ofctl("dump-groups", "br0")
+    assert "group_id=7" in printed and group_text(groups[0]) in printed
+
+
+def test_a_flow_that_the_switch_can_t_take_is_refused_alone_by_its_xid(switch: Switch) -> None:
+    good = [Flow(0, number, (f.IN_PORT(number),), (Output(1),), number) for number in (1, 2)]
+    bad = Flow(0, 9, (f.TCP_DST(80),), (Output(1),), 9)
+    errors = switch.push(encode.flow_mod(good[0], 11), encode.flow_mod(bad, 12), encode.flow_mod(good[1], 13))
+    assert [each.xid for each in errors] == [12]
+    assert set(switch.flows()) == {1, 2}
+
+
+def test_a_strict_deletion_takes_one_flow_and_one_by_cookie_takes_many(switch: Switch) -> None:
+    flows = [Flow(0, number, (f.IN_PORT(7),), (Output(1),), 0x5B00 | number) for number in (1, 2, 3)]
+    other = Flow(0, 4, (f.IN_PORT(7),), (Output(1),), 0x1100)
+    assert not switch.push(*(encode.flow_mod(flow, flow.priority) for flow in (*flows, other)))
+    assert not switch.push(encode.flow_delete_strict(flows[0], 5))
+    assert set(switch.flows()) == {0x5B02, 0x5B03, 0x1100}
+    assert not switch.push(encode.flow_delete(0, 0x5B00, 0xFF00, 6))
+    assert set(switch.flows()) == {0x1100}
+
+
+def test_bits_of_a_field_keep_their_place(switch: Switch) -> None:
+    low, high = Bits("reg3[0..7]", f.REG3, 0, 8), Bits("reg3[8..15]", f.REG3, 8, 8)
+    flow = Flow(0, 1, (), (Move(low, high), OutputBits(whole(f.REG3))), 1)
+    assert not switch.push(encode.flow_mod(flow, 1))
+    assert switch.flows()[1] == flow
