@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from flows.openflow.wire import HEADER
 
+#: The highest message type there is (OpenFlow 1.5.1, 7.1: OFPT_CONTROLLER_STATUS).
+_LAST_TYPE = 35
+
 
 class FramingError(ValueError):
     """The stream isn't OpenFlow: nothing that follows can be trusted."""
@@ -25,6 +28,9 @@ class Framer:
         start = 0
         while len(data) - start >= HEADER.size:
             length = data[start + 2] << 8 | data[start + 3]
+            if data[start + 1] > _LAST_TYPE:
+                # Found out at once, and not when as many bytes have come as it seems to announce.
+                raise FramingError(f"there is no message type {data[start + 1]}")
             if length < HEADER.size:
                 raise FramingError(f"a message says that it is {length} bytes long, less than its header")
             if len(data) - start < length:

@@ -1,0 +1,249 @@
+"""A switch in memory: it speaks OpenFlow 1.5 as bytes, keeps flows and groups, and does bundles as Open vSwitch does.
+
+What it doesn't do: forward packets, check matches, enforce roles. An item that `refuses` names is answered with an
+error and left out of its bundle, while the rest goes in: that is what Open vSwitch 3.1 does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from struct import pack, unpack_from
+
+from controller.app import Controller
+from controller.fleet import Peer
+from flows.openflow import wire
+from flows.openflow.decode import decode
+from flows.openflow.framing import Framer
+from flows.openflow.messages import FlowStatsReply
+from flows.openflow.wire import BundleControl, FlowCommand, GroupCommand, Multipart, Type
+from flows.pipeline import DIGEST
+from flows.state import Port
+from flows.values import Flow
+
+#: Table, priority, encoded match.
+_Key = tuple[int, int, bytes]
+
+
+class FakeSwitch:
+    """One switch. `receive` takes the controller's bytes and returns its answer."""
+
+    def __init__(self, datapath_id: int, ports: Iterable[Port] = ()) -> None:
+        self.datapath_id = datapath_id
+        self.ports = {port.name: port for port in ports}
+        self.held: dict[_Key, bytes] = {}
+        self.groups: dict[int, bytes] = {}
+        self.refuses: Callable[[bytes], bool] = lambda message: False
+        #: Whole bundles to fail at their commit.
+        self.failing_commits = 0
+        #: What has been received, by type.
+        self.count: dict[int, int] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """A new connection; what the switch holds stays."""
+        self._framer = Framer()
+        self._bundle: list[bytes] | None = None
+
+    def hello(self) -> bytes:
+        return pack("!BBHIHHI", 6, Type.HELLO, 16, 1, 1, 8, 1 << 6)
+
+    def receive(self, data: bytes) -> bytes:
+        return b"".join(self._answer(message) for message in self._framer.feed(data))
+
+    @property
+    def flows(self) -> set[Flow]:
+        """Everything but the digests."""
+        return {flow for flow in self._flows() if flow.table != DIGEST.number}
+
+    @property
+    def digests(self) -> dict[tuple[object, ...], int]:
+        return {flow.match: flow.cookie for flow in self._flows() if flow.table == DIGEST.number}
+
+    def set_ports(self, ports: Iterable[Port]) -> bytes:
+        """Other ports than before; the messages that say so."""
+        new = {port.name: port for port in ports}
+        told = b""
+        for name in sorted(self.ports.keys() | new.keys()):
+            if self.ports.get(name) != new.get(name):
+                if name in self.ports:
+                    told += _port_status(1, self.ports[name])
+                if name in new:
+                    told += _port_status(0, new[name])
+        self.ports = new
+        return told
+
+    def forget(self) -> None:
+        """As a switch that was started again."""
+        self.held.clear()
+        self.groups.clear()
+
+    def _flows(self) -> list[Flow]:
+        reply = decode(_reply(Multipart.FLOW_DESC, b"".join(map(_flow_desc, self.held.values())), 0))
+        assert isinstance(reply, FlowStatsReply)
+        assert all(stats.flow is not None for stats in reply.items)
+        return [stats.flow for stats in reply.items if stats.flow is not None]
+
+    def _answer(self, message: bytes) -> bytes:
+        _, kind, _, xid = unpack_from("!BBHI", message)
+        self.count[kind] = self.count.get(kind, 0) + 1
+        match kind:
+            case Type.FEATURES_REQUEST:
+                return pack("!BBHIQIBB2xII", 6, Type.FEATURES_REPLY, 32, xid, self.datapath_id, 0, 254, 0, 0, 0)
+            case Type.ECHO_REQUEST:
+                return pack("!BBHI", 6, Type.ECHO_REPLY, len(message), xid) + message[8:]
+            case Type.MULTIPART_REQUEST:
+                return self._multipart(message, xid)
+            case Type.BUNDLE_CONTROL:
+                return self._bundle_control(message, xid)
+            case Type.BUNDLE_ADD:
+                return self._bundle_add(message[16:], xid)
+        return b""
+
+    def _multipart(self, message: bytes, xid: int) -> bytes:
+        (kind,) = unpack_from("!H", message, 8)
+        match kind:
+            case Multipart.PORT_DESC:
+                return _reply(kind, b"".join(map(_port, self.ports.values())), xid)
+            case Multipart.FLOW_DESC:
+                table = message[16]
+                found = [mod for key, mod in self.held.items() if table in (0xFF, key[0])]
+                # In several parts, as a switch with many flows answers.
+                half = len(found) // 2
+                first, rest = b"".join(map(_flow_desc, found[:half])), b"".join(map(_flow_desc, found[half:]))
+                return _reply(kind, first, xid, more=True) + _reply(kind, rest, xid)
+            case Multipart.TABLE:
+                counts: dict[int, int] = {}
+                for table, _, _ in self.held:
+                    counts[table] = counts.get(table, 0) + 1
+                rows = [pack("!B3xIQQ", table, number, 0, 0) for table, number in counts.items()]
+                return _reply(kind, b"".join(rows), xid)
+            case Multipart.GROUP_DESC:
+                return _reply(kind, b"".join(map(_group_desc, self.groups.values())), xid)
+        raise AssertionError(f"nobody asks for multipart {kind}")
+
+    def _bundle_control(self, message: bytes, xid: int) -> bytes:
+        bundle, step = unpack_from("!IH", message, 8)
+        if step == BundleControl.OPEN_REQUEST:
+            assert self._bundle is None, "a bundle is open already"
+            self._bundle = []
+        elif step == BundleControl.COMMIT_REQUEST:
+            assert self._bundle is not None
+            mods, self._bundle = self._bundle, None
+            if self.failing_commits:
+                self.failing_commits -= 1
+                return _error(17, 15, message, xid)
+            for mod in mods:
+                self._apply(mod)
+        return pack("!BBHIIHH", 6, Type.BUNDLE_CONTROL, 16, xid, bundle, step + 1, 3)
+
+    def _bundle_add(self, mod: bytes, xid: int) -> bytes:
+        assert self._bundle is not None
+        assert unpack_from("!I", mod, 4) == (xid,), "the inner message has another xid"
+        if self.refuses(mod):
+            return _error(5, 6, mod, xid)
+        self._bundle.append(mod)
+        return b""
+
+    def _apply(self, mod: bytes) -> None:
+        self.count[mod[1]] = self.count.get(mod[1], 0) + 1
+        if mod[1] == Type.GROUP_MOD:
+            command, number = unpack_from("!H2xI", mod, 8)
+            if command == GroupCommand.DELETE:
+                self.groups.pop(number, None)
+            else:
+                self.groups[number] = mod
+            return
+        cookie, mask, table, command = unpack_from("!QQBB", mod, 8)
+        (priority,) = unpack_from("!H", mod, 30)
+        key = (table, priority, _match(mod))
+        if command == FlowCommand.ADD:
+            self.held[key] = mod
+        elif command == FlowCommand.DELETE_STRICT:
+            self.held.pop(key, None)
+        else:
+            assert command == FlowCommand.DELETE
+            for other, each in list(self.held.items()):
+                if other[0] == table and unpack_from("!Q", each, 8)[0] & mask == cookie & mask:
+                    del self.held[other]
+
+
+def _match(mod: bytes) -> bytes:
+    (length,) = unpack_from("!H", mod, 50)
+    return mod[48 : 48 + length]
+
+
+def _flow_desc(mod: bytes) -> bytes:
+    (cookie,) = unpack_from("!Q", mod, 8)
+    match = _match(mod)
+    padded = len(match) + -len(match) % 8
+    body = mod[48 : 48 + padded] + pack("!HH4x", 0, 4) + mod[48 + padded :]
+    return pack("!H2xBxHHHHHQ", 24 + len(body), mod[24], unpack_from("!H", mod, 30)[0], 0, 0, 0, 0, cookie) + body
+
+
+def _group_desc(mod: bytes) -> bytes:
+    kind, number, size = unpack_from("!BxIH", mod, 10)
+    body = mod[24:]
+    return pack("!HBxIH6x", 16 + len(body), kind, number, size) + body
+
+
+def _port(port: Port) -> bytes:
+    return pack("!IH2x6s2x16sII", port.number, 40, port.mac.to_bytes(6, "big"), port.name.encode(), 0, 0)
+
+
+def _port_status(reason: int, port: Port) -> bytes:
+    return pack("!BBHIB7x", 6, Type.PORT_STATUS, 56, 0, reason) + _port(port)
+
+
+def _reply(kind: int, body: bytes, xid: int, more: bool = False) -> bytes:
+    # A message of 64 KiB at most: tests are small.
+    assert len(body) < wire.MAX_MESSAGE - 16
+    return pack("!BBHIHH4x", 6, Type.MULTIPART_REPLY, 16 + len(body), xid, kind, more) + body
+
+
+def _error(kind: int, code: int, message: bytes, xid: int) -> bytes:
+    data = message[:64]
+    return pack("!BBHIHH", 6, Type.ERROR, 12 + len(data), xid, kind, code) + data
+
+
+class Wire:
+    """The connection of a fake switch to a controller. Nothing moves until `pump`."""
+
+    def __init__(self, controller: Controller, switch: FakeSwitch, now: float = 0.0) -> None:
+        self.switch = switch
+        self.now = now
+        self.closed = ""
+        self.to_switch: list[bytes] = []
+        self._to_controller = switch.hello()
+        switch.reset()
+        self.peer = Peer(controller.fleet, self, "a fake", now)
+
+    def write(self, buffers: Iterable[bytes]) -> None:
+        self.to_switch += buffers
+
+    def close(self, reason: str) -> None:
+        self.closed = reason
+
+    def tell(self, data: bytes) -> None:
+        """Bytes of the switch that nobody asked for."""
+        self._to_controller += data
+
+    def step(self) -> bool:
+        """Carry what there is once to either side; whether there was anything."""
+        out, self.to_switch = b"".join(self.to_switch), []
+        back, self._to_controller = self._to_controller + self.switch.receive(out), b""
+        if back and not self.closed:
+            self.peer.receive(back, self.now)
+        return bool(out or back)
+
+    def pump(self) -> None:
+        """Until nobody has anything to say."""
+        for _ in range(200):
+            if self.closed or not self.step():
+                return
+        raise AssertionError("the two never stop talking")
+
+    def cut(self) -> None:
+        """The connection is lost, with everything that was on its way."""
+        self.closed = "cut"
+        self.to_switch = []
+        self.peer.lost()

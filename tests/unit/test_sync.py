@@ -1,0 +1,375 @@
+"""Controller and switches on a wire in memory: in the end every switch holds what it should, and no more is sent."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from struct import unpack_from
+
+import pytest
+from fake_switch import FakeSwitch, Wire
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from controller.app import Controller
+from controller.sync import FAILURE_LIMIT, Phase
+from flows.cookies import Scope
+from flows.openflow import encode
+from flows.openflow.wire import Type
+from flows.state import Port
+from flows.tables.digest import digest_flow
+from flows.update import CLUSTER
+from flows.values import Flow
+from topology.manifest_state import Snapshot
+from topology.model import Node, Object, Pod
+from topology.naming import (
+    GATEWAY_MAC,
+    GATEWAY_PORT,
+    HOST_END_MAC_PREFIX,
+    TUNNEL_PORT,
+    mac_of,
+    pod_port_name,
+)
+
+UPLINKS = (Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x5B))
+
+
+def node(number: int) -> Node:
+    return Node(
+        name=f"n{number}",
+        addresses=(ip_address(f"172.30.0.{number}"),),
+        pod_cidrs=(ip_network(f"10.244.{number}.0/24"), ip_network(f"fd00:10:244:{number}::/64")),
+    )
+
+
+def pod(name: str, number: int) -> Pod:
+    return Pod(namespace="default", name=name, node=f"n{number}")
+
+
+def pod_port(name: str, number: int, index: int = 10) -> Port:
+    mac = mac_of(HOST_END_MAC_PREFIX, ip_address(f"10.244.{number}.{index}"))
+    return Port(index, pod_port_name("default", name), mac)
+
+
+def snapshot(*objects: Object) -> Snapshot:
+    return Snapshot({each.key: each for each in objects})
+
+
+def started(*objects: Object) -> Controller:
+    controller = Controller()
+    controller.take(snapshot(*objects))
+    return controller
+
+
+def connect(controller: Controller, switch: FakeSwitch, *, pump: bool = True) -> Wire:
+    wire = Wire(controller, switch)
+    if pump:
+        wire.pump()
+    return wire
+
+
+def switch_of(number: int, *ports: Port) -> FakeSwitch:
+    return FakeSwitch(node(number).datapath_id, (*UPLINKS, *ports))
+
+
+def expected(controller: Controller, name: str) -> set[Flow]:
+    return {*controller.compiler.flows(CLUSTER), *controller.compiler.flows(name)}
+
+
+def assert_in_sync(controller: Controller, name: str, switch: FakeSwitch) -> None:
+    sync = controller.fleet.syncs[name]
+    assert sync.phase is Phase.SYNCED
+    refused = {each.item for found in sync.refusals.values() for each in found.values()}
+    assert switch.flows == expected(controller, name) - refused
+    for scope, state in ((Scope.CLUSTER, controller.fleet.cluster.state), (Scope.NODE, controller.fleet.scope(name))):
+        mine = [each.item for each in sync.refusals[scope].values()]
+        digest = state.less(mine)
+        assert switch.digests[digest_flow(scope, 0).match] == digest
+
+
+def test_a_fresh_switch_gets_everything_in_one_bundle() -> None:
+    controller = started(node(1), node(2), pod("a", 1))
+    switch = switch_of(1, pod_port("a", 1))
+    connect(controller, switch)
+    assert_in_sync(controller, "n1", switch)
+    assert controller.fleet.syncs["n1"].counters.bundles == 1
+
+
+def test_a_switch_in_sync_is_sent_nothing_by_a_controller_that_starts_anew() -> None:
+    objects = (node(1), node(2), pod("a", 1))
+    switch = switch_of(1, pod_port("a", 1))
+    wire = connect(started(*objects), switch)
+    wire.cut()
+    switch.count.clear()
+    again = started(*objects)
+    connect(again, switch)
+    assert_in_sync(again, "n1", switch)
+    assert not {Type.BUNDLE_CONTROL, Type.BUNDLE_ADD, Type.FLOW_MOD, Type.GROUP_MOD} & switch.count.keys()
+    assert again.fleet.syncs["n1"].counters.flow_mods == 0
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_where_one_digest_differs_the_other_scope_is_left_alone(scope: Scope) -> None:
+    objects = [node(1), node(2), pod("a", 1)]
+    switch = switch_of(1, pod_port("a", 1))
+    connect(started(*objects), switch).cut()
+    before = switch.flows
+    objects.append(node(3) if scope is Scope.CLUSTER else pod("b", 1))
+    if scope is Scope.NODE:
+        switch.set_ports([*UPLINKS, pod_port("a", 1), pod_port("b", 1, 11)])
+    again = started(*objects)
+    sent: list[Flow] = []
+    switch.refuses = lambda mod: bool(sent.append(mod))  # type: ignore[arg-type,func-returns-value]
+    connect(again, switch)
+    assert_in_sync(again, "n1", switch)
+    assert switch.flows > before
+    touched = {unpack_from("!Q", mod, 8)[0] >> 55 & 1 for mod in sent if mod[24] != 70}
+    assert touched == {scope.value}
+
+
+def test_one_change_is_the_same_bytes_for_every_switch() -> None:
+    controller = started(*map(node, range(1, 5)))
+    switches = [switch_of(number) for number in range(1, 5)]
+    wires = [connect(controller, switch) for switch in switches]
+    controller.take(snapshot(*map(node, range(1, 6))))
+    buffers = [[id(each) for each in wire.to_switch] for wire in wires]
+    # Opening and committing are each switch's own; what is between is one object for all.
+    assert len({tuple(each[1:-1]) for each in buffers}) == 1
+    for number, (switch, wire) in enumerate(zip(switches, wires, strict=True), 1):
+        wire.pump()
+        assert_in_sync(controller, f"n{number}", switch)
+
+
+def test_what_changes_while_a_bundle_is_in_flight_goes_out_in_the_next_one() -> None:
+    controller = started(node(1))
+    switch = switch_of(1)
+    wire = connect(controller, switch)
+    for count in range(2, 12):
+        controller.take(snapshot(*map(node, range(1, count))))
+    assert controller.fleet.syncs["n1"].phase is Phase.SYNCING
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    assert controller.fleet.syncs["n1"].counters.bundles == 3
+
+
+def test_a_pod_s_flows_follow_its_port() -> None:
+    controller = started(node(1), pod("a", 1))
+    switch = switch_of(1)
+    wire = connect(controller, switch)
+    without = switch.flows
+    wire.tell(switch.set_ports([*UPLINKS, pod_port("a", 1)]))
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    assert switch.flows > without
+    wire.tell(switch.set_ports(UPLINKS))
+    wire.pump()
+    assert switch.flows == without
+
+
+def test_a_refused_flow_is_set_aside_and_everything_else_is_there() -> None:
+    controller = started(node(1), pod("a", 1))
+    bad = next(iter(controller.compiler.flows(CLUSTER)))
+    switch = switch_of(1, pod_port("a", 1))
+    switch.refuses = lambda mod: mod[8:] == encode.flow_mod(bad)[8:]
+    wire = connect(controller, switch)
+    assert_in_sync(controller, "n1", switch)
+    (refusal,) = controller.fleet.syncs["n1"].refusals[Scope.CLUSTER].values()
+    assert refusal.item == bad and (refusal.error.type, refusal.error.code) == (5, 6)
+    assert any("n1: refused with error type 5 code 6" in trouble for trouble in controller.troubles())
+    # Other changes go in; and a switch that comes to take it is in sync once it connects again.
+    controller.take(snapshot(node(1), node(2), pod("a", 1)))
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    wire.cut()
+    switch.refuses = lambda mod: False
+    connect(controller, switch)
+    assert switch.flows == expected(controller, "n1")
+
+
+def test_a_bundle_that_fails_is_tried_anew_and_given_up_after_a_while() -> None:
+    controller = started(node(1))
+    switch = switch_of(1)
+    switch.failing_commits = FAILURE_LIMIT - 1
+    connect(controller, switch)
+    assert_in_sync(controller, "n1", switch)
+    assert controller.fleet.syncs["n1"].counters.failed_bundles == FAILURE_LIMIT - 1
+    hopeless = switch_of(1)
+    hopeless.failing_commits = 100
+    assert "bundles failed" in connect(started(node(1)), hopeless).closed
+    assert hopeless.failing_commits == 100 - FAILURE_LIMIT
+
+
+def test_a_switch_whose_node_is_not_known_yet_waits_and_is_taken_when_it_is() -> None:
+    controller = started(node(1))
+    switch = switch_of(2)
+    wire = connect(controller, switch)
+    assert any("is of no known node" in trouble for trouble in controller.troubles())
+    assert not switch.flows
+    controller.take(snapshot(node(1), node(2)))
+    wire.pump()
+    assert_in_sync(controller, "n2", switch)
+
+
+def test_a_switch_that_connects_anew_takes_the_place_of_its_old_connection() -> None:
+    controller = started(node(1))
+    switch = switch_of(1)
+    old = connect(controller, switch)
+    connect(controller, switch)
+    assert old.closed
+    assert_in_sync(controller, "n1", switch)
+
+
+def drifted(switch: FakeSwitch) -> FakeSwitch:
+    """One flow lost, one altered, one of a stranger."""
+    keys = [key for key in switch.held if key[0] not in (70,)]
+    del switch.held[keys[0]]
+    altered = bytearray(switch.held[keys[1]])
+    altered[15] ^= 1
+    switch.held[keys[1]] = bytes(altered)
+    switch.held[99, 1, encode.flow_mod(Flow(99, 1, (), (), 1))[48:52]] = encode.flow_mod(Flow(99, 1, (), (), 1))
+    return switch
+
+
+def test_an_audit_finds_and_repairs_what_somebody_has_changed() -> None:
+    controller = started(node(1), pod("a", 1))
+    switch = switch_of(1, pod_port("a", 1))
+    wire = connect(controller, switch)
+    drifted(switch)
+    controller.audit(full=True)
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    assert controller.fleet.syncs["n1"].counters.repaired == 3
+
+
+def test_a_quick_audit_asks_for_flows_only_where_their_number_is_wrong() -> None:
+    controller = started(node(1))
+    switch = switch_of(1)
+    wire = connect(controller, switch)
+    asked = switch.count[Type.MULTIPART_REQUEST]
+    controller.audit(full=False)
+    wire.pump()
+    assert switch.count[Type.MULTIPART_REQUEST] == asked + 1
+    del switch.held[next(key for key in switch.held if key[0] != 70)]
+    controller.audit(full=False)
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    assert controller.fleet.syncs["n1"].counters.repaired == 1
+
+
+def test_an_audit_that_a_change_overtakes_repairs_nothing_by_mistake() -> None:
+    controller = started(node(1))
+    switch = switch_of(1)
+    wire = connect(controller, switch)
+    controller.audit(full=True)
+    controller.take(snapshot(node(1), node(2)))
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    assert controller.fleet.syncs["n1"].counters.repaired == 0
+
+
+class Outages(RuleBasedStateMachine):
+    """Anything may happen in any order; whenever all is quiet and connected, all is in sync."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.objects: dict[object, Object] = {node(number).key: node(number) for number in (1, 2)}
+        self.controller = started(*self.objects.values())
+        self.switches = {number: switch_of(number) for number in (1, 2, 3)}
+        self.wires: dict[int, Wire] = {}
+
+    numbers = st.sampled_from([1, 2, 3])
+    names = st.sampled_from(["a", "b", "c"])
+
+    @rule(number=numbers, there=st.booleans())
+    def change_node(self, number: int, there: bool) -> None:
+        self._change(node(number), there)
+
+    @rule(number=numbers, name=names, there=st.booleans())
+    def change_pod(self, number: int, name: str, there: bool) -> None:
+        self._change(pod(name, number), there)
+
+    def _change(self, item: Object, there: bool) -> None:
+        if there:
+            self.objects[item.key] = item
+        else:
+            self.objects.pop(item.key, None)
+        self.controller.take(snapshot(*self.objects.values()))
+
+    @rule(number=numbers, which=st.sets(names))
+    def change_ports(self, number: int, which: set[str]) -> None:
+        ports = [pod_port(name, number, 10 + index) for index, name in enumerate(sorted(which))]
+        told = self.switches[number].set_ports([*UPLINKS, *ports])
+        if number in self.wires:
+            self.wires[number].tell(told)
+
+    @rule(number=numbers)
+    def connect(self, number: int) -> None:
+        self.wires[number] = connect(self.controller, self.switches[number], pump=False)
+
+    @rule(number=numbers)
+    def cut(self, number: int) -> None:
+        if number in self.wires:
+            self.wires.pop(number).cut()
+
+    @rule(number=numbers, steps=st.integers(1, 3))
+    def some_steps(self, number: int, steps: int) -> None:
+        if number in self.wires:
+            for _ in range(steps):
+                self.wires[number].step()
+
+    @rule(number=numbers)
+    def switch_starts_anew(self, number: int) -> None:
+        self.cut(number)
+        self.switches[number].forget()
+
+    @rule(number=numbers, table=st.sampled_from([0, 35, None]))
+    def switch_is_choosy(self, number: int, table: int | None) -> None:
+        # It may come to refuse what it holds already only by forgetting it.
+        self.switch_starts_anew(number)
+        self.switches[number].refuses = lambda mod: mod[1] == Type.FLOW_MOD and mod[25] == 0 and mod[24] == table
+
+    @rule()
+    def controller_starts_anew(self) -> None:
+        for wire in self.wires.values():
+            wire.cut()
+        self.wires.clear()
+        self.controller = started(*self.objects.values())
+
+    @rule()
+    def audit(self) -> None:
+        self.controller.audit(full=True)
+
+    @rule()
+    def quiet(self) -> None:
+        for wire in self.wires.values():
+            wire.pump()
+        for number, wire in self.wires.items():
+            if not wire.closed and f"n{number}" in self.controller.fleet.syncs:
+                assert_in_sync(self.controller, f"n{number}", self.switches[number])
+
+    @invariant()
+    def nobody_is_closed_without_reason(self) -> None:
+        for wire in getattr(self, "wires", {}).values():
+            assert wire.closed in ("", "cut", "the switch has connected anew"), wire.closed
+
+    def teardown(self) -> None:
+        if hasattr(self, "wires"):
+            self.quiet()
+
+
+Outages.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+test_in_any_order_of_events_switches_end_up_in_sync = Outages.TestCase
+
+
+@given(st.binary(max_size=100))
+def test_a_switch_that_sends_rubbish_is_cut_off_and_the_others_are_not(rubbish: bytes) -> None:
+    controller = started(node(1), node(2))
+    good, bad = switch_of(1), switch_of(2)
+    healthy, sick = connect(controller, good), connect(controller, bad)
+    sick.tell(b"\x09\xff\x00\x04\x00\x00\x00\x00" + rubbish)
+    sick.pump()
+    assert "bad OpenFlow" in sick.closed
+    controller.take(snapshot(node(1), node(2), node(3)))
+    healthy.pump()
+    assert_in_sync(controller, "n1", good)
+    assert "n2" not in controller.fleet.syncs
