@@ -19,7 +19,7 @@ import rig
 from cluster_objects import FLOWS_A_NODE, node
 
 from controller import session
-from controller.app import Controller
+from controller.app import Controller, collect_seldom
 from controller.channel import Channel
 from controller.fleet import Peer
 from controller.sync import Phase
@@ -173,4 +173,5 @@ if __name__ == "__main__":
     # A line for each of hundreds of switches is nothing to measure.
     logging.disable(logging.WARNING)
     session.GIVE_UP_AFTER = SILENCE
+    collect_seldom()
     asyncio.run(serve(int(sys.argv[1])))

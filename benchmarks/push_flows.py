@@ -12,7 +12,7 @@ from pathlib import Path
 import rig
 from cluster_objects import FLOWS_A_NODE, node
 
-from controller.app import Controller
+from controller.app import Controller, collect_seldom
 from controller.channel import Channel
 from controller.sync import Phase, SwitchSync
 from flows.text import flow_text
@@ -59,6 +59,7 @@ def add_by_ofctl(path: str) -> float:
 
 async def measure(sizes: tuple[int, ...], runs: int) -> list[list[str]]:
     rig.start_switch()
+    collect_seldom()
     controller = Controller()
     home = node(0)
     controller.take(Snapshot({home.key: home}))

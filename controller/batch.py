@@ -12,6 +12,7 @@ import msgspec
 
 from flows.cookies import Scope, scope_match
 from flows.openflow import encode
+from flows.openflow.digest import flow_hash, group_hash, message_hash
 from flows.openflow.wire import GroupCommand, Type
 from flows.pipeline import DIGEST, TABLES
 from flows.tables.digest import digest_flow
@@ -69,20 +70,35 @@ class Xids:
 Step = tuple[bytes, Item]
 
 
-def change(update: Update, scope: Scope, digest: int) -> list[Step]:
-    """What an update means, in order: groups, flows, groups that go, the digest."""
-    steps: list[Step] = [(encode.group_mod(group), group) for group in update.groups_added]
-    new = {flow.key for flow in update.added}
+class Encoded(msgspec.Struct, frozen=True):
+    """An update as messages, in order: groups, flows, groups that go. `difference` is what it adds to the digest."""
+
+    steps: list[Step]
+    difference: int
+
+
+def encoded(update: Update) -> Encoded:
+    """Encode an update. What comes is encoded once, for its hash and for the switch."""
+    groups = [encode.group_mod(group) for group in update.groups_added]
+    flows = [encode.flow_mod(flow) for flow in update.added]
+    difference = sum(map(message_hash, groups)) + sum(map(message_hash, flows))
+    difference -= sum(map(group_hash, update.groups_removed)) + sum(map(flow_hash, update.removed))
+    steps: list[Step] = list(zip(groups, update.groups_added, strict=True))
+    new = {flow.key for flow in update.added} if update.removed else ()
     steps += [(encode.flow_delete_strict(flow), flow) for flow in update.removed if flow.key not in new]
-    steps += [(encode.flow_mod(flow), flow) for flow in update.added]
+    steps += zip(flows, update.added, strict=True)
     kept = {group.group_id for group in update.groups_added}
     steps += [
         (encode.group_mod(group, GroupCommand.DELETE), group)
         for group in update.groups_removed
         if group.group_id not in kept
     ]
-    steps.append(digest_step(scope, digest))
-    return steps
+    return Encoded(steps, difference)
+
+
+def change(update: Update, scope: Scope, digest: int) -> list[Step]:
+    """What an update means, in order, the scope's new digest last."""
+    return [*encoded(update).steps, digest_step(scope, digest)]
 
 
 def replacement(flows: Iterable[Flow], scope: Scope, digest: int) -> Iterator[Step]:
@@ -108,7 +124,7 @@ def batch(steps: Iterable[Step], xids: Xids) -> Batch:
     first = xids.take(len(taken))
     buffers, run, size = [], [], 0
     for xid, (message, _) in enumerate(taken, first):
-        wrapped = encode.bundle_add(BUNDLE_ID, with_xid(message, xid), xid)
+        wrapped = encode.bundle_add(BUNDLE_ID, message, xid)
         run.append(wrapped)
         size += len(wrapped)
         if size >= BUFFER_SIZE:
@@ -118,8 +134,3 @@ def batch(steps: Iterable[Step], xids: Xids) -> Batch:
         buffers.append(b"".join(run))
     flow_mods = sum(message[1] == Type.FLOW_MOD for message, _ in taken)
     return Batch(tuple(buffers), first, tuple(item for _, item in taken), flow_mods)
-
-
-def with_xid(message: bytes, xid: int) -> bytes:
-    """A message with another transaction id."""
-    return message[:4] + xid.to_bytes(4, "big") + message[8:]

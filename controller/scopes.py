@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
-from controller.batch import Batch, Xids, batch, change, replacement
+from controller.batch import Batch, Xids, batch, digest_step, encoded, replacement
 from flows.cookies import Scope
-from flows.openflow.digest import changed, digest, flow_hash, group_hash
+from flows.openflow.digest import digest, flow_hash, group_hash
 from flows.update import CLUSTER, Update
 from flows.values import Flow, Group
 
@@ -37,11 +37,11 @@ class ScopeState:
         self.digest = digest((), groups)
         self.take(Update("", added=tuple(flows)))
 
-    def take(self, update: Update) -> None:
-        """Follow a change."""
-        self.digest = changed(self.digest, update.removed, update.added)
-        groups = sum(map(group_hash, update.groups_added)) - sum(map(group_hash, update.groups_removed))
-        self.digest = (self.digest + groups) % (1 << 64)
+    def take(self, update: Update, difference: int | None = None) -> None:
+        """Follow a change. `difference` is what it adds to the digest, where that is known already."""
+        if difference is None:
+            difference = encoded(update).difference
+        self.digest = (self.digest + difference) % (1 << 64)
         for flow in update.removed:
             self.counts[flow.table] -= 1
         for flow in update.added:
@@ -71,8 +71,9 @@ class ClusterLog:
 
     def take(self, update: Update) -> None:
         """Add a change; the oldest go where there are more bytes than the limit."""
-        self.state.take(update)
-        entry = batch(change(update, Scope.CLUSTER, self.state.digest), self._xids)
+        messages = encoded(update)
+        self.state.take(update, messages.difference)
+        entry = batch([*messages.steps, digest_step(Scope.CLUSTER, self.state.digest)], self._xids)
         self._entries.append(entry)
         self._size += entry.size
         self.version += 1

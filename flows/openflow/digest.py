@@ -16,14 +16,19 @@ from flows.values import Flow, Group
 _MODULUS = 1 << 64
 
 
+def message_hash(message: bytes) -> int:
+    """64 bits of the message that adds a flow or group, encoded with xid 0."""
+    return int.from_bytes(blake2b(message, digest_size=8).digest(), "big")
+
+
 def flow_hash(flow: Flow) -> int:
     """64 bits of a flow's identity, program and cookie."""
-    return int.from_bytes(blake2b(flow_mod(flow), digest_size=8).digest(), "big")
+    return message_hash(flow_mod(flow))
 
 
 def group_hash(group: Group) -> int:
     """64 bits of a group."""
-    return int.from_bytes(blake2b(group_mod(group), digest_size=8).digest(), "big")
+    return message_hash(group_mod(group))
 
 
 def digest(flows: Iterable[Flow], groups: Iterable[Group] = ()) -> int:

@@ -78,7 +78,7 @@ class EncodeError(ValueError):
 # The hot path -------------------------------------------------------------------------------------------------------
 
 _FLOW_MOD = Struct("!BBHIQQBBHHHIIIHHHH")
-_BUNDLE_ADD = Struct("!BBHIIHH")
+_BUNDLE_ADD = Struct("!BBHIIHHBBHI")
 
 
 def flow_mod(flow: Flow, xid: int = 0) -> bytes:
@@ -159,11 +159,14 @@ def _instructions(program: Program) -> bytes:
 
 
 def bundle_add(bundle_id: int, message: bytes, xid: int) -> bytes:
-    """A message inside a bundle; `xid` must be the message's own."""
-    size = 16 + len(message)
-    if size > MAX_MESSAGE:
-        raise EncodeError(f"a message of {len(message)} bytes doesn't fit a bundle")
-    return _BUNDLE_ADD.pack(VERSION, Type.BUNDLE_ADD, size, xid, bundle_id, 0, BUNDLE_FLAGS) + message
+    """A message inside a bundle; it gets the xid of the outer one, as 7.3.9.6 demands."""
+    length = len(message)
+    if length > MAX_MESSAGE - 16:
+        raise EncodeError(f"a message of {length} bytes doesn't fit a bundle")
+    head = _BUNDLE_ADD.pack(
+        VERSION, Type.BUNDLE_ADD, 16 + length, xid, bundle_id, 0, BUNDLE_FLAGS, VERSION, message[1], length, xid
+    )
+    return head + message[8:]
 
 
 # Actions ------------------------------------------------------------------------------------------------------------
