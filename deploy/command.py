@@ -15,8 +15,16 @@ def main() -> None:
     """Signalbox: a central OpenFlow controller for Open vSwitch clusters."""
 
 
+def _table_names() -> list[str]:
+    from flows.pipeline import TABLE_NAMES
+
+    return [f"{number}={name}" for number, name in TABLE_NAMES.items()]
+
+
 for command in (*commands, node, lab):
     main.add_command(command)
+# The agent doesn't know the pipeline; it is told here what its tables are called.
+next(option for option in node.params if option.name == "tables").default = _table_names
 
 if __name__ == "__main__":
     main()

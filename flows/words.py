@@ -32,7 +32,7 @@ def _catches(match: tuple[Term, ...], ports: Mapping[int, str]) -> str:
             words.append(f"from {_port(term.value, ports)}")
         elif term.field is SOURCE.field and term.mask == SOURCE.mask and term.value in _SOURCES:
             words.append(f"from {_SOURCES[term.value]}")
-        elif term.field is EXIT.field and term.mask == EXIT.mask:
+        elif term.field is EXIT.field and term.mask == EXIT.mask and term.value >> EXIT.start in _EXITS:
             words.append(f"bound for {_EXITS[term.value >> EXIT.start]}")
         else:
             rest.append(term)
@@ -58,9 +58,9 @@ def _act(action: Action, ports: Mapping[int, str], exit_port: int) -> str:
             return f"send to {_port(port, ports)}"
         case OutputBits(bits) if bits == EXIT_PORT:
             return "send to the exit port"
-        case SetField(field, value, mask) if (field, mask) == (SOURCE.field, SOURCE.mask):
+        case SetField(field, value, mask) if (field, mask) == (SOURCE.field, SOURCE.mask) and value in _SOURCES:
             return f"it comes from {_SOURCES[value]}"
-        case SetField(field, value, mask) if (field, mask) == (EXIT.field, EXIT.mask):
+        case SetField(field, value, mask) if (field, mask) == (EXIT.field, EXIT.mask) and value >> EXIT.start in _EXITS:
             leaving = value >> EXIT.start
             return f"it leaves by {_port(exit_port, ports) if leaving == Exit.PORT else _EXITS[leaving]}"
         case SetField(field) if field is EXIT_PORT.field:

@@ -20,7 +20,13 @@ import click
 @click.option(
     "--encap", type=click.Choice(["vxlan", "geneve"]), default="vxlan", show_default=True, help="Encapsulation."
 )
-@click.option("--datapath-type", type=click.Choice(["system", "netdev"]), default="system", show_default=True)
+@click.option(
+    "--datapath-type",
+    type=click.Choice(["system", "netdev"]),
+    default="system",
+    show_default=True,
+    help="Open vSwitch's datapath: the kernel's, or the one in userspace.",
+)
 @click.option("--ovsdb", default="unix:/run/openvswitch/db.sock", show_default=True, help="The switch's database.")
 @click.option(
     "--ovs-rundir",
@@ -42,11 +48,19 @@ import click
 )
 @click.option("--flow-wait", default=10.0, show_default=True, metavar="SECONDS", help="How long ADD waits for flows.")
 @click.option(
-    "--table", "tables", multiple=True, metavar="NUMBER=NAME", help="Names of flow tables for ovs-ofctl --names."
+    "--table",
+    "tables",
+    multiple=True,
+    metavar="NUMBER=NAME",
+    help="Names of flow tables for ovs-ofctl.  [default: the pipeline's]",
 )
 @click.option("--clean", "only_clean", is_flag=True, help="Remove all that the agent has made on this node, and exit.")
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What is logged, on standard error.",
 )
 def node(
     name: str,

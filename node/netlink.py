@@ -163,6 +163,14 @@ def check_pod_link(link: PodLink) -> str:
             for address in link.addresses:
                 if str(address) not in found:
                     return f"interface {link.name} lacks the address {address}"
+            mtu = route.get_links(index)[0].get_attr("IFLA_MTU")
+            if mtu != link.mtu:
+                return f"interface {link.name} has an MTU of {mtu}, not {link.mtu}"
+            for gateway in link.gateways:
+                family = socket.AF_INET if gateway.version == 4 else socket.AF_INET6
+                routes = route.get_routes(family=family, oif=index)
+                if not any(not each["dst_len"] and each.get_attr("RTA_GATEWAY") == str(gateway) for each in routes):
+                    return f"the pod has no default route by {gateway}"
     except (NetlinkError, OSError) as error:
         return _reason(error)
     return ""

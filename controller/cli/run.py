@@ -14,7 +14,7 @@ import click
     multiple=True,
     metavar="TARGET",
     required=True,
-    help="Where switches connect: tcp:ADDRESS:PORT or unix:PATH. May be given several times.",
+    help="Where switches connect: tcp:ADDRESS:PORT or unix:PATH.",
 )
 @click.option(
     "--manifests",
@@ -38,6 +38,7 @@ import click
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
+    help="What is logged, on standard error.",
 )
 def controller(
     listen: tuple[str, ...], manifests: Path, socket_path: Path, audit_interval: float, log_level: str

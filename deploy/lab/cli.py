@@ -46,7 +46,14 @@ _name = click.option(
 _files = click.option(
     "-f", "--filename", "files", multiple=True, type=click.Path(path_type=Path), help="A manifest, or a directory."
 )
-_output = click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
+_output = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
 
 
 def _lab(name: str, quiet: bool = False) -> Lab:
@@ -58,7 +65,13 @@ def _lab(name: str, quiet: bool = False) -> Lab:
 @lab.command()
 @_name
 @click.option("--nodes", type=click.IntRange(1), help="How many nodes.  [default: 3, or those in the manifests]")
-@click.option("--encap", type=click.Choice(["vxlan", "geneve"]), default="vxlan", show_default=True)
+@click.option(
+    "--encap",
+    type=click.Choice(["vxlan", "geneve"]),
+    default="vxlan",
+    show_default=True,
+    help="Encapsulation between nodes.",
+)
 @click.option("--mtu", type=click.IntRange(1280, 9000), default=1500, show_default=True, help="The underlay's MTU.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing of the progress.")
 @_files

@@ -30,7 +30,6 @@ from deploy.lab.layout import (
     pod_cidrs,
 )
 from deploy.lab.processes import Process
-from flows.pipeline import TABLE_NAMES
 from topology.manifest_source import load, read
 from topology.manifest_state import ManifestState, Snapshot
 from topology.model import Pod
@@ -221,8 +220,6 @@ class Lab:
             argv += ["--cluster-cidr", text]
         for address in node_addresses(settings, index):
             argv += ["--node-ip", str(address)]
-        for number, name in TABLE_NAMES.items():
-            argv += ["--table", f"{number}={name}"]
         log = directory / "agent.log"
         process = processes.start(argv, log, netns=layout.node_netns(node), env=_python_path())
         processes.record(layout.processes / f"agent-{node}.json", process)

@@ -72,6 +72,16 @@ def test_check_passes_while_the_pod_is_whole_and_says_what_is_missing(pod: Guest
     assert pod.call("CHECK", prevResult=result) == {}
     other = {**result, "ips": [{**result["ips"][0], "address": "10.244.2.250/24"}, result["ips"][1]]}
     assert code_of(pod.call, "CHECK", prevResult=other) == Code.IO
+    gateway = result["ips"][1]["gateway"]
+    for break_it, mend_it, said in (
+        ("link set eth0 mtu 1300", "link set eth0 mtu 1450", "MTU of 1300, not 1450"),
+        ("-6 route del default", f"-6 route add default via {gateway} dev eth0", f"no default route by {gateway}"),
+    ):
+        inside(pod.netns, ["ip", *break_it.split()])
+        with pytest.raises(CniFailure, match=said):
+            pod.call("CHECK", prevResult=result)
+        inside(pod.netns, ["ip", *mend_it.split()])
+        pod.call("CHECK", prevResult=result)
     inside(pod.netns, ["ip", "addr", "del", result["ips"][0]["address"], "dev", "eth0"])
     with pytest.raises(CniFailure, match=pod.addresses[0]):
         pod.call("CHECK", prevResult=result)

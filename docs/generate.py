@@ -1,0 +1,166 @@
+"""Writes the pages that follow from the code: docs/pipeline.md and docs/cli.md. `--check` says which have drifted.
+
+python docs/generate.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from deploy.command import main
+from flows import cookies
+from flows.cookies import KIND_NAMES, Kind, Scope
+from flows.pipeline import BY_NUMBER, TABLES
+from flows.registers import REGISTERS, Bits, Zone
+
+HERE = Path(__file__).parent
+_NOTE = "<!-- Made by docs/generate.py from the code: change that, and run it again. -->\n"
+
+
+def pipeline() -> str:
+    """Tables, registers, zones and cookies."""
+    tables = [
+        (
+            str(table.number),
+            f"`{table.name}`",
+            table.purpose,
+            ", ".join(f"`{BY_NUMBER[number].name}`" for number in table.next) or "-",
+            _names(table.reads),
+            _names(table.writes),
+        )
+        for table in TABLES
+    ]
+    registers = [
+        (f"`{bits.name}`", f"`{_place(bits)}`", f"`{bits.mask:#x}`", bits.purpose)
+        for bits in REGISTERS
+    ]  # fmt: skip
+    zones = [(f"`{zone.name}`", f"{zone.value} (`{zone.value:#x}`)") for zone in Zone]
+    layout = [
+        ("63..56", "owner", f"`{cookies.OWNER:#x}`: Signalbox"),
+        ("55", "scope", ", ".join(f"{scope.value} {scope.name.lower()}" for scope in Scope)),
+        ("54..48", "kind", ", ".join(f"{kind.value} {KIND_NAMES[kind]}" for kind in Kind)),
+        ("47..40", "", "zero"),
+        ("39..0", "object", "a hash of the object's kind, namespace and name; zero for the pipeline's own flows"),
+    ]
+    pods = cookies.cookie(Scope.NODE, Kind.POD, 0)
+    pods_mask = cookies.OWNER_MASK | cookies.SCOPE_BIT | cookies.KIND_MASK
+    shared, shared_mask = cookies.scope_match(Scope.CLUSTER)
+    return f"""{_NOTE}
+# The pipeline
+
+Packets enter at the first table and only ever go forward. A packet that no flow of a table matches is dropped. How the
+tables work together is told in [architecture.md](architecture.md#forwarding); their flows, for a small cluster, are in
+`tests/golden/`, a file for each table.
+
+## Tables
+
+{_table(("#", "table", "what it does", "goes on to", "reads", "writes"), tables)}
+`ovs-ofctl --names dump-flows br-int` shows these names: the agent writes them to the bridge's `flow_tables`.
+
+## Registers
+
+{_table(("name", "bits", "mask", "what for"), registers)}
+## Conntrack zones
+
+{_table(("name", "zone"), zones)}
+## Cookies
+
+A flow's cookie says who made it, and for which object.
+
+{_table(("bits", "part", "values"), layout)}
+The two flows of table `Digest` are the exception: their cookie is the digest of a scope.
+
+    # every flow of pods on this node
+    ovs-ofctl dump-flows br-int cookie={pods:#x}/{pods_mask:#x}
+    # every flow that is the same on all nodes
+    ovs-ofctl dump-flows br-int cookie={shared:#x}/{shared_mask:#x}
+
+`signalbox flows NODE` shows the object's name beside each flow.
+"""
+
+
+def _names(bits: Sequence[Bits]) -> str:
+    return ", ".join(f"`{each.name}`" for each in bits) or "-"
+
+
+def _place(bits: Bits) -> str:
+    if bits.width == bits.field.bits:
+        return bits.field.name
+    return f"{bits.field.name}[{bits.start}..{bits.start + bits.width - 1}]"
+
+
+def command_line() -> str:
+    """Every command with its arguments and options."""
+    parts = "\n".join(_command(("signalbox",), main))
+    return f"{_NOTE}\n# The command line\n\n{parts}"
+
+
+def _command(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
+    if len(path) > 1:
+        yield f"## {' '.join(path)}\n"
+    yield f"{command.help or ''}\n"
+    arguments = [each for each in command.params if isinstance(each, click.Argument)]
+    options = [
+        each for each in command.params if isinstance(each, click.Option) and each.name not in ("help", "version")
+    ]
+    if not isinstance(command, click.Group):
+        words = [*path, *(["[OPTIONS]"] if options else []), *map(_argument, arguments)]
+        yield f"    {' '.join(words)}\n"
+    rows = [(_spelling(option), _explanation(option)) for option in options]
+    if rows:
+        yield _table(("option", "what it does"), rows)
+    if isinstance(command, click.Group):
+        for name, each in sorted(command.commands.items()):
+            yield from _command((*path, name), each)
+
+
+def _argument(argument: click.Argument) -> str:
+    word = argument.metavar or (argument.name or "").upper()
+    return word if argument.required else f"[{word}]"
+
+
+def _spelling(option: click.Option) -> str:
+    names = ", ".join(f"`{name}`" for name in option.opts)
+    if option.is_flag:
+        return names
+    if option.metavar:
+        return f"{names} {option.metavar}"
+    if isinstance(option.type, click.Choice):
+        return f"{names} {'/'.join(map(str, option.type.choices))}"
+    return f"{names} {option.type.name.upper().removesuffix(' RANGE')}"
+
+
+def _explanation(option: click.Option) -> str:
+    parts = [option.help or ""]
+    if option.required:
+        parts.append("Required.")
+    elif option.show_default and isinstance(option.default, str | int | float | Path):
+        parts.append(f"Default: `{option.default}`.")
+    if option.multiple:
+        parts.append("May be repeated.")
+    if option.envvar:
+        parts.append(f"Also `{option.envvar}` in the environment.")
+    return " ".join(filter(None, parts))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+PAGES = {"pipeline.md": pipeline, "cli.md": command_line}
+
+
+if __name__ == "__main__":
+    texts = {HERE / name: make() for name, make in PAGES.items()}
+    if sys.argv[1:] == ["--check"]:
+        drifted = [path.name for path, text in texts.items() if not path.exists() or path.read_text() != text]
+        if drifted:
+            sys.exit(f"docs/{', docs/'.join(drifted)}: not what the code says; run 'python docs/generate.py'")
+    else:
+        for path, text in texts.items():
+            path.write_text(text)

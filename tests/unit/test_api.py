@@ -1,0 +1,120 @@
+"""The admin API over its Unix socket: what it tells, and how it says no."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from fake_switch import FakeSwitch, Wire
+from test_sync import UPLINKS, node, pod, pod_port, snapshot, started
+
+from controller import app
+from controller.api import serve
+from controller.app import Controller
+
+
+class Client:
+    """Asks, and keeps the switch's wire moving meanwhile."""
+
+    def __init__(self, controller: Controller, session: aiohttp.ClientSession) -> None:
+        self.controller = controller
+        self.wire: Wire | None = None
+        self._session = session
+
+    async def get(self, path: str, status: int = 200) -> Any:
+        async with self._session.get(f"http://controller{path}") as response:
+            assert response.status == status, await response.text()
+            return json.loads(await response.text())
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    controller = started(node(1), node(2), pod("a", 1), pod("b", 2))
+    runner = await serve(controller, tmp_path / "api.sock")
+    assert (tmp_path / "api.sock").stat().st_mode & 0o777 == 0o600
+    connector = aiohttp.UnixConnector(str(tmp_path / "api.sock"))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        here = Client(controller, session)
+        here.wire = Wire(controller, FakeSwitch(node(1).datapath_id, (*UPLINKS, pod_port("a", 1))))
+        here.wire.pump()
+        yield here
+    await runner.cleanup()
+
+
+async def test_nodes_tell_how_their_switches_are(client: Client) -> None:
+    first, second = (await client.get("/v1/nodes"))["items"]
+    assert (first["name"], first["status"], first["pods"]) == ("n1", "Synced", 1)
+    assert first["datapathID"] == f"{node(1).datapath_id:016x}" and first["flowModsSent"] > 0
+    assert (second["name"], second["status"]) == ("n2", "Disconnected")
+
+
+async def test_pods_tell_where_they_are_and_what_they_wait_for(client: Client) -> None:
+    a, b = (await client.get("/v1/pods"))["items"]
+    assert (a["status"], a["addresses"], a["portNumber"]) == ("Ready", ["10.244.1.10", "fd00:10:244:1::a"], 10)
+    assert (b["status"], b["reason"]) == ("Pending", "the node's switch isn't connected")
+
+
+async def test_links_and_the_topology_in_every_form(client: Client) -> None:
+    links = (await client.get("/v1/links"))["items"]
+    assert {(row["from"], row["to"]) for row in links} == {("n1", "overlay"), ("n2", "overlay")}
+    for form, part in (("text", "n1"), ("dot", "graph"), ("svg", "<svg")):
+        assert part in (await client.get(f"/v1/topology?format={form}"))["text"]
+    assert (await client.get("/v1/topology?format=json"))["nodes"] == ["n1", "n2"]
+    assert "the formats are text, dot, svg and json" in (await client.get("/v1/topology?format=png", 400))["error"]
+
+
+async def test_status_is_healthy_only_when_every_switch_is_in_sync(client: Client) -> None:
+    told = await client.get("/v1/status")
+    assert not told["healthy"] and told["problems"] == ["node n2: its switch isn't connected"]
+    client.controller.take(snapshot(node(1), pod("a", 1)))
+    assert client.wire is not None
+    client.wire.pump()
+    told = await client.get("/v1/status")
+    assert told["healthy"] and (told["nodes"], told["nodesInSync"], told["pods"]) == (1, 1, 1)
+
+
+async def test_flows_are_those_of_the_switch_by_object_and_table(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = client.controller.dump
+
+    async def answered(name: str) -> Any:
+        wire = client.wire
+        assert wire is not None
+        asking = asyncio.create_task(dump(name))
+        await asyncio.sleep(0)
+        wire.pump()
+        return await asking
+
+    monkeypatch.setattr(client.controller, "dump", answered)
+    everything = (await client.get("/v1/nodes/n1/flows"))["items"]
+    of_pod = (await client.get("/v1/nodes/n1/flows?pod=default/a"))["items"]
+    of_route = (await client.get("/v1/nodes/n1/flows?table=route"))["items"]
+    assert len(everything) > len(of_pod) > 0
+    assert {row["object"] for row in of_pod} == {"Pod default/a"}
+    assert {row["table"] for row in of_route} == {"Route"}
+    assert all(row["words"] and row["ofctl"] for row in everything)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/v1/nodes/n9/flows", 404, "no node 'n9'"),
+        ("/v1/nodes/n2/flows", 404, "the switch of node 'n2' isn't connected"),
+        ("/v1/nodes/n1/flows?pod=default/x", 404, "no pod 'default/x'"),
+        ("/v1/nodes/n1/flows?table=Nowhere", 404, "the tables are Classify, Arp"),
+        ("/v2/nodes", 404, "GET /v2/nodes: Not Found"),
+    ],
+)
+async def test_what_isn_t_there_is_named(client: Client, path: str, status: int, said: str) -> None:
+    assert said in (await client.get(path, status))["error"]
+
+
+async def test_a_switch_that_doesn_t_answer_is_named(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "DUMP_LIMIT", 0.05)
+    assert "the switch of node 'n1' doesn't answer" in (await client.get("/v1/nodes/n1/flows", 504))["error"]

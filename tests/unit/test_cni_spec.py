@@ -1,0 +1,113 @@
+"""CNI requests as they come in and results as they go out, by the specification's versions."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.cni.spec import Attachment, CniError, Code, error, parse, result
+
+ENV = {
+    "CNI_COMMAND": "ADD",
+    "CNI_CONTAINERID": "abc123",
+    "CNI_NETNS": "/run/netns/x",
+    "CNI_IFNAME": "eth0",
+    "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0",
+}
+CONFIG = {"cniVersion": "1.1.0", "name": "signalbox", "type": "signalbox-cni"}
+MADE = Attachment(
+    host_name="pod1",
+    host_mac=0x0A590AF40107,
+    ifname="eth0",
+    mac=0x0A580AF40107,
+    mtu=1450,
+    netns=Path("/run/netns/x"),
+    addresses=(ip_address("10.244.1.7"), ip_address("fd00:10:244:1::7")),
+    pod_cidrs=(ip_network("10.244.1.0/24"), ip_network("fd00:10:244:1::/64")),
+    gateways=(ip_address("10.244.1.1"), ip_address("fd00:10:244:1::1")),
+)
+
+
+def test_an_add_is_read_in_full() -> None:
+    request = parse(ENV, CONFIG)
+    assert (request.command, request.version, request.network) == ("ADD", "1.1.0", "signalbox")
+    assert (request.container, request.netns, request.ifname) == ("abc123", Path("/run/netns/x"), "eth0")
+    assert (request.namespace, request.pod) == ("shop", "web-0")
+
+
+@pytest.mark.parametrize(
+    ("env", "config", "code", "said"),
+    [
+        ({}, {"cniVersion": "0.3.1"}, Code.INCOMPATIBLE_VERSION, "supported are 0.4.0, 1.0.0, 1.1.0"),
+        ({}, {"cniVersion": None}, Code.INCOMPATIBLE_VERSION, "supported are"),
+        ({"CNI_COMMAND": "JUMP"}, {}, Code.INVALID_ENVIRONMENT, "CNI_COMMAND 'JUMP'"),
+        ({"CNI_COMMAND": "GC"}, {"cniVersion": "1.0.0"}, Code.INVALID_ENVIRONMENT, "unknown in version 1.0.0"),
+        ({"CNI_COMMAND": "STATUS"}, {"cniVersion": "0.4.0"}, Code.INVALID_ENVIRONMENT, "unknown in version 0.4.0"),
+        ({"CNI_CONTAINERID": ""}, {}, Code.INVALID_ENVIRONMENT, "CNI_CONTAINERID: required for ADD"),
+        ({"CNI_CONTAINERID": "../etc"}, {}, Code.INVALID_ENVIRONMENT, "not a container's id"),
+        ({"CNI_IFNAME": "sixteen-letters-"}, {}, Code.INVALID_ENVIRONMENT, "not an interface's name"),
+        ({"CNI_IFNAME": "a/b"}, {}, Code.INVALID_ENVIRONMENT, "not an interface's name"),
+        ({"CNI_IFNAME": "lo"}, {}, Code.INVALID_ENVIRONMENT, "not an interface's name"),
+        ({"CNI_ARGS": "rubbish"}, {}, Code.INVALID_ENVIRONMENT, "'rubbish' is not NAME=VALUE"),
+        ({"CNI_ARGS": ""}, {}, Code.INVALID_ENVIRONMENT, "K8S_POD_NAMESPACE and K8S_POD_NAME"),
+        ({}, {"name": ""}, Code.INVALID_CONFIG, "name: "),
+        ({}, {"prevResult": "x"}, Code.INVALID_CONFIG, "prevResult: expected an object"),
+        ({"CNI_COMMAND": "CHECK"}, {}, Code.INVALID_CONFIG, "prevResult: required for CHECK"),
+        ({"CNI_COMMAND": "GC"}, {}, Code.INVALID_CONFIG, "cni.dev/valid-attachments: required for GC"),
+        (
+            {"CNI_COMMAND": "GC"},
+            {"cni.dev/valid-attachments": [{"ifname": "eth0"}]},
+            Code.INVALID_CONFIG,
+            "containerID",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_named(
+    env: dict[str, str], config: dict[str, Any], code: Code, said: str
+) -> None:
+    with pytest.raises(CniError) as problem:
+        parse({**ENV, **env}, {**CONFIG, **config})
+    assert problem.value.code == code
+    assert said in problem.value.text
+
+
+def test_a_configuration_that_is_no_object_can_t_be_decoded() -> None:
+    with pytest.raises(CniError) as problem:
+        parse(ENV, ["x"])
+    assert problem.value.code == Code.DECODE
+
+
+def test_a_del_needs_neither_namespace_nor_pod() -> None:
+    request = parse({"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "abc", "CNI_IFNAME": "eth0"}, CONFIG)
+    assert request.netns is None and request.pod == ""
+
+
+def test_gc_knows_what_is_to_stay() -> None:
+    config = {**CONFIG, "cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}]}
+    assert parse({"CNI_COMMAND": "GC"}, config).attachments == {("a", "eth0")}
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
+def test_a_result_has_its_version_s_shape(version: str) -> None:
+    told = result(MADE, version)
+    host, pod = told["interfaces"]
+    assert host == {"name": "pod1", "mac": "0a:59:0a:f4:01:07"}
+    assert (pod["name"], pod["mac"], pod["sandbox"]) == ("eth0", "0a:58:0a:f4:01:07", "/run/netns/x")
+    assert pod.get("mtu") == (1450 if version == "1.1.0" else None)
+    v4, v6 = told["ips"]
+    assert (v4["address"], v4["gateway"], v4["interface"]) == ("10.244.1.7/24", "10.244.1.1", 1)
+    assert (v6["address"], v6["gateway"]) == ("fd00:10:244:1::7/64", "fd00:10:244:1::1")
+    assert (v4.get("version"), v6.get("version")) == (("4", "6") if version == "0.4.0" else (None, None))
+    assert told["routes"] == [
+        {"dst": "0.0.0.0/0", "gw": "10.244.1.1"},
+        {"dst": "::/0", "gw": "fd00:10:244:1::1"},
+    ]
+
+
+def test_an_error_has_the_specification_s_keys() -> None:
+    told = error(CniError(Code.TRY_LATER, "not yet", "because"), "1.0.0")
+    assert told == {"cniVersion": "1.0.0", "code": 11, "msg": "not yet", "details": "because"}
+    assert "details" not in error(CniError(Code.IO, "broken"), "1.1.0")

@@ -1,0 +1,84 @@
+"""What a node is told, which address a pod gets, and the node's nftables rules."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node import masquerade
+from node.places import ExhaustedError, next_place
+from node.settings import Settings, SettingsError
+
+V4, V6 = ip_network("10.244.1.0/24"), ip_network("fd00:10:244:1::/64")
+GOOD: dict[str, Any] = {
+    "name": "n1",
+    "pod_cidrs": (V4, V6),
+    "cluster_cidrs": (ip_network("10.244.0.0/16"), ip_network("fd00:10:244::/48")),
+    "node_ips": (ip_address("192.0.2.11"),),
+    "controllers": ("tcp:192.0.2.1:6653",),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pod_cidrs": ()}, "--pod-cidr: give one CIDR for each family in use, not none"),
+        ({"pod_cidrs": (V4, ip_network("10.244.2.0/24"))}, "--pod-cidr: give one CIDR for each family"),
+        ({"cluster_cidrs": (ip_network("10.244.0.0/16"),)}, "--pod-cidr fd00:10:244:1::/64 is in no --cluster-cidr"),
+        ({"pod_cidrs": (ip_network("10.9.0.0/24"), V6)}, "--pod-cidr 10.9.0.0/24 is in no --cluster-cidr"),
+        ({"node_ips": ()}, "--node-ip: at least one"),
+        ({"controllers": ()}, "--controller: at least one"),
+    ],
+)
+def test_a_setting_that_can_t_be_is_named_with_its_option(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as problem:
+        Settings(**{**GOOD, **change})
+    assert said in str(problem.value)
+
+
+def test_pods_get_the_underlay_s_mtu_less_the_encapsulation_of_its_family() -> None:
+    assert Settings(**GOOD).pod_mtu(1500) == 1450
+    assert Settings(**{**GOOD, "node_ips": (ip_address("2001:db8::1"),)}).pod_mtu(9000) == 8930
+    assert Settings(**GOOD, mtu=1400).pod_mtu(1500) == 1400
+
+
+def test_the_first_place_is_after_the_gateway_s() -> None:
+    assert next_place((V4, V6), set(), 0) == 2
+
+
+def test_places_go_round_before_one_is_given_again() -> None:
+    small = (ip_network("10.0.0.0/29"),)
+    last, given_out = 0, []
+    for _ in range(8):
+        last = next_place(small, set(), last)
+        given_out.append(last)
+    assert given_out == [2, 3, 4, 5, 6, 2, 3, 4]
+
+
+@given(st.sets(st.integers(0, 20)), st.integers(0, 30))
+def test_a_place_that_is_taken_is_never_given(taken: set[int], last: int) -> None:
+    small = (ip_network("10.0.0.0/28"),)
+    try:
+        place = next_place(small, taken, last)
+    except ExhaustedError as error:
+        assert taken >= set(range(2, 15)) and "10.0.0.0/28: 13 pods" in str(error)
+    else:
+        assert place in range(2, 15) and place not in taken
+
+
+def test_only_what_leaves_the_cluster_is_masqueraded() -> None:
+    assert masquerade.rules(GOOD["cluster_cidrs"]).splitlines() == [
+        "table inet signalbox {}",
+        "delete table inet signalbox",
+        "table inet signalbox {",
+        "  chain postrouting {",
+        "    type nat hook postrouting priority srcnat; policy accept;",
+        '    oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 counter masquerade',
+        '    oifname != "sb-gw0" ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 counter masquerade',
+        "  }",
+        "}",
+    ]

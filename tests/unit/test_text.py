@@ -1,0 +1,110 @@
+"""Flows as people read them: in ovs-ofctl's words, and in plain ones."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from random_flows import flows
+
+from flows import fields as f
+from flows.registers import EXIT, EXIT_PORT, SOURCE, Exit, Source, Zone, whole
+from flows.text import flow_text
+from flows.values import (
+    PORT_IN_PORT,
+    Bucket,
+    Ct,
+    Flow,
+    Goto,
+    Group,
+    GroupType,
+    Move,
+    Nat,
+    Output,
+    OutputBits,
+    SetField,
+    ToGroup,
+    load,
+)
+from flows.words import flow_words
+from topology.naming import ROUTER_MAC
+
+_TO_WEB = (f.ETH_TYPE(f.ETH_IPV4), f.IPV4_DST(0x0AF40107))
+
+
+@pytest.mark.parametrize(
+    ("flow", "text"),
+    [
+        (Flow(35, 1, (), (), 0), "cookie=0x0,table=35,priority=1 actions=drop"),
+        (Flow(0, 1, (f.IN_PORT(3),), (Output(4), Goto(5)), 7), "in_port=3 actions=output:4,goto_table:5"),
+        (Flow(0, 1, (*_TO_WEB, ), (ToGroup(9),), 0), "ip,nw_dst=10.244.1.7 actions=group:9"),
+        (Flow(0, 1, (f.ETH_TYPE(f.ETH_IPV6), f.IP_PROTO(6), f.TCP_DST(80, 0xFFF0)), (), 0), "tcp6,tcp_dst=0x50/0xfff0"),
+        (Flow(0, 1, (f.IPV6_DST(0xFD << 120, 0xFF << 120),), (), 0), "ipv6_dst=fd00::/8"),
+        (Flow(0, 1, (f.CT_STATE(0x21, 0x31),), (), 0), "ct_state=+new-inv+trk"),
+        (Flow(0, 1, (SOURCE(2),), (load(EXIT, 1),), 0), "reg0=0x2/0xf actions=set_field:0x10/0xf0->reg0"),
+        (Flow(0, 1, (), (Move(whole(f.ETH_SRC), whole(f.ETH_DST)),), 0), "move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[]"),
+        (Flow(0, 1, (), (Move(EXIT, SOURCE),), 0), "move:NXM_NX_REG0[4..7]->NXM_NX_REG0[0..3]"),
+        (Flow(0, 1, (), (OutputBits(EXIT_PORT), Output(PORT_IN_PORT)), 0), "output:NXM_NX_REG1[],IN_PORT"),
+        (Flow(0, 1, (), (Ct(5, commit=True, force=True, table=20),), 0), "ct(commit,force,table=20,zone=5)"),
+        (Flow(0, 1, (), (Ct(5, nat=Nat()),), 0), "ct(zone=5,nat)"),
+        (
+            Flow(0, 1, (), (Ct(5, commit=True, nat=Nat("src", 1, 2, True, 10, 20)),), 0),
+            "ct(commit,zone=5,nat(src=[::1]-[::2]:10-20))",
+        ),
+        (
+            Flow(0, 1, (), (Ct(5, commit=True, execute=(SetField(f.CT_MARK, 1),)),), 0),
+            "ct(commit,zone=5,exec(set_field:0x1->ct_mark))",
+        ),
+    ],
+)  # fmt: skip
+def test_a_flow_is_written_as_ovs_ofctl_does(flow: Flow, text: str) -> None:
+    assert text in flow_text(flow)
+
+
+def test_tables_go_by_name_where_names_are_wanted() -> None:
+    flow = Flow(0, 1, (), (Goto(35),), 0)
+    assert flow_text(flow, names=True) == "cookie=0x0,table=Classify,priority=1 actions=goto_table:Route"
+    assert "table=99" in flow_text(Flow(99, 1, (), (), 0), names=True)
+
+
+def test_a_group_is_a_line_too() -> None:
+    group = Group(
+        7, GroupType.SELECT, (Bucket(1, (Output(1),), 10), Bucket(2, (), 20)), "hash", 0, (f.IPV4_SRC, f.IPV4_DST)
+    )
+    assert flow_text(group) == (
+        "group_id=7,type=select,selection_method=hash,fields(nw_src,nw_dst),"
+        "bucket=bucket_id:1,weight:10,actions=output:1,bucket=bucket_id:2,weight:20,actions=drop"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flow", "words"),
+    [
+        (Flow(0, 1, (), (), 0), "everything else: drop"),
+        (
+            Flow(0, 1, (f.IN_PORT(3), f.ETH_TYPE(f.ETH_IPV4)), (load(SOURCE, Source.POD), Goto(15)), 0),
+            "ip from pod default/web: it comes from a pod, go on in Track",
+        ),
+        (
+            Flow(35, 1, _TO_WEB, (load(EXIT, Exit.PORT), SetField(EXIT_PORT.field, 3), Goto(60)), 0),
+            "ip,nw_dst=10.244.1.7: it leaves by pod default/web, go on in Commit",
+        ),
+        (
+            Flow(35, 1, _TO_WEB, (SetField(f.TUN_DST, 0xC000020B), load(EXIT, Exit.TUNNEL)), 0),
+            "ip,nw_dst=10.244.1.7: tunnel to 192.0.2.11, it leaves by the tunnel",
+        ),
+        (Flow(65, 1, (EXIT(Exit.GATEWAY),), (Output(1),), 0), "bound for the host: send to port 1"),
+        (Flow(5, 1, (), (SetField(f.ETH_SRC, ROUTER_MAC), Output(PORT_IN_PORT)), 0),
+         "everything else: source MAC = the router's MAC, send to where it came from"),
+        (Flow(15, 1, (), (Ct(Zone.IPV4, table=20, nat=Nat()),), 0),
+         "look up the connection in zone IPV4, go on in TrackState"),
+        (Flow(60, 1, (), (Ct(Zone.IPV6, commit=True),), 0), "commit the connection in zone IPV6"),
+    ],
+)  # fmt: skip
+def test_a_flow_in_words_names_ports_and_decodes_registers(flow: Flow, words: str) -> None:
+    assert words in flow_words(flow, {3: "pod default/web"})
+
+
+@given(flows)
+def test_any_flow_at_all_has_words(flow: Flow) -> None:
+    """A switch may hold what somebody has added by hand."""
+    assert flow_words(flow, {}) and flow_text(flow, names=True)
