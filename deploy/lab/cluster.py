@@ -385,8 +385,11 @@ def sweep(say: Say = _silent) -> None:
 
 
 def owner(pid: int) -> dict[str, int]:
-    """The settings that tie a lab to a process."""
-    return {"owner": pid, "owner_started": processes.started_at(pid) or 0}
+    """The settings that tie a lab to a process. Raises LabError where there is none."""
+    started = processes.started_at(pid)
+    if started is None:
+        raise LabError(f"--owner {pid}: there is no such process")
+    return {"owner": pid, "owner_started": started}
 
 
 def settings_for(name: str, count: int | None, files: Sequence[Path] = (), **extra: Any) -> LabSettings:

@@ -19,8 +19,6 @@ import pytest
 
 from controller.batch import BUNDLE_ID
 from controller.session import Session
-from deploy.lab import processes
-from deploy.lab.substrate import make_namespace, remove_namespace
 from flows import fields as f
 from flows.fields import Field, Term
 from flows.openflow import encode
@@ -113,6 +111,9 @@ class Switch:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def close(self) -> None:
+        self._socket.close()
+
     def clear(self) -> None:
         self.ofctl("del-flows", "br0")
         self.ofctl("del-groups", "br0")
@@ -122,40 +123,35 @@ class Switch:
 def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
     # A Unix socket's path has 107 characters at most.
     directory = tmp_path_factory.mktemp("ovs")
-    netns = f"sb-codec{os.getpid()}"
-    environment = {f"OVS_{name}DIR": str(directory) for name in ("RUN", "DB", "LOG")}
+    environment = {**os.environ, **{f"OVS_{name}DIR": str(directory) for name in ("RUN", "DB", "LOG")}}
+    database = f"unix:{directory / 'db.sock'}"
+    # Each ends with this process, however it ends, and neither sees the machine's own network.
+    alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--"]
+    started = []
+
+    def start(*argv: str) -> None:
+        with (directory / f"{argv[0]}.log").open("wb") as log:
+            started.append(subprocess.Popen([*alone, *argv], env=environment, stdout=log, stderr=log))
 
     def run(*argv: str) -> None:
-        subprocess.run(["ip", "netns", "exec", netns, *argv], env={**os.environ, **environment}, check=True, timeout=20)
+        subprocess.run(argv, env=environment, check=True, timeout=20)
 
-    make_namespace(netns)
-    started = []
     try:
-        database = f"unix:{directory / 'db.sock'}"
         run("ovsdb-tool", "create", str(directory / "conf.db"), _SCHEMA)
-        started.append(
-            processes.start(
-                ["ovsdb-server", str(directory / "conf.db"), f"--remote=p{database}", "--unixctl=none"],
-                directory / "db.log", netns=netns, env=environment,
-            )
-        )  # fmt: skip
-        run("ovs-vsctl", f"--db={database}", "--retry", "--no-wait", "init")
-        started.append(
-            processes.start(
-                ["ovs-vswitchd", database, "--disable-system", "--enable-dummy=override", "--unixctl=none"],
-                directory / "switch.log", netns=netns, env=environment,
-            )
-        )  # fmt: skip
+        start("ovsdb-server", str(directory / "conf.db"), f"--remote=p{database}", "--unixctl=none")
+        run("ovs-vsctl", f"--db={database}", "--retry", "--timeout=10", "--no-wait", "init")
+        start("ovs-vswitchd", database, "--disable-system", "--enable-dummy=override", "--unixctl=none")
         run(
             "ovs-vsctl", f"--db={database}", "--timeout=10",
             "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy", "fail_mode=secure",
         )  # fmt: skip
         here = Switch(directory)
         yield here
-        here._socket.close()
+        here.close()
     finally:
-        processes.stop(started)
-        remove_namespace(netns)
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(autouse=True)

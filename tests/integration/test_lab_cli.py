@@ -19,6 +19,9 @@ from deploy.lab.substrate import namespaces
 ROOT = Path(__file__).parents[2]
 NAME = f"cli{os.getpid()}"
 NOBODY = 65534
+EXAMPLES = ROOT / "deploy/lab/examples"
+#: A lab of these tests goes with them, also when they are killed.
+OURS = ("--owner", str(os.getpid()))
 
 
 def signalbox(*words: str, code: int = 0) -> str:
@@ -42,7 +45,7 @@ def shell() -> Iterator[Lab]:
     """Two nodes over Geneve, with the examples that the README names."""
     here = Lab(NAME)
     try:
-        said = signalbox("lab", "up", "--nodes", "2", "--encap", "geneve", "-f", str(ROOT / "deploy/lab/examples"))
+        said = signalbox("lab", "up", *OURS, "--nodes", "2", "--encap", "geneve", "-f", str(EXAMPLES))
         assert re.search(rf"lab {NAME} is up: 2 nodes, [\d.]+ s\n", said), said
         yield here
     finally:
@@ -150,7 +153,7 @@ def test_labs_are_listed(shell: Lab) -> None:
 
 def test_two_labs_run_side_by_side(shell: Lab) -> None:
     other = f"{NAME}-b"
-    signalbox("lab", "up", "--name", other, "--nodes", "1", "-q", "-f", str(ROOT / "deploy/lab/examples"))
+    signalbox("lab", "up", *OURS, "--name", other, "--nodes", "1", "-q", "-f", str(EXAMPLES))
     try:
         web = signalbox("lab", "exec", "--name", other, "web-0", "--", "hostname", "-I")
         assert web
@@ -172,6 +175,7 @@ def test_two_labs_run_side_by_side(shell: Lab) -> None:
         (("lab", "node", "node-9", "--", "true"), "node 'node-9' not found; there: node-1, node-2"),
         (("lab", "logs", "nobody"), "pod 'nobody' not found"),
         (("lab", "apply", "-f", "/nowhere.yaml"), "/nowhere.yaml: no such file"),
+        (("lab", "up", "--name", f"{NAME}x", "--owner", "999999999"), "--owner 999999999: there is no such process"),
         (("get", "nodes", "--socket", "/nowhere.sock"), "is the controller running?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -212,9 +216,13 @@ def test_root_is_asked_for_in_one_line(shell: Lab) -> None:
 
 def test_a_namespace_of_somebody_else_is_not_touched(shell: Lab) -> None:
     netns = f"sb-{NAME}y.mine"
-    subprocess.run(["ip", "netns", "add", netns], check=True)
+    # A shell that waits on its input has it, and takes it away when these tests end, however they end.
+    script = f"ip netns add {netns}; echo; read _; ip netns del {netns}"
+    somebody = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert somebody.stdout is not None and somebody.stdout.readline()
         assert f"ip netns del {netns}" in signalbox("lab", "up", "--name", f"{NAME}y", code=1)
         assert netns in namespaces()
     finally:
-        subprocess.run(["ip", "netns", "del", netns], check=True)
+        somebody.communicate()
+    assert netns not in namespaces()
