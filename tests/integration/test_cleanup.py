@@ -35,9 +35,9 @@ OWNER = """
 
 
 def own(name: str) -> subprocess.Popen[str]:
-    """A process that brings a lab up and keeps it."""
+    """A process that brings a lab up and keeps it. It ends with this one: what a killed test run leaves is its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(OWNER), name, str(EXAMPLES)],
+        ["setpriv", "--pdeathsig", "KILL", sys.executable, "-c", textwrap.dedent(OWNER), name, str(EXAMPLES)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
