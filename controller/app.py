@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from controller import views
 from controller.api import UnknownNodeError, serve
 from controller.audit import Drift
 from controller.channel import Channel
@@ -26,9 +27,11 @@ from controller.fleet import Fleet
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
 from flows.openflow.messages import FlowStats
+from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
 from flows.update import Update
+from flows.values import Flow, Group
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot
 from topology.manifests import Problem
@@ -74,7 +77,8 @@ class Controller:
 
     def _refused(self, node: str, refusal: Refusal) -> None:
         item = refusal.item
-        log.error("node %s refuses with %s: %s", node, error_text(refusal), flow_text(item, names=True))
+        text = flow_text(item, names=True)
+        log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), self._maker(item), text)
 
     def _drifted(self, node: str, drift: Drift) -> None:
         lines = [f"missing {flow_text(flow, names=True)}" for flow in drift.missing]
@@ -84,6 +88,10 @@ class Controller:
             log.warning("node %s drifted, repaired: %s", node, line)
         if len(lines) > DRIFT_LINES:
             log.warning("node %s drifted, repaired: %d flows more", node, len(lines) - DRIFT_LINES)
+
+    def _maker(self, item: Flow | Group) -> str:
+        """The object that a flow was made for."""
+        return views.maker(self.compiler, item.cookie) if isinstance(item, Flow) else f"group {item.group_id}"
 
     # People ask -------------------------------------------------------------------------------------------------
 
@@ -118,14 +126,16 @@ class Controller:
         for name, sync in self.fleet.syncs.items():
             for refusals in sync.refusals.values():
                 for refusal in refusals.values():
-                    yield f"node {name}: refused with {error_text(refusal)}: {flow_text(refusal.item, names=True)}"
+                    text = flow_text(refusal.item, names=True)
+                    yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
         for datapath_id in self.fleet.unknown:
             yield f"switch {datapath_id:016x} is of no known node"
 
 
 def error_text(refusal: Refusal) -> str:
     """A switch's error in a few words."""
-    return f"error type {refusal.error.type} code {refusal.error.code}"
+    kind = ERROR_TYPES.get(refusal.error.type, f"type {refusal.error.type}")
+    return f"error {kind} code {refusal.error.code}"
 
 
 def _stats_text(stats: FlowStats) -> str:

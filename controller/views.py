@@ -8,7 +8,7 @@ from typing import Any
 from controller.fleet import Fleet
 from controller.sync import Phase
 from flows.compiler import Compiler
-from flows.cookies import OBJECT_MASK
+from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
 from flows.openflow.messages import FlowStats
 from flows.pipeline import BY_NUMBER
 from flows.text import flow_text
@@ -126,8 +126,22 @@ def flows(compiler: Compiler, node: str, dump: Iterable[FlowStats], pod: str = "
 def object_names(compiler: Compiler) -> Mapping[int, str]:
     """What each object id in a cookie stands for."""
     keys: Iterable[Key] = (each.key for each in compiler.cluster.objects() if not _unseen(each))
-    names = {object_id(*key): f"{key[0]} {key[1]}/{key[2]}" if key[1] else f"{key[0]} {key[2]}" for key in keys}
-    return {0: "Pipeline", **names}
+    return {0: "Pipeline", **{object_id(*key): _title(key) for key in keys}}
+
+
+def maker(compiler: Compiler, cookie: int) -> str:
+    """The object that a flow with this cookie was made for, as people call it."""
+    wanted = cookie & OBJECT_MASK
+    kind = KIND_NAMES.get(Kind(cookie >> KIND_SHIFT & 0x7F), "")
+    for each in compiler.cluster.objects():
+        if each.kind == kind and object_id(*each.key) == wanted:
+            return _title(each.key)
+    return kind
+
+
+def _title(key: Key) -> str:
+    kind, namespace, name = key
+    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
 def _unseen(each: object) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 from flows import fields as f
+from flows.cookies import Scope
 from flows.fields import Field, Term
-from flows.pipeline import TABLE_NAMES
+from flows.pipeline import DIGEST, TABLE_NAMES
 from flows.registers import EXIT, EXIT_PORT, SOURCE, Exit, Source, Zone
+from flows.tables.digest import digest_flow
 from flows.text import match_text, program_text, value_text
 from flows.values import PORT_IN_PORT, Action, Ct, Flow, Goto, Move, Output, OutputBits, Program, SetField
 from topology.naming import GATEWAY_MAC, ROUTER_MAC
@@ -16,11 +18,17 @@ from topology.naming import GATEWAY_MAC, ROUTER_MAC
 _SOURCES: dict[int, str] = {Source.POD: "a pod", Source.TUNNEL: "the tunnel", Source.GATEWAY: "the host"}
 _EXITS: dict[int, str] = {Exit.PORT: "a port", Exit.TUNNEL: "the tunnel", Exit.GATEWAY: "the host"}
 _ZONES: dict[int, str] = {zone.value: zone.name for zone in Zone}
+_DIGESTS = {
+    digest_flow(Scope.CLUSTER, 0).match: "flows that are the same on all nodes",
+    digest_flow(Scope.NODE, 0).match: "node's own flows",
+}
 _MACS = {ROUTER_MAC: "the router's MAC", GATEWAY_MAC: "the host's MAC"}
 
 
 def flow_words(flow: Flow, ports: Mapping[int, str]) -> str:
     """What a flow catches and what it does. `ports` names ports by their numbers."""
+    if flow.table == DIGEST.number and flow.match in _DIGESTS:
+        return f"no packet; the digest of the {_DIGESTS[flow.match]}: {flow.cookie:016x}"
     return f"{_catches(flow.match, ports)}: {_does(flow.program, ports)}"
 
 

@@ -94,6 +94,20 @@ class Role(IntEnum):
     SLAVE = 3
 
 
+#: Names of error types (7.5.4), without their prefix OFPET_.
+ERROR_TYPES = {
+    0: "HELLO_FAILED",
+    1: "BAD_REQUEST",
+    2: "BAD_ACTION",
+    3: "BAD_INSTRUCTION",
+    4: "BAD_MATCH",
+    5: "FLOW_MOD_FAILED",
+    6: "GROUP_MOD_FAILED",
+    11: "ROLE_REQUEST_FAILED",
+    13: "TABLE_FEATURES_FAILED",
+    17: "BUNDLE_FAILED",
+}
+
 #: Bundle flags: all or nothing, and in order.
 BUNDLE_FLAGS = 0b11
 NO_BUFFER = 0xFFFF_FFFF

@@ -175,7 +175,8 @@ def test_a_refused_flow_is_set_aside_and_everything_else_is_there() -> None:
     assert_in_sync(controller, "n1", switch)
     (refusal,) = controller.fleet.syncs["n1"].refusals[Scope.CLUSTER].values()
     assert refusal.item == bad and (refusal.error.type, refusal.error.code) == (5, 6)
-    assert any("n1: refused with error type 5 code 6" in trouble for trouble in controller.troubles())
+    told = "node n1: refused with error FLOW_MOD_FAILED code 6, for Pipeline: "
+    assert [trouble for trouble in controller.troubles() if trouble.startswith(told)]
     # Other changes go in; and a switch that comes to take it is in sync once it connects again.
     controller.take(snapshot(node(1), node(2), pod("a", 1)))
     wire.pump()

@@ -7,7 +7,9 @@ from hypothesis import given
 from random_flows import flows
 
 from flows import fields as f
+from flows.cookies import Scope
 from flows.registers import EXIT, EXIT_PORT, SOURCE, Exit, Source, Zone, whole
+from flows.tables.digest import digest_flow
 from flows.text import flow_text
 from flows.values import (
     PORT_IN_PORT,
@@ -97,6 +99,7 @@ def test_a_group_is_a_line_too() -> None:
          "everything else: source MAC = the router's MAC, send to where it came from"),
         (Flow(15, 1, (), (Ct(Zone.IPV4, table=20, nat=Nat()),), 0),
          "look up the connection in zone IPV4, go on in TrackState"),
+        (digest_flow(Scope.NODE, 0xABC), "no packet; the digest of the node's own flows: 0000000000000abc"),
         (Flow(60, 1, (), (Ct(Zone.IPV6, commit=True),), 0), "commit the connection in zone IPV6"),
     ],
 )  # fmt: skip
