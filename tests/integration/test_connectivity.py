@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from probes import PODS, addresses, echo, node_addresses, ping_all, pings, pod_netns
+from probes import PODS, addresses, echo, node_addresses, ping_all, pings, pod_netns, serves, until
 
 from deploy.lab import processes
 from deploy.lab.cluster import Lab
@@ -67,6 +67,7 @@ def test_the_outside_sees_a_pod_with_its_node_s_address(lab: Lab) -> None:
         ["python3", "-I", script, "8080"], lab.layout.directory / "outside.log", netns=lab.layout.outside
     )
     try:
+        until(lambda: serves(lab.layout.outside), "the server outside")
         assert pings(pod_netns(lab, "a1"), WORLD[0]) and pings(pod_netns(lab, "c1"), WORLD[1])
         for pod, node in (("a1", "node-1"), ("b1", "node-2")):
             for kind in ("tcp", "udp"):
