@@ -84,6 +84,8 @@ class Lab:
             clash = sorted(filter(self.layout.owns, substrate.namespaces()))
             if clash:
                 raise LabError(f"network namespace {clash[0]} is there already, of no lab: ip netns del {clash[0]}")
+            for node in settings.nodes:
+                self.layout.check_node(node)
             _check_networks(settings)
             documents = _documents(files)
             try:

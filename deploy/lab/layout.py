@@ -13,6 +13,8 @@ import msgspec
 from topology.naming import Address, Network
 
 ROOT = Path("/run/signalbox/lab")
+#: Characters that the path of a Unix socket may have (unix(7)).
+_SOCKET_PATH = 107
 NETNS_DIR = Path("/run/netns")
 #: A node's first octets of its underlay MAC; the rest is its IPv4 address.
 UNDERLAY_MAC_PREFIX = 0x0A56
@@ -76,6 +78,15 @@ class Layout:
     def node(self, node: str) -> Path:
         """A node's run directory."""
         return self.directory / "nodes" / node
+
+    def check_node(self, node: str) -> None:
+        """Raise LabError where a node's sockets would have paths that no socket may have."""
+        longest = len(str(self.node(node) / "controller.sock"))
+        if longest > _SOCKET_PATH:
+            raise LabError(
+                f"node {node}: the name is too long for a lab: use one that is {longest - _SOCKET_PATH} characters "
+                "shorter, or a shorter name for the lab"
+            )
 
 
 def _file_name(namespace: str, pod: str) -> str:

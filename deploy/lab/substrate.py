@@ -6,13 +6,17 @@ tunnels are routed through its own ports and need it so (ovs userspace-tunneling
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from deploy.lab import processes
 from deploy.lab.layout import (
@@ -200,17 +204,42 @@ def vsctl(layout: Layout, node: str, *words: str) -> str:
     return run(argv, netns=layout.node_netns(node), env=switch_environment(layout, node))
 
 
-def appctl(layout: Layout, node: str, *words: str) -> str:
-    """ovs-appctl on a node's ovs-vswitchd, which may need a moment to be there."""
+def appctl(layout: Layout, node: str, command: str, *arguments: str) -> str:
+    """What ovs-appctl would ask a node's ovs-vswitchd, which may need a moment to be there. Raises LabError.
+
+    Asked over its control socket (JSON-RPC, ovs-appctl(8)): a lab asks thousands of times, once for each pair of nodes.
+    """
+    path = layout.node(node) / "vswitchd.ctl"
+    question = json.dumps({"id": 0, "method": command, "params": arguments}).encode()
     deadline = time.monotonic() + _SWITCH_WAIT
     while True:
         try:
-            argv = ["ovs-appctl", "-t", str(layout.node(node) / "vswitchd.ctl"), *words]
-            return run(argv, netns=layout.node_netns(node))
-        except LabError:
+            with socket.socket(socket.AF_UNIX) as control:
+                control.settimeout(_SWITCH_WAIT)
+                control.connect(str(path))
+                control.sendall(question)
+                answer = _one_object(control)
+            break
+        except OSError as error:
             if time.monotonic() > deadline:
-                raise
+                raise LabError(f"node {node}: {command}: ovs-vswitchd doesn't answer: {error}") from error
             time.sleep(0.02)
+    if answer.get("error") is not None:
+        raise LabError(f"node {node}: {command} {' '.join(arguments)}: {str(answer['error']).strip()}")
+    return str(answer["result"])
+
+
+def _one_object(control: socket.socket) -> dict[str, Any]:
+    received = b""
+    while True:
+        data = control.recv(1 << 16)
+        if not data:
+            raise ConnectionError("it hung up in the middle of an answer")
+        received += data
+        # Until it is whole, it isn't JSON.
+        with contextlib.suppress(ValueError):
+            answer: dict[str, Any] = json.loads(received)
+            return answer
 
 
 def _plug(layout: Layout, settings: LabSettings, netns: str, port: str, address: int) -> None:
