@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_interface
+from pathlib import Path
 from typing import Any
 
 import pytest
 from guests import NAMESPACE, Guest
-from probes import addresses, inside, pings, pod_netns
+from probes import addresses, inside, ping_all, pings, pod_netns
 
 from deploy.lab import kubelet, substrate
 from deploy.lab.cluster import Lab
@@ -159,3 +163,54 @@ def test_status_says_whether_pods_can_be_added(lab: Lab, guest: Guest) -> None:
     finally:
         lab.start_agent(guest.node)
     lab.wait_for_agents()
+
+
+def test_an_interface_that_is_there_already_is_not_touched_and_nothing_is_left(pod: Guest) -> None:
+    inside(pod.netns, ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other"])
+    before = links(pod)
+    with pytest.raises(CniFailure, match="eth0"):
+        pod.add()
+    assert links(pod) == before
+    assert "eth0@other" in inside(pod.netns, ["ip", "link"]).stdout
+    inside(pod.netns, ["ip", "link", "del", "eth0"])
+    pod.add()
+
+
+def test_a_path_that_is_no_network_namespace_is_named(pod: Guest, tmp_path: Path) -> None:
+    before = links(pod)
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(CniFailure, match=str(path)):
+        pod.call("ADD", {"CNI_NETNS": str(path)})
+    assert links(pod) == before
+
+
+def test_a_switch_that_doesn_t_answer_fails_add_after_a_bounded_wait_and_leaves_nothing(lab: Lab, pod: Guest) -> None:
+    before = links(pod)
+    process = lab.switch_process(pod.node)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(CniFailure, match="ovs-vswitchd doesn't answer") as failure:
+            pod.add()
+        assert failure.value.code == Code.TRY_LATER
+        assert links(pod) == before
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    lab.wait_for_sync()
+    pod.add()
+    assert pings(pod_netns(lab, "a1"), pod.addresses[0]) == 1
+
+
+def test_many_adds_at_a_time_are_all_served_with_addresses_of_their_own(lab: Lab) -> None:
+    crowd = [Guest(lab, f"crowd{number}", "node-2") for number in range(12)]
+    try:
+        for each in crowd:
+            each.declare()
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(Guest.add, crowd))
+        known = [address for each in crowd for address in each.addresses]
+        assert len(set(known)) == len(known) == 24
+        assert not ping_all((pod_netns(lab, "a1"), address) for address in known)
+    finally:
+        for each in crowd:
+            each.leave()
