@@ -15,7 +15,7 @@ first, and two ports of one pod's MAC likewise; the other waits its turn and is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network
 
 from flows.cookies import Kind, Scope, cookie
 from flows.state import LocalPod, Port
@@ -28,6 +28,7 @@ from topology.naming import (
     GATEWAY_PORT,
     POD_MAC_PREFIX,
     TUNNEL_PORT,
+    Address,
     NamingError,
     Network,
     format_mac,
@@ -273,8 +274,15 @@ def _pipeline_flows() -> Iterator[Flow]:
 
 def _networks(node: Node) -> tuple[Network, ...]:
     """What is reached at a node: its pods and itself."""
-    own = tuple(ip_network(address) for address in node.addresses)
+    own = tuple(_alone(address) for address in node.addresses)
     return tuple(dict.fromkeys(node.pod_cidrs + own))
+
+
+def _alone(address: Address) -> Network:
+    """The network of one address. From numbers: `ip_network` of an address goes by way of its text, which is slow."""
+    if address.version == 4:
+        return IPv4Network((int(address), 32))
+    return IPv6Network((int(address), 128))
 
 
 def _join(addresses: Iterable[object]) -> str:

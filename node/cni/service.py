@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from node import netlink, ovsdb
@@ -245,12 +244,3 @@ def _external_ids(request: Request, place: int, link: PodLink) -> Mapping[str, s
 
 def _pod(row: Interface) -> str:
     return f"{row.external_ids.get(ovsdb.POD_NAMESPACE)}/{row.external_ids.get(ovsdb.POD_NAME)}"
-
-
-def conflist(network: str, socket: Path) -> dict[str, Any]:
-    """The network configuration list that a runtime on this node is given."""
-    return {
-        "cniVersion": "1.1.0",
-        "name": network,
-        "plugins": [{"type": "signalbox-cni", "socket": str(socket)}],
-    }
