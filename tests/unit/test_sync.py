@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
 from struct import unpack_from
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from controller import sync as syncs
 from controller.app import Controller
 from controller.sync import FAILURE_LIMIT, Phase
 from flows.cookies import Scope
@@ -152,6 +154,23 @@ def test_what_changes_while_a_bundle_is_in_flight_goes_out_in_the_next_one() -> 
     assert controller.fleet.syncs["n1"].counters.bundles == 3
 
 
+def test_many_changes_go_out_in_bundles_of_bounded_size_and_none_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = started(node(1))
+    switch = switch_of(1)
+    wire = connect(controller, switch)
+    # A node is three routes and a digest: three nodes reach the limit.
+    monkeypatch.setattr(syncs, "BUNDLE_LIMIT", 10)
+    controller.take(snapshot(*map(node, range(1, 11))))
+    sizes = []
+    while wire.step():
+        sizes.append(switch.count.get(Type.BUNDLE_ADD, 0))
+        assert controller.fleet.syncs["n1"].phase is Phase.SYNCING or switch.flows == expected(controller, "n1")
+    added = [later - earlier for earlier, later in pairwise(sizes) if later > earlier]
+    assert added == [12, 12]
+    assert sizes[0] and controller.fleet.syncs["n1"].counters.bundles == 4
+    assert_in_sync(controller, "n1", switch)
+
+
 def test_a_pod_s_flows_follow_its_port() -> None:
     controller = started(node(1), pod("a", 1))
     switch = switch_of(1)
@@ -271,8 +290,9 @@ def test_an_audit_that_a_change_overtakes_repairs_nothing_by_mistake() -> None:
 class Outages(RuleBasedStateMachine):
     """Anything may happen in any order; whenever all is quiet and connected, all is in sync."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(limit=st.sampled_from([1, 5, 10_000]))
+    def begin(self, limit: int) -> None:
+        syncs.BUNDLE_LIMIT = limit
         self.objects: dict[object, Object] = {node(number).key: node(number) for number in (1, 2)}
         self.controller = started(*self.objects.values())
         self.switches = {number: switch_of(number) for number in (1, 2, 3)}
@@ -356,6 +376,7 @@ class Outages(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "wires"):
             self.quiet()
+        syncs.BUNDLE_LIMIT = 10_000
 
 
 Outages.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
