@@ -28,7 +28,7 @@ from node.cni.spec import CniError, Code
 from node.masquerade import NftError
 from node.netlink import LinkError
 from node.ovsdb import Database, DatabaseError
-from node.settings import Settings
+from node.settings import Settings, SettingsError
 from topology import naming
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ async def _keep(settings: Settings, database: Database, service: Service) -> Non
                 log.info("node %s is ready, pods have an MTU of %d", settings.name, service.mtu)
             service.not_ready = complaint = ""
             await _until_lost(database)
-        except (DatabaseError, LinkError, NftError) as error:
+        except (DatabaseError, LinkError, NftError, SettingsError) as error:
             service.not_ready = f"node {settings.name} is not ready: {error}"
             if str(error) != complaint:
                 log.warning("%s", service.not_ready)

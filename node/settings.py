@@ -12,6 +12,8 @@ from topology.naming import Address, Network
 #: the MTU, the inner one is; UDP 8, VXLAN or Geneve 8.
 _TUNNEL_HEADERS = 14 + 8 + 8
 _IP_HEADERS = {4: 20, 6: 40}
+#: The least MTU of a link that carries IPv6 (RFC 8200 section 5).
+_IPV6_LEAST = 1280
 
 
 class SettingsError(ValueError):
@@ -51,8 +53,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError("--controller: at least one is needed, e.g. tcp:192.0.2.1:6653")
 
     def pod_mtu(self, underlay_mtu: int) -> int:
-        """The MTU of pods on an underlay of this MTU."""
-        return self.mtu or underlay_mtu - _TUNNEL_HEADERS - _IP_HEADERS[self.node_ips[0].version]
+        """The MTU of pods on an underlay of this MTU. Raises SettingsError where IPv6 can't live with it."""
+        mtu = self.mtu or underlay_mtu - _TUNNEL_HEADERS - _IP_HEADERS[self.node_ips[0].version]
+        if mtu < _IPV6_LEAST and any(cidr.version == 6 for cidr in self.pod_cidrs):
+            raise SettingsError(
+                f"pods would have an MTU of {mtu}, and IPv6 needs {_IPV6_LEAST}: raise the underlay's MTU (it is "
+                f"{underlay_mtu}), or --mtu, or leave out the IPv6 --pod-cidr"
+            )
+        return mtu
 
 
 def _words(things: tuple[object, ...]) -> str:

@@ -72,20 +72,37 @@ def _lab(name: str, quiet: bool = False) -> Lab:
     show_default=True,
     help="Encapsulation between nodes.",
 )
-@click.option("--mtu", type=click.IntRange(1280, 9000), default=1500, show_default=True, help="The underlay's MTU.")
+@click.option(
+    "--ip-family",
+    type=click.Choice(["dual", "ipv4", "ipv6"]),
+    default="dual",
+    show_default=True,
+    help="Addresses of nodes and pods.",
+)
+@click.option("--mtu", type=click.IntRange(1350, 9000), default=1500, show_default=True, help="The underlay's MTU.")
 @click.option(
     "--owner", "pid", type=int, metavar="PID", help="Take the lab down when this process ends, however it ends."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing of the progress.")
 @_files
 @_command
-def up(name: str, nodes: int | None, encap: str, mtu: int, pid: int | None, quiet: bool, files: Sequence[Path]) -> None:
+def up(
+    name: str,
+    nodes: int | None,
+    encap: str,
+    ip_family: str,
+    mtu: int,
+    pid: int | None,
+    quiet: bool,
+    files: Sequence[Path],
+) -> None:
     """Bring a lab up, with the objects of manifests."""
     from deploy.lab.cluster import owner, settings_for
 
     begun = time.monotonic()
     here = _lab(name, quiet)
-    settings = settings_for(name, nodes, files, encap=encap, mtu=mtu, **(owner(pid) if pid is not None else {}))
+    owned = owner(pid) if pid is not None else {}
+    settings = settings_for(name, nodes, files, encap=encap, ip_family=ip_family, mtu=mtu, **owned)
     problems = here.up(settings, files)
     for problem in problems:
         click.echo(f"warning: {problem}", err=True)

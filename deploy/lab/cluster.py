@@ -24,6 +24,7 @@ from deploy.lab.layout import (
     LabError,
     LabSettings,
     Layout,
+    cluster_cidrs,
     networks,
     node_addresses,
     node_manifest,
@@ -218,8 +219,8 @@ class Lab:
         ]  # fmt: skip
         for cidr in pod_cidrs(settings, index):
             argv += ["--pod-cidr", str(cidr)]
-        for text in settings.pods:
-            argv += ["--cluster-cidr", text]
+        for cidr in cluster_cidrs(settings):
+            argv += ["--cluster-cidr", str(cidr)]
         for address in node_addresses(settings, index):
             argv += ["--node-ip", str(address)]
         log = directory / "agent.log"

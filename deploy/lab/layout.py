@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from topology.naming import Address, Network
+from topology.naming import Address, Network, format_mac, mac_of
 
 ROOT = Path("/run/signalbox/lab")
 #: Characters that the path of a Unix socket may have (unix(7)).
@@ -28,11 +29,15 @@ class LabError(Exception):
 
 
 class LabSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a lab was brought up. `nodes` maps names to labels; `owner` is the process that it ends with, 0 for none."""
+    """How a lab was brought up. `nodes` maps names to labels; `owner` is the process that it ends with, 0 for none.
+
+    `ip_family` is "dual", "ipv4" or "ipv6", of nodes and of pods.
+    """
 
     name: str
     nodes: Mapping[str, Mapping[str, str]]
     encap: str = "vxlan"
+    ip_family: str = "dual"
     underlay: tuple[str, str] = ("172.30.0.0/24", "fd00:172:30::/64")
     pods: tuple[str, str] = ("10.244.0.0/16", "fd00:10:244::/48")
     mtu: int = 1500
@@ -112,15 +117,33 @@ def networks(texts: Sequence[str], what: str) -> tuple[IPv4Network, IPv6Network]
     raise LabError(f"{what}: one IPv4 and one IPv6 network are needed")
 
 
+Item = TypeVar("Item", Address, Network)
+_FAMILIES = {"dual": (4, 6), "ipv4": (4,), "ipv6": (6,)}
+
+
+def _in_use(settings: LabSettings, items: Sequence[Item]) -> tuple[Item, ...]:
+    return tuple(each for each in items if each.version in _FAMILIES[settings.ip_family])
+
+
 def node_addresses(settings: LabSettings, index: int) -> tuple[Address, ...]:
     """The underlay addresses of the node with this index (from 0)."""
-    return tuple(network[index + 1] for network in networks(settings.underlay, "underlay"))
+    return _in_use(settings, [network[index + 1] for network in networks(settings.underlay, "underlay")])
+
+
+def underlay_mac(address: Address) -> str:
+    """The MAC of a NIC on the underlay, by the first address there."""
+    return format_mac(mac_of(UNDERLAY_MAC_PREFIX, address))
 
 
 def outside_addresses(settings: LabSettings) -> tuple[Address, ...]:
     """The outside host's addresses on the underlay: the last that IPv4 can have, the same place in IPv6."""
     v4, v6 = networks(settings.underlay, "underlay")
-    return v4[-2], v6[v4.num_addresses - 2]
+    return _in_use(settings, [v4[-2], v6[v4.num_addresses - 2]])
+
+
+def cluster_cidrs(settings: LabSettings) -> tuple[Network, ...]:
+    """What holds every node's pod CIDRs."""
+    return _in_use(settings, networks(settings.pods, "pods"))
 
 
 def pod_cidrs(settings: LabSettings, index: int) -> tuple[Network, ...]:
@@ -133,7 +156,7 @@ def pod_cidrs(settings: LabSettings, index: int) -> tuple[Network, ...]:
         raise LabError(f"pods: no CIDRs for node {index + 1} in {v4} and {v6}") from error
     if not (v4.overlaps(first) and v6.overlaps(second)):
         raise LabError(f"pods: {v4} and {v6} are too small for {index + 1} nodes")
-    return first, second
+    return _in_use(settings, [first, second])
 
 
 def node_manifest(settings: LabSettings, name: str, index: int) -> dict[str, object]:

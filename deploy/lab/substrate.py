@@ -20,7 +20,6 @@ from typing import Any
 
 from deploy.lab import processes
 from deploy.lab.layout import (
-    UNDERLAY_MAC_PREFIX,
     WORLD,
     LabError,
     LabSettings,
@@ -29,8 +28,9 @@ from deploy.lab.layout import (
     networks,
     node_addresses,
     outside_addresses,
+    underlay_mac,
 )
-from topology.naming import Address, format_mac, mac_of
+from topology.naming import Address
 
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 _PROGRAMS = {
@@ -100,7 +100,7 @@ def make_underlay(layout: Layout, settings: LabSettings) -> None:
     make_namespace(layout.net)
     _ip(layout.net, "link add br0 type bridge", "link set br0 up")
     make_namespace(layout.outside)
-    _plug(layout, settings, layout.outside, "outside", int(outside_addresses(settings)[0]))
+    _plug(layout, settings, layout.outside, "outside", outside_addresses(settings)[0])
     # Addresses of the world, which lead back to nowhere: only what is masqueraded gets an answer.
     commands = [f"addr add {address} dev lo" for address in WORLD]
     for address in outside_addresses(settings):
@@ -112,7 +112,7 @@ def make_node(layout: Layout, settings: LabSettings, name: str, index: int) -> N
     """A node's namespace, its NIC on the underlay, and its switch with br-phy."""
     netns = layout.node_netns(name)
     make_namespace(netns)
-    _plug(layout, settings, netns, f"node{index + 1}", int(node_addresses(settings, index)[0]))
+    _plug(layout, settings, netns, f"node{index + 1}", node_addresses(settings, index)[0])
     # The switch listens on the NIC beside the kernel, not before it: the kernel must not take the same packets too.
     run(["nft", "-f", "-"], netns=netns, text=_DEAF_NIC)
     directory = layout.node(name)
@@ -121,7 +121,7 @@ def make_node(layout: Layout, settings: LabSettings, name: str, index: int) -> N
     run(["ovsdb-tool", "create", str(directory / "conf.db"), str(_SCHEMA)])
     start_database(layout, name)
     start_switch(layout, name)
-    mac = format_mac(mac_of(UNDERLAY_MAC_PREFIX, node_addresses(settings, index)[0]))
+    mac = underlay_mac(node_addresses(settings, index)[0])
     vsctl(
         layout, name,
         "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev",
@@ -150,7 +150,7 @@ def prepare_switch(layout: Layout, settings: LabSettings, name: str, index: int)
     for other in range(len(settings.nodes)):
         if other != index:
             for address in node_addresses(settings, other):
-                mac = format_mac(mac_of(UNDERLAY_MAC_PREFIX, node_addresses(settings, other)[0]))
+                mac = underlay_mac(node_addresses(settings, other)[0])
                 appctl(layout, name, "tnl/neigh/set", "br-phy", str(address), mac)
 
 
@@ -242,9 +242,9 @@ def _one_object(control: socket.socket) -> dict[str, Any]:
             return answer
 
 
-def _plug(layout: Layout, settings: LabSettings, netns: str, port: str, address: int) -> None:
+def _plug(layout: Layout, settings: LabSettings, netns: str, port: str, address: Address) -> None:
     """An eth0 in a namespace, with its other end on the underlay."""
-    mac = format_mac(UNDERLAY_MAC_PREFIX << 32 | address)
+    mac = underlay_mac(address)
     _ip(
         layout.net,
         f"link add {port} mtu {settings.mtu} type veth peer name eth0 mtu {settings.mtu} address {mac} netns {netns}",

@@ -153,10 +153,10 @@ def test_labs_are_listed(shell: Lab) -> None:
 
 def test_two_labs_run_side_by_side(shell: Lab) -> None:
     other = f"{NAME}-b"
-    signalbox("lab", "up", *OURS, "--name", other, "--nodes", "1", "-q", "-f", str(EXAMPLES))
+    signalbox("lab", "up", *OURS, "--name", other, "--nodes", "1", "--ip-family", "ipv4", "-q", "-f", str(EXAMPLES))
     try:
         web = signalbox("lab", "exec", "--name", other, "web-0", "--", "hostname", "-I")
-        assert web
+        assert web and ":" not in web
         assert "1 of 1 nodes in sync" in signalbox("lab", "status", "--name", other)
         assert "2 of 2 nodes in sync" in signalbox("lab", "status")
     finally:

@@ -46,6 +46,15 @@ def test_pods_get_the_underlay_s_mtu_less_the_encapsulation_of_its_family() -> N
     assert Settings(**GOOD, mtu=1400).pod_mtu(1500) == 1400
 
 
+def test_an_mtu_that_ipv6_can_t_live_with_is_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        SettingsError, match=r"an MTU of 1250, and IPv6 needs 1280: raise the underlay's MTU \(it is 1300\)"
+    ):
+        Settings(**GOOD).pod_mtu(1300)
+    alone = {**GOOD, "pod_cidrs": (V4,)}
+    assert Settings(**alone).pod_mtu(1300) == 1250
+
+
 def test_the_first_place_is_after_the_gateway_s() -> None:
     assert next_place((V4, V6), set(), 0) == 2
 
