@@ -10,7 +10,7 @@ from functools import lru_cache
 from struct import Struct, pack
 from struct import error as StructError
 
-from flows.fields import IN_PORT, Match, Term
+from flows.fields import IN_PORT, Field, Match, Term
 from flows.openflow.wire import (
     ACTION_COPY_FIELD,
     ACTION_EXPERIMENTER,
@@ -77,7 +77,10 @@ class EncodeError(ValueError):
 
 # The hot path -------------------------------------------------------------------------------------------------------
 
+#: Bytes of the longest values that are remembered.
+_REMEMBERED = 2
 _FLOW_MOD = Struct("!BBHIQQBBHHHIIIHHHH")
+_ACTION = Struct("!HH")
 _BUNDLE_ADD = Struct("!BBHIIHHBBHI")
 
 
@@ -134,8 +137,12 @@ def _flow_mod(
     return b"".join((fixed, terms, bytes(pad), instructions))
 
 
-@lru_cache(maxsize=1 << 14)
 def _term(term: Term) -> bytes:
+    # Addresses are nearly all different: looking for them among what is remembered would cost more than encoding them.
+    return _oxm(term) if term.field.length > _REMEMBERED else _remembered_oxm(term)
+
+
+def _oxm(term: Term) -> bytes:
     field, value, mask = term
     try:
         if mask is None:
@@ -143,6 +150,9 @@ def _term(term: Term) -> bytes:
         return field.masked_header + value.to_bytes(field.length, "big") + mask.to_bytes(field.length, "big")
     except OverflowError as error:
         raise EncodeError(f"{value:#x}/{mask} doesn't fit field {field}") from error
+
+
+_remembered_oxm = lru_cache(maxsize=1 << 12)(_oxm)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -186,9 +196,7 @@ def _action(action: Action) -> bytes:
             reach = bits.start << 6 | bits.width - 1
             return pack("!HHIHHIH6x", ACTION_EXPERIMENTER, 24, NICIRA, NX_OUTPUT_REG, reach, source, 0)
         case SetField(field, value, mask):
-            oxm = _term(Term(field, value, mask))
-            size = 4 + len(oxm)
-            return pack("!HH", ACTION_SET_FIELD, size + -size % 8) + oxm + padding(size)
+            return _set_field(field, value, mask)
         case Move(source, target):
             headers = source.field.header + target.field.header
             size = 12 + len(headers)
@@ -200,6 +208,13 @@ def _action(action: Action) -> bytes:
             return _ct(action)
         case Goto():
             raise EncodeError("goto_table is an instruction: it can only end a flow's program")
+
+
+def _set_field(field: Field, value: int, mask: int | None) -> bytes:
+    oxm = _term(Term(field, value, mask))
+    size = 4 + len(oxm)
+    pad = -size % 8
+    return _ACTION.pack(ACTION_SET_FIELD, size + pad) + oxm + bytes(pad)
 
 
 def _ct(ct: Ct) -> bytes:
