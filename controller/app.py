@@ -22,7 +22,7 @@ from pathlib import Path
 from controller import views
 from controller.api import UnknownNodeError, serve
 from controller.audit import Drift
-from controller.channel import Channel
+from controller.channel import Channel, remove
 from controller.fleet import Fleet
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
@@ -188,6 +188,7 @@ async def run(listen: Sequence[str], manifests: Path, socket_path: Path, audit_i
         task.cancel()
     await asyncio.wait(tasks)
     await api.cleanup()
+    remove(socket_path)
     await channel.close()
     for task in done:
         # Following and auditing never end by themselves: that one has is a fault to be seen.

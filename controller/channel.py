@@ -117,6 +117,7 @@ class Channel:
         self._clock = clock
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
+        self._paths: list[Path] = []
         self._ticker: asyncio.Task[None] | None = None
 
     async def listen(self, target: str, tls: ssl.SSLContext | None = None) -> None:
@@ -127,6 +128,7 @@ class Channel:
             if kind == "unix" and rest:
                 server = await loop.create_unix_server(self._connection, unused(Path(rest)), ssl=tls, backlog=BACKLOG)
                 make_private(Path(rest))
+                self._paths.append(Path(rest))
             elif kind == "tcp" and rest.rpartition(":")[0]:
                 host, _, port = rest.rpartition(":")
                 server = await loop.create_server(
@@ -150,6 +152,8 @@ class Channel:
                 await self._ticker
         for server in self._servers:
             server.close()
+        for path in self._paths:
+            remove(path)
         for connection in list(self._connections):
             connection.close("the controller stops")
         await asyncio.sleep(0)
@@ -181,3 +185,8 @@ def unused(path: Path) -> str:
 def make_private(path: Path) -> None:
     """Nobody but the owner may connect to a socket."""
     path.chmod(0o600)
+
+
+def remove(path: Path) -> None:
+    """Take a socket away that nobody listens on any more."""
+    path.unlink(missing_ok=True)

@@ -81,6 +81,17 @@ def test_a_controller_that_is_killed_and_comes_back_sends_nothing_and_loses_no_p
     assert {each.title: each.lost for each in running} == {each.title: 0 for each in running}
 
 
+def test_a_controller_that_is_told_to_stop_leaves_no_socket(lab: Lab) -> None:
+    sockets = (lab.layout.api, lab.layout.openflow)
+    assert all(path.is_socket() for path in sockets)
+    lab.stop_controller()
+    try:
+        assert not any(path.exists() for path in sockets)
+    finally:
+        lab.start_controller()
+    lab.wait_for_sync()
+
+
 def test_what_changed_while_the_controller_was_away_is_made_up_for(lab: Lab, guest: Guest) -> None:
     lab.stop_controller(signal.SIGKILL)
     try:

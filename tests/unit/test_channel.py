@@ -81,6 +81,7 @@ async def test_switches_come_into_sync_over_a_real_socket(served: Served) -> Non
         assert_in_sync(served.controller, name, switch)
     await served.channel.close()
     await asyncio.wait_for(asyncio.gather(*players), 5)
+    assert not served.path.exists()
 
 
 @pytest.mark.parametrize("rubbish", [b"GET / HTTP/1.0\r\n\r\n", b"\x06\x00\x00\x02aaaa", bytes(4096)])
