@@ -95,6 +95,7 @@ def test_a_lab_whose_owner_and_guardian_are_both_killed_is_swept_by_the_next() -
         os.kill(guardian.pid, signal.SIGKILL)
         process.kill()
         process.wait(timeout=10)
+        until(lambda: not processes.is_alive(guardian), "the guardian is dead")
         assert layout.name in labs() and left(layout)
         sweep()
         assert not left(layout)
