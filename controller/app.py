@@ -35,6 +35,7 @@ from flows.values import Flow, Group
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot
 from topology.manifests import Problem
+from topology.services import ServiceRanges
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ DUMP_LIMIT = 10.0
 class Controller:
     """The cluster's state and the switches, and what happens between them."""
 
-    def __init__(self) -> None:
-        self.compiler = Compiler()
+    def __init__(self, ranges: ServiceRanges | None = None) -> None:
+        self.compiler = Compiler((ranges or ServiceRanges()).cluster)
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted)
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
         self.problems: tuple[Problem, ...] = ()
@@ -153,15 +154,17 @@ def collect_seldom() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-async def run(listen: Sequence[str], manifests: Path, socket_path: Path, audit_interval: float) -> None:
+async def run(
+    listen: Sequence[str], manifests: Path, socket_path: Path, audit_interval: float, ranges: ServiceRanges
+) -> None:
     """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    controller = Controller()
-    snapshots = ManifestSource(manifests).watch()
+    controller = Controller(ranges)
+    snapshots = ManifestSource(manifests, ranges=ranges).watch()
     # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
     controller.take(await anext(snapshots))
     channel = Channel(controller.fleet, time.monotonic)

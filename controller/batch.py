@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from flows.cookies import Scope, scope_match
+from flows.fields import PROTO_SCTP, PROTO_TCP, PROTO_UDP
 from flows.openflow import encode
 from flows.openflow.digest import flow_hash, group_hash, message_hash
 from flows.openflow.wire import GroupCommand, Type
-from flows.pipeline import DIGEST, TABLES
+from flows.pipeline import DIGEST, LEARNT, TABLES
+from flows.registers import Zone
 from flows.tables.digest import digest_flow
-from flows.update import Update
+from flows.update import Forgotten, Update
 from flows.values import Flow, Group
 
 BUNDLE_ID = 1
@@ -24,6 +26,9 @@ BUNDLE_ID = 1
 OWN_XIDS = 1 << 31
 #: Bytes of one buffer, about: what is handed to a socket at a time.
 BUFFER_SIZE = 1 << 17
+
+#: IP protocol numbers of what Services speak.
+PROTOCOLS = {"TCP": PROTO_TCP, "UDP": PROTO_UDP, "SCTP": PROTO_SCTP}
 
 #: What a message of a batch is about; None where it is about no object (a digest, a deletion by cookie).
 Item = Flow | Group | None
@@ -37,11 +42,13 @@ class Batch(msgspec.Struct, frozen=True):
     items: tuple[Item, ...]
     #: How many of the messages are flow-mods.
     flow_mods: int
+    #: Messages that no bundle can hold: they go out right behind it.
+    after: tuple[bytes, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes of all buffers."""
-        return sum(map(len, self.buffers))
+        return sum(map(len, self.buffers)) + sum(map(len, self.after))
 
     def item(self, xid: int) -> tuple[bool, Item]:
         """Whether the message with this xid is in the batch, and what it is about."""
@@ -79,11 +86,14 @@ class Encoded(msgspec.Struct, frozen=True):
 
 def encoded(update: Update) -> Encoded:
     """Encode an update. What comes is encoded once, for its hash and for the switch."""
+    before = {group.group_id: group for group in update.groups_removed}
     groups = [encode.group_mod(group) for group in update.groups_added]
     flows = [encode.flow_mod(flow) for flow in update.added]
     difference = sum(map(message_hash, groups)) + sum(map(message_hash, flows))
     difference -= sum(map(group_hash, update.groups_removed)) + sum(map(flow_hash, update.removed))
-    steps: list[Step] = list(zip(groups, update.groups_added, strict=True))
+    steps: list[Step] = []
+    for message, group in zip(groups, update.groups_added, strict=True):
+        steps += bucket_steps(before.get(group.group_id), group) or [(message, group)]
     new = {flow.key for flow in update.added} if update.removed else ()
     steps += [(encode.flow_delete_strict(flow), flow) for flow in update.removed if flow.key not in new]
     steps += zip(flows, update.added, strict=True)
@@ -96,6 +106,34 @@ def encoded(update: Update) -> Encoded:
     return Encoded(steps, difference)
 
 
+def bucket_steps(old: Group | None, new: Group) -> list[Step]:
+    """What changes a group bucket by bucket, so that the others keep their counters; empty where that is no good."""
+    if old is None or (old.type, old.selection_method, old.selection_fields) != (
+        new.type,
+        new.selection_method,
+        new.selection_fields,
+    ):
+        return []
+    kept = set(old.buckets) & set(new.buckets)
+    if not kept:
+        return []
+    gone = [bucket for bucket in old.buckets if bucket not in kept]
+    come = [bucket for bucket in new.buckets if bucket not in kept]
+    steps: list[Step] = [(encode.bucket_mod(new, GroupCommand.REMOVE_BUCKET, bucket), new) for bucket in gone]
+    return steps + [(encode.bucket_mod(new, GroupCommand.INSERT_BUCKET, bucket), new) for bucket in come]
+
+
+def flushes(forgotten: Iterable[Forgotten]) -> tuple[bytes, ...]:
+    """The messages that have a switch forget connections, in each zone of their family."""
+    messages = []
+    for each in forgotten:
+        version = each.address.version
+        source = int(each.address) | (0xFFFF << 32 if version == 4 else 0)
+        zones = (Zone.IPV4, Zone.SNAT_IPV4) if version == 4 else (Zone.IPV6, Zone.SNAT_IPV6)
+        messages += [encode.ct_flush(zone, PROTOCOLS[each.protocol], source, each.port) for zone in zones]
+    return tuple(messages)
+
+
 def change(update: Update, scope: Scope, digest: int) -> list[Step]:
     """What an update means, in order, the scope's new digest last."""
     return [*encoded(update).steps, digest_step(scope, digest)]
@@ -106,7 +144,7 @@ def replacement(flows: Iterable[Flow], scope: Scope, digest: int) -> Iterator[St
     cookie, mask = scope_match(scope)
     for table in TABLES:
         # Table Digest holds digests where others have cookies, so a deletion by cookie could hit one.
-        if table is not DIGEST:
+        if table is not DIGEST and table.number not in LEARNT:
             yield encode.flow_delete(table.number, cookie, mask), None
     for flow in flows:
         yield encode.flow_mod(flow), flow
@@ -118,7 +156,7 @@ def digest_step(scope: Scope, digest: int) -> Step:
     return encode.flow_mod(digest_flow(scope, digest)), None
 
 
-def batch(steps: Iterable[Step], xids: Xids) -> Batch:
+def batch(steps: Iterable[Step], xids: Xids, after: tuple[bytes, ...] = ()) -> Batch:
     """Messages with their xids, wrapped for the bundle."""
     taken = list(steps)
     first = xids.take(len(taken))
@@ -133,4 +171,4 @@ def batch(steps: Iterable[Step], xids: Xids) -> Batch:
     if run:
         buffers.append(b"".join(run))
     flow_mods = sum(message[1] == Type.FLOW_MOD for message, _ in taken)
-    return Batch(tuple(buffers), first, tuple(item for _, item in taken), flow_mods)
+    return Batch(tuple(buffers), first, tuple(item for _, item in taken), flow_mods, after)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
-from controller.batch import Batch, Xids, batch, digest_step, encoded, replacement
+from controller.batch import Batch, Xids, batch, digest_step, encoded, flushes, replacement
 from flows.cookies import Scope
 from flows.openflow.digest import digest, flow_hash, group_hash
 from flows.update import CLUSTER, Update
@@ -73,7 +73,8 @@ class ClusterLog:
         """Add a change; the oldest go where there are more bytes than the limit."""
         messages = encoded(update)
         self.state.take(update, messages.difference)
-        entry = batch([*messages.steps, digest_step(Scope.CLUSTER, self.state.digest)], self._xids)
+        steps = [*messages.steps, digest_step(Scope.CLUSTER, self.state.digest)]
+        entry = batch(steps, self._xids, flushes(update.forgotten))
         self._entries.append(entry)
         self._size += entry.size
         self.version += 1

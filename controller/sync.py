@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 
 import msgspec
@@ -27,6 +28,7 @@ from controller.batch import (
     batch,
     change,
     digest_step,
+    flushes,
     replacement,
 )
 from controller.scopes import ClusterLog, ScopeState, Source
@@ -47,11 +49,11 @@ from flows.openflow.messages import (
     TableStatsReply,
 )
 from flows.openflow.wire import BundleControl, Role
-from flows.pipeline import DIGEST
+from flows.pipeline import DIGEST, LEARNT
 from flows.state import Port
 from flows.tables.digest import digest_flow
-from flows.update import CLUSTER, Update
-from flows.values import Flow, FlowKey, Group
+from flows.update import CLUSTER, Forgotten, Update
+from flows.values import Ct, Flow, FlowKey, Group
 
 #: Bundles that may fail one after another before the connection is given up and begun afresh.
 FAILURE_LIMIT = 5
@@ -152,6 +154,8 @@ class SwitchSync:
         self._pending: dict[FlowKey, tuple[Flow, bool]] = {}
         self._pending_groups: dict[int, tuple[Group, bool]] = {}
         self._repairs: list[Step] = []
+        #: Of a scope that is replaced: what leads nowhere any more is to be forgotten too.
+        self._flushes: tuple[bytes, ...] = ()
         #: Groups that a switch out of sync was found to hold.
         self._found_groups: dict[int, Group] = {}
 
@@ -265,6 +269,9 @@ class SwitchSync:
         buffers = [encode.bundle_control(BundleControl.OPEN_REQUEST, BUNDLE_ID, opening)]
         buffers += [buffer for each in batches for buffer in each.buffers]
         buffers.append(encode.bundle_control(BundleControl.COMMIT_REQUEST, BUNDLE_ID, commit))
+        buffers += [message for each in batches for message in each.after]
+        buffers += self._flushes
+        self._flushes = ()
         self.counters.bundles += 1
         self.counters.flow_mods += sum(each.flow_mods for each in batches)
         self.counters.sent_bytes += sum(map(len, buffers))
@@ -320,6 +327,9 @@ class SwitchSync:
             if group.group_id not in self.refusals[Scope.CLUSTER] and group.group_id not in self.refusals[Scope.NODE]
         }
         found, self._found_groups = self._found_groups, wanted
+        self._flushes = flushes(
+            sorted(_endpoints(found.values()) - _endpoints(wanted.values()), key=lambda each: each.order)
+        )
         make = update_of_groups(found, wanted)
         both = change(make, Scope.CLUSTER, 0)[:-1]
         return both[: len(make.groups_added)], both[len(make.groups_added) :]
@@ -426,7 +436,8 @@ class SwitchSync:
         def take_counts(message: Message, now: float) -> None:
             if not isinstance(message, TableStatsReply) or not self._undisturbed(bundles):
                 return
-            if full or {stats.table: stats.active for stats in message.items if stats.active} != self._counts():
+            found = {each.table: each.active for each in message.items if each.active and each.table not in LEARNT}
+            if full or found != self._counts():
                 self.dump(lambda found: self._repair(found, bundles, now))
 
         self._request(encode.table_stats_request, take_counts)
@@ -443,7 +454,7 @@ class SwitchSync:
             for refusal in refusals.values():
                 if isinstance(refusal.item, Flow):
                     counts[refusal.item.table] -= 1
-        return {table: number for table, number in counts.items() if number}
+        return {table: number for table, number in counts.items() if number and table not in LEARNT}
 
     def _repair(self, found: list[FlowStats], bundles: int, now: float) -> None:
         if not self._undisturbed(bundles):
@@ -455,7 +466,7 @@ class SwitchSync:
         for scope, state in ((Scope.CLUSTER, self._log.state), (Scope.NODE, self._scope)):
             digest = state.less(refusal.item for refusal in self.refusals[scope].values())
             expected.append(digest_flow(scope, digest))
-        drift = compare(expected, found)
+        drift = compare(expected, [stats for stats in found if stats.table not in LEARNT])
         if drift:
             self._events.drift(self.node, drift)
             self.counters.repaired += len(drift.missing) + len(drift.altered) + len(drift.foreign)
@@ -476,12 +487,30 @@ def _first(changes: list[Batch], limit: int) -> list[Batch]:
 
 
 def update_of_groups(found: dict[int, Group], wanted: dict[int, Group]) -> Update:
-    """What takes one set of groups to another."""
+    """What takes one set of groups to another. In which order a group has its buckets is all the same."""
+    found = {number: _in_order(group) for number, group in found.items()}
     return Update(
         "",
         groups_added=tuple(group for number, group in wanted.items() if found.get(number) != group),
         groups_removed=tuple(group for number, group in found.items() if number not in wanted),
     )
+
+
+def _in_order(group: Group) -> Group:
+    return msgspec.structs.replace(group, buckets=tuple(sorted(group.buckets, key=lambda bucket: bucket.bucket_id)))
+
+
+def _endpoints(groups: Iterable[Group]) -> set[Forgotten]:
+    """Where groups send connections; of those only UDP's don't end by themselves."""
+    found: set[Forgotten] = set()
+    for group in groups:
+        for bucket in group.buckets:
+            for action in bucket.program:
+                nat = action.nat if isinstance(action, Ct) else None
+                if nat is not None and nat.kind == "dst" and nat.address_min is not None:
+                    address = (IPv6Address if nat.ipv6 else IPv4Address)(nat.address_min)
+                    found.add(Forgotten("UDP", address, nat.port_min or 0))
+    return found
 
 
 def _name(item: Flow | Group) -> FlowKey | int:

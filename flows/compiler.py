@@ -18,13 +18,16 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 
 from flows.cookies import Kind, Scope, cookie
+from flows.service_parts import Part, ServiceParts, zone_number
 from flows.state import LocalPod, Port
-from flows.tables import arp, classify, output, route, track
-from flows.update import CLUSTER, Update
+from flows.tables import arp, classify, host, output, route, service, track
+from flows.update import CLUSTER, Forgotten, Update
 from flows.values import Flow, FlowKey, Group
+from topology.endpoints import zone_of
 from topology.graph import OVERLAY, Topology
 from topology.model import Change, Cluster, Key, Node, Object, Pod
 from topology.naming import (
+    ENTRY_ADDRESSES,
     GATEWAY_PORT,
     POD_MAC_PREFIX,
     TUNNEL_PORT,
@@ -37,17 +40,19 @@ from topology.naming import (
     mac_of,
     object_id,
     pod_addresses_of_mac,
+    translation_addresses,
 )
 
-#: A contribution: the scope it is in, the kind of its maker, and the maker's name there (for a pod its port's name).
-Part = tuple[str, Kind, str]
+Item = Flow | Group
 
 
 class Compiler:
     """The current state, and the updates that changes to it mean."""
 
-    def __init__(self) -> None:
+    def __init__(self, service_cidrs: Iterable[Network] = ()) -> None:
         self.cluster = Cluster()
+        self.services = ServiceParts(self.cluster)
+        self._service_cidrs = tuple(service_cidrs)
         self.topology = Topology()
         self._ports: dict[str, dict[str, Port]] = {}
         #: Node -> MAC -> the first by name of its pod ports that announce it: the one that is believed.
@@ -83,8 +88,10 @@ class Compiler:
         return self._updates(parts, before)
 
     def _apply(self, change: Change) -> list[Update]:
-        parts = self._affected(change)
+        names = self.services.names(change)
+        parts = self._affected(change) | self.services.parts(names, change)
         before = self._contributions(parts)
+        used = self.services.endpoints(names)
         if change.new is None:
             self.cluster.remove(change.key)
         else:
@@ -95,7 +102,25 @@ class Compiler:
             case _, Node() as new:
                 self.topology.put(new)
         self._claim(change)
-        return self._updates(parts, before)
+        # What a rival has now it may lose when numbers and ways in are given out anew; nothing else of it has changed.
+        rivals = self.services.rivals(names)
+        for part in self.services.parts(rivals):
+            before.setdefault(part, list(self._contribution(part)))
+        self.services.settle(names)
+        parts |= before.keys() | self.services.parts(names)
+        forgotten = (used - self.services.endpoints(names)) | _of_gone_pod(change)
+        return self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)))
+
+    def set_down(self, nodes: Iterable[str]) -> list[Update]:
+        """The nodes whose switches have been out of reach for long: others announce Services' addresses instead."""
+        down = frozenset(nodes)
+        if down == self.services.down:
+            return []
+        exposed = self.services.exposed()
+        parts = self.services.parts(exposed)
+        before = self._contributions(parts)
+        self.services.down = down
+        return self._updates(parts | self.services.parts(exposed), before)
 
     def _claim(self, change: Change) -> None:
         if isinstance(change.old, Node):
@@ -120,6 +145,8 @@ class Compiler:
                     parts |= {(version.name, Kind.POD, name) for name in self._ports.get(version.name, ())}
                 case Pod():
                     parts |= self._parts_of_pod(version)
+                    if any(port.host_port for port in version.ports):
+                        parts |= {(version.node, Kind.POD, name) for name in self._ports.get(version.node, ())}
         return parts
 
     def _parts_of_pod(self, pod: Pod) -> set[Part]:
@@ -141,21 +168,29 @@ class Compiler:
         """Every flow of a scope, made from the current state alone."""
         if scope == CLUSTER:
             yield from _pipeline_flows()
+            yield from service.refusal_flows(self._service_cidrs, cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
             for name in self.cluster.nodes:
-                yield from self._contribution((CLUSTER, Kind.NODE, name))
+                yield from self._node_routes(name)
         else:
-            yield from self._contribution((scope, Kind.NODE, scope))
+            yield from self._switch_flows(scope)
             for name in self._ports.get(scope, ()):
-                yield from self._contribution((scope, Kind.POD, name))
+                yield from self._pod_flows(scope, name)
+        for part in self.services.all_parts(scope):
+            for item in self.services.contribution(part):
+                if isinstance(item, Flow):
+                    yield item
 
     def groups(self, scope: str) -> Iterator[Group]:
-        """Every group of a scope. Nothing that is compiled now needs one."""
-        return iter(())
+        """Every group of a scope."""
+        for part in self.services.all_parts(scope):
+            for item in self.services.contribution(part):
+                if isinstance(item, Group):
+                    yield item
 
-    def _contributions(self, parts: set[Part]) -> dict[Part, list[Flow]]:
+    def _contributions(self, parts: set[Part]) -> dict[Part, list[Item]]:
         return {part: list(self._contribution(part)) for part in parts}
 
-    def _contribution(self, part: Part) -> Iterator[Flow]:
+    def _contribution(self, part: Part) -> Iterator[Item]:
         scope, kind, name = part
         match kind:
             case Kind.NODE if scope == CLUSTER:
@@ -164,6 +199,8 @@ class Compiler:
                 return self._switch_flows(name)
             case Kind.POD:
                 return self._pod_flows(scope, name)
+            case Kind.SERVICE | Kind.ADDRESS:
+                return self.services.contribution(part)
         raise AssertionError(f"no contribution of kind {kind}")
 
     def _node_routes(self, name: str) -> Iterator[Flow]:
@@ -172,9 +209,11 @@ class Compiler:
         if node is None:
             return
         networks = tuple(network for network in _networks(node) if min(self._claims[network]) == name)
+        mark = cookie(Scope.CLUSTER, Kind.NODE, object_id("Node", "", name))
+        own = tuple(address for address in node.addresses if _alone(address) in networks)
+        yield from service.node_address_flows(own, mark)
         for hop in self.topology.next_hops(OVERLAY, name):
             if hop.endpoint is not None:
-                mark = cookie(Scope.CLUSTER, Kind.NODE, object_id("Node", "", name))
                 yield from route.tunnel_flows(networks, hop.endpoint, mark)
 
     def _switch_flows(self, name: str) -> Iterator[Flow]:
@@ -184,10 +223,14 @@ class Compiler:
             return
         mark = cookie(Scope.NODE, Kind.NODE, object_id("Node", "", name))
         gateway, tunnel = ports.get(GATEWAY_PORT), ports.get(TUNNEL_PORT)
+        zone = zone_of(node)
+        if zone:
+            yield service.locality_flow(zone_number(zone), mark)
+        yield from track.node_flows(translation_addresses(node.pod_cidrs) if node.pod_cidrs else (), mark)
         if gateway is not None:
-            yield from classify.gateway_flows(gateway.number, mark)
-            yield from output.gateway_flows(gateway.number, mark)
             own = tuple(dict.fromkeys(gateway_addresses(node.pod_cidrs) + node.addresses))
+            yield from classify.gateway_flows(gateway.number, own, mark)
+            yield from output.gateway_flows(gateway.number, mark)
             yield from route.host_flows(own, node.pod_cidrs, mark)
         if tunnel is not None:
             yield from classify.tunnel_flows(tunnel.number, mark)
@@ -202,6 +245,31 @@ class Compiler:
         mark = cookie(Scope.NODE, Kind.POD, object_id("Pod", pod.namespace, pod.name))
         yield from classify.pod_flows(local, mark)
         yield from route.pod_flows(local, mark)
+        yield from track.pod_flows(local, mark)
+        yield from self._host_port_flows(node, pod, local, mark)
+
+    def _host_port_flows(self, node: str, pod: Pod, local: LocalPod, mark: int) -> Iterator[Flow]:
+        """Ports of the node that lead to the pod, unless another pod of the node, first by name, has them."""
+        own = self.cluster.nodes[node].addresses
+        for port in pod.ports:
+            if not port.host_port or self._host_port_owner(node, port.protocol, port.host_port) != pod:
+                continue
+            yield host.port_flow(port.protocol, port.host_port, port.host_ip, mark)
+            entries = ENTRY_ADDRESSES + tuple(each for each in own if port.host_ip in (None, each))
+            for address in local.addresses:
+                for entry in entries:
+                    if entry.version == address.version:
+                        target = (address, port.port)
+                        yield service.host_port_flow(port.protocol, entry, port.host_port, target, mark)
+
+    def _host_port_owner(self, node: str, protocol: str, number: int) -> Pod | None:
+        for key in sorted(self.cluster.pods_on.get(node, ())):
+            pod = self.cluster.pods[key]
+            if not pod.host_network and any(
+                (each.protocol, each.host_port) == (protocol, number) for each in pod.ports
+            ):
+                return pod
+        return None
 
     def _find_pod(self, node_name: str, port_name: str) -> tuple[Pod, LocalPod] | str:
         """The pod behind a port, or why there is none."""
@@ -246,29 +314,61 @@ class Compiler:
 
     # The difference ---------------------------------------------------------------------------------------------
 
-    def _updates(self, parts: set[Part], before: dict[Part, list[Flow]]) -> list[Update]:
+    def _updates(
+        self, parts: set[Part], before: dict[Part, list[Item]], forgotten: tuple[Forgotten, ...] = ()
+    ) -> list[Update]:
         after = self._contributions(parts)
         updates = []
         # The cluster's scope sorts first, and the order of sets must not show in what is sent.
-        for scope in sorted({part[0] for part in parts}):
+        for scope in sorted({part[0] for part in parts} | ({CLUSTER} if forgotten else set())):
             mine = sorted(part for part in parts if part[0] == scope)
-            old = {flow.key: flow for part in mine for flow in before[part]}
-            new = {flow.key: flow for part in mine for flow in after[part]}
-            removed, added = _difference(old, new)
-            if removed or added:
-                updates.append(Update(scope, removed, added))
+            update = _difference(
+                scope,
+                {_name(item): item for part in mine for item in before.get(part, ())},
+                {_name(item): item for part in mine for item in after[part]},
+                forgotten if scope == CLUSTER else (),
+            )
+            if update:
+                updates.append(update)
         return updates
 
 
-def _difference(old: dict[FlowKey, Flow], new: dict[FlowKey, Flow]) -> tuple[tuple[Flow, ...], tuple[Flow, ...]]:
-    removed = tuple(flow for key, flow in old.items() if new.get(key) != flow)
-    added = tuple(flow for key, flow in new.items() if old.get(key) != flow)
-    return removed, added
+def _difference(
+    scope: str, old: dict[FlowKey | int, Item], new: dict[FlowKey | int, Item], forgotten: tuple[Forgotten, ...]
+) -> Update:
+    removed = [item for name, item in old.items() if new.get(name) != item]
+    added = [item for name, item in new.items() if old.get(name) != item]
+    return Update(
+        scope,
+        tuple(item for item in removed if isinstance(item, Flow)),
+        tuple(item for item in added if isinstance(item, Flow)),
+        tuple(item for item in removed if isinstance(item, Group)),
+        tuple(item for item in added if isinstance(item, Group)),
+        forgotten,
+    )
+
+
+def _name(item: Item) -> FlowKey | int:
+    return item.key if isinstance(item, Flow) else item.group_id
+
+
+def _of_gone_pod(change: Change) -> set[Forgotten]:
+    """Every connection to a pod that is gone: nobody will end them."""
+    old, new = change.old, change.new
+    if not isinstance(old, Pod) or old.host_network:
+        return set()
+    kept = new.addresses if isinstance(new, Pod) and not new.host_network else ()
+    return {
+        Forgotten(protocol, address)
+        for address in old.addresses
+        if address not in kept
+        for protocol in ("TCP", "UDP", "SCTP")
+    }
 
 
 def _pipeline_flows() -> Iterator[Flow]:
     mark = cookie(Scope.CLUSTER, Kind.PIPELINE, 0)
-    for table in (classify, arp, track, route, output):
+    for table in (classify, arp, track, service, route, output):
         yield from table.pipeline_flows(mark)
 
 

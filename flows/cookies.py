@@ -32,10 +32,18 @@ class Kind(IntEnum):
     PIPELINE = 1
     NODE = 2
     POD = 3
+    SERVICE = 4
+    ADDRESS = 5
 
 
 #: A Kind in the words of the model.
-KIND_NAMES = {Kind.PIPELINE: "Pipeline", Kind.NODE: "Node", Kind.POD: "Pod"}
+KIND_NAMES = {
+    Kind.PIPELINE: "Pipeline",
+    Kind.NODE: "Node",
+    Kind.POD: "Pod",
+    Kind.SERVICE: "Service",
+    Kind.ADDRESS: "Address",
+}
 
 
 def cookie(scope: Scope, kind: Kind, object_id: int) -> int:

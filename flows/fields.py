@@ -119,8 +119,16 @@ CT_NEW, CT_EST, CT_REL, CT_RPL, CT_INV, CT_TRK = 0x01, 0x02, 0x04, 0x08, 0x10, 0
 
 
 def match(*terms: Term) -> Match:
-    """A match of these terms, in canonical order."""
-    return tuple(sorted(terms, key=_index))
+    """A match of these terms, in canonical order. Terms on different bits of one field become one."""
+    found: dict[Field, Term] = {}
+    for term in terms:
+        other = found.get(term.field)
+        if other is None:
+            found[term.field] = term
+        else:
+            assert term.mask is not None and other.mask is not None and not term.mask & other.mask
+            found[term.field] = Term(term.field, term.value | other.value, term.mask | other.mask)
+    return tuple(sorted(found.values(), key=_index))
 
 
 def _index(term: Term) -> int:

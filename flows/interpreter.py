@@ -4,7 +4,8 @@ Tests walk packets through compiled flows with it, and compare it with `ofproto/
 pure but for the `Conntrack` that it is given, which learns connections as a switch's would.
 
 What it leaves out: TTL, fragments, TCP flags and ICMP errors (every packet of TCP opens a connection, and no packet is
-`rel` or `inv`), the ranges of NAT (the first address and port are taken), and what comes after output: tunnel headers.
+`rel` or `inv`), that learnt flows expire, the ranges of NAT (the first address and port are taken), and what comes
+after output: tunnel headers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from flows import fields as f
-from flows.fields import Field, Term
+from flows.fields import Field, Match, Term
 from flows.pipeline import TABLE_NAMES
 from flows.registers import Bits
 from flows.text import flow_text
@@ -28,11 +29,14 @@ from flows.values import (
     Goto,
     Group,
     GroupType,
+    Learn,
     Move,
     Nat,
+    Note,
     Output,
     OutputBits,
     Program,
+    Resubmit,
     SetField,
     ToGroup,
 )
@@ -122,10 +126,21 @@ _PORTS = {
 
 
 class Conntrack:
-    """The connections that a switch knows, in their zones."""
+    """What a switch remembers of packets: the connections that it knows, in their zones, and flows it has learnt."""
 
     def __init__(self) -> None:
         self._zones: dict[int, list[_Entry]] = {}
+        #: By table and match; that they expire is left to who calls.
+        self.learnt: dict[tuple[int, Match], Flow] = {}
+
+    def forget(self, protocol: int, source: int, port: int) -> None:
+        """Forget connections of every zone whose answers come from this address and port."""
+
+        def is_it(ends: _Ends) -> bool:
+            return (ends.protocol, ends.destination) == (protocol, source) and port in (0, ends.destination_port)
+
+        for zone, entries in self._zones.items():
+            self._zones[zone] = [entry for entry in entries if not is_it(entry.translated)]
 
     def track(self, packet: dict[Field, int], ct: Ct) -> None:
         """Carry out a ct action on a packet: its ct_* fields are set, NAT is done, a connection may be committed."""
@@ -209,9 +224,10 @@ class Interpreter:
             run.process(*run.waiting.popleft())
         return Walk(tuple(run.steps), tuple(run.emissions))
 
-    def look_up(self, table: int, packet: Packet) -> Flow | None:
+    def look_up(self, table: int, packet: Packet, learnt: Iterable[Flow] = ()) -> Flow | None:
         """The flow of a table that a packet meets. Raises InterpreterError where two are as good."""
-        found = [flow for flow in self._tables.get(table, ()) if matches(flow, packet)]
+        flows = [*self._tables.get(table, ()), *(flow for flow in learnt if flow.table == table)]
+        found: list[Flow] = [flow for flow in flows if matches(flow, packet)]
         if not found:
             return None
         highest = max(flow.priority for flow in found)
@@ -256,7 +272,7 @@ class _Run:
         while following is not None:
             if len(self.steps) == _LOOKUP_LIMIT:
                 raise InterpreterError(f"the packet is still on its way after {_LOOKUP_LIMIT} lookups")
-            flow = self._interpreter.look_up(following, packet)
+            flow = self._interpreter.look_up(following, packet, self._conntrack.learnt.values())
             self.steps.append(Step(following, flow))
             following = None if flow is None else self._apply(flow.program, packet)
 
@@ -280,6 +296,13 @@ class _Run:
                         packet.pop(field, None)
                 case ToGroup(number):
                     self._to_group(self._interpreter.group(number), packet)
+                case Resubmit(other):
+                    # What is done there stays done: the same packet comes back.
+                    self.process(other, packet)
+                case Learn():
+                    self._learn(action, packet)
+                case Note():
+                    pass
                 case _:
                     _change(packet, action)
         return None
@@ -291,6 +314,13 @@ class _Run:
             self.emissions.append(Emission(entered, dict(packet)))
         elif port != entered:
             self.emissions.append(Emission(port, dict(packet)))
+
+    def _learn(self, learn: Learn, packet: dict[Field, int]) -> None:
+        copied = tuple(Term(field, packet[field], None) for field in learn.copied)
+        match = tuple(sorted((*learn.terms, *copied), key=lambda term: term.field.index))
+        program = tuple(SetField(term.field, term.value) for term in learn.loads)
+        flow = Flow(learn.table, learn.priority, match, program, learn.cookie)
+        self._conntrack.learnt[learn.table, match] = flow
 
     def _to_group(self, group: Group, packet: dict[Field, int]) -> None:
         buckets = group.buckets if group.type is GroupType.ALL else group.buckets[:1]

@@ -13,7 +13,7 @@ import msgspec
 from flows import registers
 from flows.fields import Field
 from flows.registers import REGISTERS, Bits
-from flows.values import Ct, Flow, Goto, Move, OutputBits, SetField
+from flows.values import Ct, Flow, Goto, Learn, Move, OutputBits, Resubmit, SetField
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -31,13 +31,15 @@ class PipelineError(ValueError):
     """A flow does what its table's declaration doesn't allow."""
 
 
-_CLASSIFY, _ARP, _ND_REPLY, _TRACK, _TRACK_STATE, _ROUTE, _COMMIT, _OUTPUT, _DIGEST = 0, 5, 6, 15, 20, 35, 60, 65, 70
+_CLASSIFY, _ARP, _ND_REPLY, _UNSNAT, _TRACK, _TRACK_STATE = 0, 5, 6, 12, 15, 20
+_LOCALITY, _NODE_ADDRESS, _SERVICE, _AFFINITY, _ENDPOINT, _SERVICE_STATS = 24, 25, 30, 31, 32, 33
+_ROUTE, _COMMIT, _OUTPUT, _DIGEST, _HOST = 35, 60, 65, 70, 71
 
 CLASSIFY = Table(
     _CLASSIFY,
     "Classify",
     "admits packets by the port they enter: a pod's with its own MAC and addresses, the tunnel's, the host's",
-    next=(_ARP, _TRACK),
+    next=(_ARP, _UNSNAT),
     writes=(registers.SOURCE,),
 )
 ARP = Table(
@@ -53,9 +55,58 @@ ND_REPLY = Table(
     "NdReply",
     "finishes a neighbour advertisement: its option can be set only once the packet is one",
 )
+UNSNAT = Table(
+    _UNSNAT,
+    "UnSNAT",
+    "gives answers to a source that Commit put in the place of another their true destination back",
+    next=(_TRACK,),
+    writes=(registers.HAIRPIN,),
+)
 TRACK = Table(_TRACK, "Track", "sends IPv4 and IPv6 through conntrack, a zone for each", next=(_TRACK_STATE,))
 TRACK_STATE = Table(
-    _TRACK_STATE, "TrackState", "drops packets that belong to no connection and can't open one", next=(_ROUTE,)
+    _TRACK_STATE,
+    "TrackState",
+    "drops packets that belong to no connection and can't open one; only new connections look for a Service",
+    next=(_LOCALITY, _SERVICE_STATS, _ROUTE),
+)
+LOCALITY = Table(
+    _LOCALITY,
+    "Locality",
+    "says in which topology zone this node is",
+    next=(_NODE_ADDRESS,),
+    writes=(registers.ZONE,),
+)
+NODE_ADDRESS = Table(
+    _NODE_ADDRESS,
+    "NodeAddress",
+    "marks what is bound for a node's own address: NodePorts apply",
+    next=(_SERVICE,),
+    writes=(registers.TO_NODE,),
+)
+SERVICE = Table(
+    _SERVICE,
+    "Service",
+    "finds the Service by address and port, and has its group choose an endpoint; refuses what no Service offers",
+    next=(_AFFINITY, _ENDPOINT, _SERVICE_STATS, _ROUTE, _COMMIT),
+    reads=(registers.SOURCE, registers.TO_NODE, registers.ZONE),
+    writes=(registers.SERVICE, registers.EXIT),
+)
+AFFINITY = Table(
+    _AFFINITY,
+    "Affinity",
+    "remembers the endpoint of each client of a Service with session affinity: flows that the switch learns",
+    reads=(registers.SERVICE,),
+    writes=(registers.ENDPOINT,),
+)
+ENDPOINT = Table(
+    _ENDPOINT,
+    "Endpoint",
+    "sends a new connection to the endpoint in the register, or has the Service's group choose one",
+    next=(_SERVICE_STATS,),
+    reads=(registers.SERVICE, registers.ENDPOINT, registers.SOURCE),
+)
+SERVICE_STATS = Table(
+    _SERVICE_STATS, "ServiceStats", "counts the packets of Services, for each endpoint", next=(_ROUTE,)
 )
 ROUTE = Table(
     _ROUTE,
@@ -65,12 +116,19 @@ ROUTE = Table(
     reads=(registers.SOURCE,),
     writes=(registers.EXIT, registers.EXIT_PORT),
 )
-COMMIT = Table(_COMMIT, "Commit", "commits new connections", next=(_OUTPUT,))
+COMMIT = Table(
+    _COMMIT,
+    "Commit",
+    "commits new connections, and gives them another source where answers would else miss this bridge",
+    next=(_OUTPUT,),
+    reads=(registers.SOURCE, registers.EXIT),
+    writes=(registers.HAIRPIN,),
+)
 OUTPUT = Table(
     _OUTPUT,
     "Output",
     "sends the packet to the exit that Route chose",
-    reads=(registers.EXIT, registers.EXIT_PORT),
+    reads=(registers.EXIT, registers.EXIT_PORT, registers.HAIRPIN),
 )
 DIGEST = Table(
     _DIGEST,
@@ -79,7 +137,20 @@ DIGEST = Table(
     reads=(registers.SOURCE,),
 )
 
-TABLES: tuple[Table, ...] = (CLASSIFY, ARP, ND_REPLY, TRACK, TRACK_STATE, ROUTE, COMMIT, OUTPUT, DIGEST)
+HOST = Table(
+    _HOST,
+    "Host",
+    "sees no packet; the notes in its flows tell the node's agent what the host must do",
+    reads=(registers.SOURCE,),
+)
+
+TABLES: tuple[Table, ...] = (
+    *(CLASSIFY, ARP, ND_REPLY, UNSNAT, TRACK, TRACK_STATE),
+    *(LOCALITY, NODE_ADDRESS, SERVICE, AFFINITY, ENDPOINT, SERVICE_STATS),
+    *(ROUTE, COMMIT, OUTPUT, DIGEST, HOST),
+)
+#: Tables whose flows the switch makes itself: they are nobody's state.
+LEARNT: frozenset[int] = frozenset({_AFFINITY})
 BY_NUMBER: dict[int, Table] = {table.number: table for table in TABLES}
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 #: What OVSDB's Bridge.flow_tables is set to, so that `ovs-ofctl --names` shows names.
@@ -102,7 +173,9 @@ def check(flow: Flow) -> None:
         if mask & ~_mask(table.writes, field):
             raise PipelineError(f"{table.name} may not write bits {mask:#x} of {field}")
     for action in flow.program:
-        target = action.table if isinstance(action, Goto | Ct) else None
+        if isinstance(action, Learn) and action.table not in LEARNT:
+            raise PipelineError(f"{table.name} may not have flows learnt in table {action.table}")
+        target = action.table if isinstance(action, Goto | Ct | Resubmit) else None
         if target is not None and target not in table.next:
             raise PipelineError(f"{table.name} may not send packets to table {target}")
 

@@ -44,6 +44,7 @@ class Source(IntEnum):
     POD = 1
     TUNNEL = 2
     GATEWAY = 3
+    WORLD = 4
 
 
 class Exit(IntEnum):
@@ -54,25 +55,45 @@ class Exit(IntEnum):
     GATEWAY = 3
 
 
-SOURCE = Bits("source", fields.REG0, 0, 4, "where the packet entered: 1 pod, 2 tunnel, 3 gateway")
+SOURCE = Bits(
+    "source", fields.REG0, 0, 4, "where the packet entered: 1 pod, 2 tunnel, 3 the host itself, 4 the world by the host"
+)
+#: The bit of `source` that only the world has.
+FROM_WORLD = Bits("from_world", fields.REG0, 2, 1)
 EXIT = Bits("exit", fields.REG0, 4, 4, "how it leaves: 1 the port in exit_port, 2 tunnel, 3 gateway")
+HAIRPIN = Bits("hairpin", fields.REG0, 8, 1, "it leaves by the port by which it entered")
+TO_NODE = Bits("to_node", fields.REG0, 9, 1, "it is bound for an address of a node: NodePorts apply")
 EXIT_PORT = Bits("exit_port", fields.REG1, 0, 32, "OpenFlow port number of the exit, where exit is 1")
+ENDPOINT = Bits("endpoint", fields.REG2, 0, 32, "the Service's endpoint that was chosen; 0 none yet")
+SERVICE = Bits("service", fields.REG3, 0, 32, "the Service's port, where endpoints are looked up by it")
+ZONE = Bits("zone", fields.REG4, 0, 32, "the topology zone of this node, a hash of its name; 0 none")
 #: Scratch space inside one action list, meaningless between tables.
 SCRATCH = Bits("scratch", fields.REG7, 0, 32, "scratch of the ARP responder")
 
-REGISTERS: tuple[Bits, ...] = (SOURCE, EXIT, EXIT_PORT, SCRATCH)
+REGISTERS: tuple[Bits, ...] = (SOURCE, EXIT, HAIRPIN, TO_NODE, EXIT_PORT, ENDPOINT, SERVICE, ZONE, SCRATCH)
+#: Names for parts of registers.
+PARTS: tuple[Bits, ...] = (FROM_WORLD,)
+
+#: What a connection keeps (zones IPV4 and IPV6).
+MARK_SERVICE = Bits("is_service", fields.CT_MARK, 0, 1, "a Service's endpoint was chosen for the connection")
+MARK_WORLD = Bits("of_world", fields.CT_MARK, 1, 1, "the connection came from the world by the host: answers go there")
+LABEL_ENDPOINT = Bits("endpoint_label", fields.CT_LABEL, 0, 32, "the endpoint, as in the register")
+LABEL_SERVICE = Bits("service_label", fields.CT_LABEL, 32, 32, "the Service's port, as in the register")
+MARKS: tuple[Bits, ...] = (MARK_SERVICE, MARK_WORLD, LABEL_ENDPOINT, LABEL_SERVICE)
 
 
 class Zone(IntEnum):
-    """Conntrack zones. IPv4 and IPv6 have one each for the whole bridge."""
+    """Conntrack zones. Each family has two: connections as their clients see them, and those given another source."""
 
     IPV4 = 0x5B04
     IPV6 = 0x5B06
+    SNAT_IPV4 = 0x5B14
+    SNAT_IPV6 = 0x5B16
 
 
 def _check_overlap() -> None:
     taken: dict[Field, int] = {}
-    for bits in REGISTERS:
+    for bits in REGISTERS + MARKS:
         if taken.get(bits.field, 0) & bits.mask:
             raise AssertionError(f"register bits of {bits.name} overlap others of {bits.field}")
         taken[bits.field] = taken.get(bits.field, 0) | bits.mask

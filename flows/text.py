@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from flows import fields as f
 from flows.fields import Field, Term
 from flows.pipeline import TABLE_NAMES
-from flows.registers import Bits
+from flows.registers import Bits, whole
 from flows.values import (
     PORT_ANY,
     PORT_CONTROLLER,
@@ -23,11 +23,14 @@ from flows.values import (
     Goto,
     Group,
     GroupType,
+    Learn,
     Move,
     Nat,
+    Note,
     Output,
     OutputBits,
     Program,
+    Resubmit,
     SetField,
     ToGroup,
 )
@@ -174,6 +177,13 @@ def _action_text(action: Action, names: bool) -> str:
             return f"goto_table:{table_text(table, names)}"
         case Ct():
             return _ct_text(action, names)
+        case Resubmit(table):
+            return f"resubmit(,{table_text(table, names)})"
+        case Learn():
+            return _learn_text(action, names)
+        case Note(data):
+            # As it is read back: with the zeros that fill it up.
+            return "note:" + (data + bytes(-(10 + len(data)) % 8)).hex(".")
 
 
 def _bits_text(bits: Bits) -> str:
@@ -181,7 +191,18 @@ def _bits_text(bits: Bits) -> str:
     name = _NXM_NAMES.get(field, f"NXM_NX_{field.name.upper()}")
     if bits.width == field.bits:
         return f"{name}[]"
+    if bits.width == 1:
+        return f"{name}[{bits.start}]"
     return f"{name}[{bits.start}..{bits.start + bits.width - 1}]"
+
+
+def _learn_text(learn: Learn, names: bool) -> str:
+    parts = [f"table={table_text(learn.table, names)}", f"idle_timeout={learn.idle_timeout}"]
+    parts += [f"priority={learn.priority}", f"limit={learn.limit}", f"cookie={learn.cookie:#x}"]
+    parts += [f"{term.field}={value_text(term.field, term.value)}" for term in learn.terms]
+    parts += [_bits_text(whole(field)) for field in learn.copied]
+    parts += [f"load:{term.value:#x}->{_bits_text(whole(term.field))}" for term in learn.loads]
+    return f"learn({','.join(parts)})"
 
 
 def _ct_text(ct: Ct, names: bool) -> str:

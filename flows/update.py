@@ -5,9 +5,23 @@ from __future__ import annotations
 import msgspec
 
 from flows.values import Flow, Group
+from topology.naming import Address
 
 #: The scope key of the cluster scope; a node scope's key is the node's name.
 CLUSTER = ""
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """Connections that no longer lead anywhere: those whose answers came from this address and port (0: from any)."""
+
+    protocol: str
+    address: Address
+    port: int = 0
+
+    @property
+    def order(self) -> tuple[str, int, int, int]:
+        """Something to sort by: addresses of two families have no order."""
+        return self.protocol, self.address.version, int(self.address), self.port
 
 
 class Update(msgspec.Struct, frozen=True):
@@ -22,3 +36,9 @@ class Update(msgspec.Struct, frozen=True):
     added: tuple[Flow, ...] = ()
     groups_removed: tuple[Group, ...] = ()
     groups_added: tuple[Group, ...] = ()
+    #: What switches are to forget of connections once the change is in, on every node.
+    forgotten: tuple[Forgotten, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether it says anything."""
+        return bool(self.removed or self.added or self.groups_removed or self.groups_added or self.forgotten)

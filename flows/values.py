@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from flows.fields import Field, Match
+from flows.fields import Field, Match, Term
 from flows.registers import Bits
 
 #: Reserved port numbers (OpenFlow 1.5.1, 7.2.1).
@@ -85,7 +85,36 @@ class Goto(msgspec.Struct, frozen=True):
     table: int
 
 
-Action = Output | OutputBits | SetField | Move | ToGroup | Ct | Goto
+class Resubmit(msgspec.Struct, frozen=True):
+    """Look the packet up in another table as well, carry out what is found there, and come back."""
+
+    table: int
+
+
+class Learn(msgspec.Struct, frozen=True):
+    """Make a flow of the packet at hand, or set the timeout of the one that is there anew.
+
+    The flow matches `terms` and, in the fields `copied`, what the packet has; its program are the `loads`, of whole
+    fields. It goes when no packet has met it for `idle_timeout` seconds; with `limit` of them, no more are made.
+    """
+
+    table: int
+    priority: int
+    cookie: int
+    idle_timeout: int
+    limit: int
+    terms: Match
+    copied: tuple[Field, ...]
+    loads: tuple[Term, ...]
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Does nothing: bytes for whoever reads the flow. Zeros may follow when it is read back."""
+
+    data: bytes
+
+
+Action = Output | OutputBits | SetField | Move | ToGroup | Ct | Resubmit | Learn | Note | Goto
 #: Actions in order. An empty program drops the packet.
 Program = tuple[Action, ...]
 

@@ -18,18 +18,21 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from node import masquerade, netlink, ovsdb
+from node import netlink, nftables, ovsdb
 from node.cni import spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
-from node.masquerade import NftError
+from node.host import Host
 from node.netlink import LinkError
+from node.nftables import NftError
 from node.ovsdb import Database, DatabaseError
 from node.settings import Settings, SettingsError
 from topology import naming
+from topology.naming import ENTRY_ADDRESSES, HAIRPIN_ADDRESSES
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +69,18 @@ async def run(settings: Settings) -> None:
         settings.socket.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(connected, str(settings.socket), limit=_REQUEST_LIMIT, backlog=256)
         settings.socket.chmod(0o600)
-        keeper = asyncio.create_task(_keep(settings, database, service))
+        host = Host(settings)
+        keeper = asyncio.create_task(_keep(settings, database, service, host))
         stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([keeper, stopped], return_when=asyncio.FIRST_COMPLETED)
+        follower = asyncio.create_task(host.follow())
+        await asyncio.wait([keeper, stopped, follower], return_when=asyncio.FIRST_COMPLETED)
         server.close()
         stopped.cancel()
-        keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
+        for task in (keeper, follower):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        host.close()
         await database.stop()
         settings.socket.unlink(missing_ok=True)
 
@@ -85,11 +92,11 @@ async def clean(settings: Settings) -> None:
         database.start()
         if not await database.until(lambda rows: rows.connected, 10.0):
             raise AgentError(f"{settings.ovsdb} doesn't answer")
-        netlink.remove_gateway_routes(settings.cluster_cidrs, naming.GATEWAY_PORT)
+        netlink.remove_gateway_routes([*settings.cluster_cidrs, *settings.service_cidrs], naming.GATEWAY_PORT)
         await database.transact(ovsdb.remove_bridge)
         await database.stop()
         netlink.remove_links(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
-        masquerade.remove()
+        nftables.remove()
 
 
 @contextlib.contextmanager
@@ -107,12 +114,12 @@ def _alone(socket: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def _keep(settings: Settings, database: Database, service: Service) -> None:
+async def _keep(settings: Settings, database: Database, service: Service, host: Host) -> None:
     """Set the node up, and again whenever something of it is gone."""
     complaint = ""
     while True:
         try:
-            await _set_up(settings, database, service)
+            await _set_up(settings, database, service, host)
             if service.not_ready:
                 log.info("node %s is ready, pods have an MTU of %d", settings.name, service.mtu)
             service.not_ready = complaint = ""
@@ -132,7 +139,7 @@ async def _until_lost(database: Database) -> None:
         await database.until(lambda rows: not _whole(rows), _LOOK)
 
 
-async def _set_up(settings: Settings, database: Database, service: Service) -> None:
+async def _set_up(settings: Settings, database: Database, service: Service, host: Host) -> None:
     if not await database.until(lambda rows: rows.connected, _STEP):
         raise DatabaseError(f"{settings.ovsdb} doesn't answer: is ovsdb-server running?")
     service.mtu = settings.pod_mtu(await asyncio.to_thread(netlink.mtu_of, settings.node_ips[0]))
@@ -144,10 +151,12 @@ async def _set_up(settings: Settings, database: Database, service: Service) -> N
         naming.GATEWAY_PORT,
         naming.gateway_addresses(settings.pod_cidrs),
         settings.pod_cidrs,
-        settings.cluster_cidrs,
+        [*settings.cluster_cidrs, *settings.service_cidrs, *map(ip_network, HAIRPIN_ADDRESSES + ENTRY_ADDRESSES)],
     )
+    # Routes went with the gateway, if it is another than it was.
+    host.forget()
     if service.not_ready:
-        await asyncio.to_thread(masquerade.apply, settings.cluster_cidrs)
+        await asyncio.to_thread(nftables.apply, host.rules())
         await service.clear_up()
 
 

@@ -12,6 +12,17 @@ import click
 @click.option("--pod-cidr", "pod_cidrs", multiple=True, required=True, help="The node's pod CIDR; one for each family.")
 @click.option("--cluster-cidr", "cluster_cidrs", multiple=True, required=True, help="What holds every node's pod CIDR.")
 @click.option(
+    "--service-cidr",
+    "service_cidrs",
+    multiple=True,
+    default=("10.96.0.0/16", "fd00:10:96::/112"),
+    show_default=True,
+    help="What Services' cluster addresses are out of; one for each family.",
+)
+@click.option(
+    "--service-node-port-range", default="30000-32767", show_default=True, help="The node ports that Services may have."
+)
+@click.option(
     "--node-ip", "node_ips", multiple=True, required=True, help="The node's address; tunnels end at the first."
 )
 @click.option(
@@ -66,6 +77,8 @@ def node(
     name: str,
     pod_cidrs: tuple[str, ...],
     cluster_cidrs: tuple[str, ...],
+    service_cidrs: tuple[str, ...],
+    service_node_port_range: str,
     node_ips: tuple[str, ...],
     controllers: tuple[str, ...],
     encap: str,
@@ -85,7 +98,7 @@ def node(
     from ipaddress import ip_address, ip_network
 
     from node.agent import AgentError, clean, run
-    from node.settings import Settings, SettingsError
+    from node.settings import Settings, SettingsError, port_range
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
@@ -93,6 +106,8 @@ def node(
             name=name,
             pod_cidrs=tuple(map(ip_network, pod_cidrs)),
             cluster_cidrs=tuple(map(ip_network, cluster_cidrs)),
+            service_cidrs=tuple(map(ip_network, service_cidrs)),
+            node_ports=port_range("--service-node-port-range", service_node_port_range),
             node_ips=tuple(map(ip_address, node_ips)),
             controllers=controllers,
             encap=encap,

@@ -11,8 +11,9 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from topology.naming import Address, Network, format_mac
 _CLONE_NEWNET = 0x4000_0000
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _NODAD = 0x02
+_NTF_PROXY = 0x08
+#: Who made a route (rtnetlink(7), rtm_protocol): by these the agent knows its own again.
+_OUR_ROUTES, _ADDRESS_ROUTES = 0x5B, 0x5C
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 _SYSCTL = Path("/proc/sys/net")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -215,9 +219,9 @@ def mtu_of(address: Address) -> int:
 
 
 def set_up_gateway(
-    name: str, addresses: Sequence[Address], pod_cidrs: Sequence[Network], cluster_cidrs: Sequence[Network]
+    name: str, addresses: Sequence[Address], pod_cidrs: Sequence[Network], routed: Sequence[Network]
 ) -> None:
-    """The host's way to all pods: addresses, routes to the whole cluster, forwarding. Idempotent. Raises LinkError."""
+    """The host's way to all pods and Services: addresses, routes, forwarding. Idempotent. Raises LinkError."""
     try:
         with _route() as route:
             index = _index(route, name)
@@ -236,15 +240,131 @@ def set_up_gateway(
             for address, length in sorted(wanted - found):
                 flags = {"flags": _NODAD} if ":" in address else {}
                 route.addr("add", index=index, address=address, prefixlen=length, **flags)
-            for cidr in cluster_cidrs:
-                source = next((str(a) for a in addresses if a.version == cidr.version), None)
-                family = socket.AF_INET if cidr.version == 4 else socket.AF_INET6
-                extra = {"prefsrc": source} if source is not None else {}
-                route.route("replace", dst=str(cidr), oif=index, family=family, **extra)
+            for cidr in routed:
+                _to_bridge(route, "replace", cidr, index, addresses)
     except (NetlinkError, OSError) as error:
         raise LinkError(f"{name}: {_reason(error)}") from error
     _write("ipv4/ip_forward", 1)
     _write("ipv6/conf/all/forwarding", 1)
+
+
+def _to_bridge(route: Any, command: str, network: Network, index: int, sources: Sequence[Address]) -> None:
+    source = next((str(each) for each in sources if each.version == network.version), None)
+    if source is None:
+        return  # a family that the cluster doesn't have
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    route.route(command, dst=str(network), oif=index, family=family, prefsrc=source, proto=_OUR_ROUTES)
+
+
+def set_service_routes(name: str, addresses: Iterable[Address], sources: Sequence[Address]) -> None:
+    """The host's way to addresses of Services, and to no others than these. Raises LinkError."""
+    wanted = {str(each) for each in addresses}
+    try:
+        with _route() as route:
+            index = _index(route, name)
+            if index is None:
+                raise LinkError(f"the host has no interface {name}")
+            found = set()
+            for family, whole in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
+                for each in route.get_routes(family=family, oif=index, proto=_ADDRESS_ROUTES):
+                    if each["dst_len"] == whole:
+                        found.add(str(each.get_attr("RTA_DST")))
+            for address in sorted(found - wanted):
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                route.route("del", dst=str(ip_network(address)), oif=index, family=family, proto=_ADDRESS_ROUTES)
+            for address in sorted(wanted - found):
+                source = next((str(each) for each in sources if each.version == ip_address(address).version), None)
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                extra = {"prefsrc": source} if source is not None else {}
+                dst = str(ip_network(address))
+                route.route("replace", dst=dst, oif=index, family=family, proto=_ADDRESS_ROUTES, **extra)
+    except (NetlinkError, OSError) as error:
+        raise LinkError(f"{name}: {_reason(error)}") from error
+
+
+def interface_of(address: Address) -> str:
+    """The name of the interface that has an address. Raises LinkError."""
+    with _route() as route:
+        for each in route.get_addr():
+            if str(address) in (each.get_attr("IFA_ADDRESS"), each.get_attr("IFA_LOCAL")):
+                (link,) = route.get_links(each["index"])
+                return str(link.get_attr("IFLA_IFNAME"))
+    raise LinkError(f"no interface has the node's address {address} (--node-ip)")
+
+
+def set_announced(name: str, addresses: Iterable[Address]) -> set[Address]:
+    """Answer on an interface for addresses that are elsewhere, and for no others. Returns those that are new."""
+    wanted = set(addresses)
+    try:
+        with _route() as route:
+            index = _index(route, name)
+            if index is None:
+                raise LinkError(f"the host has no interface {name}")
+            found = set()
+            for family in (socket.AF_INET, socket.AF_INET6):
+                # Proxy entries are told only to who asks for proxy entries.
+                for each in route.get_neighbours(family=family, flags=_NTF_PROXY):
+                    if each["ifindex"] == index and each["flags"] & _NTF_PROXY:
+                        found.add(ip_address(each.get_attr("NDA_DST")))
+            for address in sorted(found - wanted, key=int):
+                _proxy(route, "del", index, address)
+            fresh = wanted - found
+            if fresh:
+                # At once, not after up to 0.8 s at random: nobody else answers.
+                for version in (4, 6):
+                    _write(f"ipv{version}/neigh/{name}/proxy_delay", 0)
+                _write(f"ipv6/conf/{name}/proxy_ndp", 1)
+            for address in sorted(fresh, key=int):
+                _proxy(route, "add", index, address)
+            return fresh
+    except (NetlinkError, OSError) as error:
+        raise LinkError(f"{name}: {_reason(error)}") from error
+
+
+def _proxy(route: Any, command: str, index: int, address: Address) -> None:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    route.neigh(command, dst=str(address), ifindex=index, family=family, flags=_NTF_PROXY)
+
+
+def announce(name: str, addresses: Iterable[Address]) -> None:
+    """Tell the network that these addresses are here now: neighbours that have asked before ask again too late.
+
+    A gratuitous ARP request (RFC 5227 section 2.3), an unsolicited neighbour advertisement (RFC 4861 section 7.2.6).
+    """
+    with _route() as route:
+        index = _index(route, name)
+        if index is None:
+            raise LinkError(f"the host has no interface {name}")
+        (link,) = route.get_links(index)
+        mac = bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", ""))
+    try:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+            sock.bind((name, 0))
+            for address in addresses:
+                sock.send(_announcement(mac, address))
+    except OSError as error:
+        raise LinkError(f"{name}: {_reason(error)}") from error
+
+
+def _announcement(mac: bytes, address: Address) -> bytes:
+    if address.version == 4:
+        ends = mac + address.packed + bytes(6) + address.packed
+        return b"\xff" * 6 + mac + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1) + ends
+    everybody = ip_address("ff02::1").packed
+    # Override flag; a target link-layer option.
+    body = struct.pack("!BBHI", 136, 0, 0, 0x2000_0000) + address.packed + struct.pack("!BB", 2, 1) + mac
+    pseudo = address.packed + everybody + struct.pack("!I3xB", len(body), 58)
+    body = body[:2] + struct.pack("!H", _checksum(pseudo + body)) + body[4:]
+    head = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + address.packed + everybody
+    return bytes.fromhex("333300000001") + mac + struct.pack("!H", 0x86DD) + head + body
+
+
+def _checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071) of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
 
 
 def remove_gateway_routes(cluster_cidrs: Sequence[Network], name: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
 
-from topology.naming import Address, Network
+from topology.naming import Address, Network, gateway_addresses
 
 #: Bytes that an encapsulated packet has more than the pod's, without the outer IP header: outer Ethernet is not part of
 #: the MTU, the inner one is; UDP 8, VXLAN or Geneve 8.
@@ -36,6 +37,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: 0: the underlay's less the encapsulation.
     mtu: int = 0
     tables: tuple[tuple[int, str], ...] = ()
+    #: What cluster addresses of Services are out of; the ports of nodes that Services may have.
+    service_cidrs: tuple[Network, ...] = (ip_network("10.96.0.0/16"), ip_network("fd00:10:96::/112"))
+    node_ports: tuple[int, int] = (30000, 32767)
     #: Seconds that CNI ADD waits for a pod's flows.
     flow_wait: float = 10.0
 
@@ -52,6 +56,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not self.controllers:
             raise SettingsError("--controller: at least one is needed, e.g. tcp:192.0.2.1:6653")
 
+    @property
+    def gateways(self) -> tuple[Address, ...]:
+        """The gateway port's addresses."""
+        return gateway_addresses(self.pod_cidrs)
+
     def pod_mtu(self, underlay_mtu: int) -> int:
         """The MTU of pods on an underlay of this MTU. Raises SettingsError where IPv6 can't live with it."""
         mtu = self.mtu or underlay_mtu - _TUNNEL_HEADERS - _IP_HEADERS[self.node_ips[0].version]
@@ -61,6 +70,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"{underlay_mtu}), or --mtu, or leave out the IPv6 --pod-cidr"
             )
         return mtu
+
+
+def port_range(option: str, text: str) -> tuple[int, int]:
+    """A range of ports, as 30000-32767. Raises SettingsError."""
+    low, _, high = text.partition("-")
+    if low.isdigit() and high.isdigit() and 1 <= int(low) <= int(high) <= 65535:
+        return int(low), int(high)
+    raise SettingsError(f"{option} {text}: give two ports, the lower first, as 30000-32767")
 
 
 def _words(things: tuple[object, ...]) -> str:

@@ -21,6 +21,7 @@ import msgspec
 
 from topology.manifest_state import ManifestState, Snapshot
 from topology.manifests import Problem
+from topology.services import ServiceRanges
 
 #: JSON is YAML, but for tabs between its words.
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -42,9 +43,9 @@ class Signature(msgspec.Struct, frozen=True):
     changed_ns: int
 
 
-def load(*paths: Path) -> Snapshot:
+def load(*paths: Path, ranges: ServiceRanges | None = None) -> Snapshot:
     """What files, and the manifest files of directories, declare now. What can't be read is among the problems."""
-    return ManifestState().update(read(*paths))
+    return ManifestState(ranges).update(read(*paths))
 
 
 def read(*paths: Path) -> dict[str, bytes | Problem]:
@@ -132,11 +133,11 @@ class Settling:
 class ManifestSource:
     """A directory of manifests; it is looked at every `interval` seconds, and a file must be still for as long."""
 
-    def __init__(self, directory: Path, *, interval: float = 0.05) -> None:
+    def __init__(self, directory: Path, *, ranges: ServiceRanges | None = None, interval: float = 0.05) -> None:
         self.directory = directory
         self._interval = interval
         self._settling = Settling()
-        self._state = ManifestState()
+        self._state = ManifestState(ranges)
         self._texts: dict[str, bytes | Problem] = {}
         self._problem: Problem | None = None
         self._synced = False

@@ -22,7 +22,8 @@ import msgspec
 from topology.manifests import Declared, Note, Parsed, Problem, make_namespace, object_words, parse
 from topology.model import Key, Node, Object, Pod
 from topology.naming import Network
-from topology.workloads import PodSpec, Workload, expand
+from topology.services import ServiceRanges, ServiceSpec, allocate
+from topology.workloads import PodSpec, PodStatus, Workload, expand
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -52,8 +53,9 @@ class _File(msgspec.Struct, frozen=True):
 class ManifestState:
     """The manifests as of the last `update`; `snapshot` is what they mean."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranges: ServiceRanges | None = None) -> None:
         self.snapshot = Snapshot()
+        self._ranges = ranges or ServiceRanges()
         self._files: dict[str, _File] = {}
         self._in_force: dict[Key, Declared] = {}
 
@@ -62,7 +64,7 @@ class ManifestState:
         self._files = {name: _read(name, text, self._files.get(name)) for name, text in sorted(files.items())}
         declared = [item for file in self._files.values() for item in file.declared]
         self._in_force, clashes = settle(declared, self._in_force)
-        objects, pod_specs, refused, notes = _expand(self._in_force)
+        objects, pod_specs, refused, notes = _expand(self._in_force, self._ranges)
         problems = [problem for file in self._files.values() for problem in file.problems] + clashes + refused
         notes += [note for file in self._files.values() for note in file.notes]
         self.snapshot = Snapshot(objects, pod_specs, tuple(sorted(problems)), tuple(sorted(notes)))
@@ -157,8 +159,14 @@ def _problem(item: Declared, reason: str) -> Problem:
     return Problem(item.file, item.line, object_words(item.key), reason)
 
 
+def _with_status(pod: Pod, status: object) -> Pod:
+    if not isinstance(status, PodStatus):
+        return pod
+    return msgspec.structs.replace(pod, addresses=status.addresses, ready=status.ready, terminating=status.terminating)
+
+
 def _expand(
-    in_force: Mapping[Key, Declared],
+    in_force: Mapping[Key, Declared], ranges: ServiceRanges
 ) -> tuple[dict[Key, Object], dict[Key, PodSpec], list[Problem], list[Note]]:
     """The objects that declarations stand for, with the namespaces that they imply."""
     objects: dict[Key, Object] = {}
@@ -167,8 +175,12 @@ def _expand(
     notes: list[Note] = []
     for key in sorted(in_force):
         value = in_force[key].value
-        if not isinstance(value, Workload):
+        if not isinstance(value, Workload | PodStatus | ServiceSpec):
             objects[key] = value
+    specs = {key: item.value for key, item in in_force.items() if isinstance(item.value, ServiceSpec)}
+    services, refused = allocate(specs, ranges)
+    objects |= services
+    problems += [_problem(in_force[key], reason) for key, reason in refused]
     nodes = [value for value in objects.values() if isinstance(value, Node)]
     # Pods declared as such come first: a workload's pod of the same name gives way.
     for key in sorted(in_force, key=lambda key: (key[0] != "Pod", key)):
@@ -184,7 +196,8 @@ def _expand(
                 reason = f"its pod {pod.namespace}/{pod.name} has the name of another; rename one of the two objects"
                 problems.append(_problem(item, reason))
                 continue
-            objects[pod.key] = pod
+            status = in_force.get(("PodStatus", pod.namespace, pod.name))
+            objects[pod.key] = _with_status(pod, status.value if status is not None else None)
             pod_specs[pod.key] = template.run
     for name in sorted({"default"} | {key[1] for key in in_force if key[1]}):
         implied = make_namespace(name, {})

@@ -6,25 +6,23 @@ text comes from. A broken object is a value, not an exception: the rest of its f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
 import msgspec
 
-from topology.model import ContainerPort, Key, Namespace, Node, labels_of
-from topology.naming import Address, Network, places
+from topology import manifest_fields as fields
+from topology.model import ContainerPort, EndpointSlice, Key, Namespace, Node, labels_of
+from topology.naming import Network, places
 from topology.selectors import Operator, Requirement, Selector, selects
-from topology.workloads import PodSpec, Template, Workload
+from topology.service_manifests import endpoint_slice, endpoints, pod_status, service
+from topology.services import ServiceSpec
+from topology.workloads import PodSpec, PodStatus, Probe, Template, Workload
 from topology.yaml_tree import FieldError, Tree, YamlError, documents
 
 #: What a document can declare: pods and what makes them are workloads.
-Declaration = Node | Namespace | Workload
+Declaration = Node | Namespace | Workload | PodStatus | ServiceSpec | EndpointSlice
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_PROTOCOLS = ("TCP", "UDP", "SCTP")
 #: More than Kubernetes bears in a whole cluster; keeps a slip of the finger from filling the memory.
 _MAX_REPLICAS = 100_000
 
@@ -173,56 +171,15 @@ class _Object(msgspec.Struct, frozen=True):
 
 
 def _key(tree: Tree, kind: str, namespaced: bool) -> Key:
-    name = _name(tree.require("metadata", "name", remedy="give the object a name"), _longest_name(kind))
+    name = fields.name(tree.require("metadata", "name", remedy="give the object a name"), _longest_name(kind))
     namespace = tree.get("metadata", "namespace")
     if not namespaced:
         return (kind, "", name)
-    return (kind, _name(namespace, 63) if namespace else "default", name)
+    return (kind, fields.name(namespace, 63) if namespace else "default", name)
 
 
 def _longest_name(kind: str) -> int:
     return 63 if kind == "Namespace" else 253
-
-
-def _name(tree: Tree, longest: int) -> str:
-    name = tree.text()
-    pattern, dots = (_LABEL, "") if longest == 63 else (_SUBDOMAIN, ", dots")
-    if len(name) > longest or not pattern.fullmatch(name):
-        raise tree.error(
-            f"is {name!r}; a name has lower-case letters, digits, hyphens{dots}, a letter or digit at each end, "
-            f"and at most {longest} characters"
-        )
-    return name
-
-
-def _labels(tree: Tree | None) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    if tree is None:
-        return labels
-    for key, value in tree.fields().items():
-        _check_label_key(value, key)
-        # Written without a value (`app:`), a label is empty text in Kubernetes.
-        labels[key] = value.text() if value else ""
-        _check_label_value(value, labels[key])
-    return labels
-
-
-def _check_label_key(tree: Tree, key: str) -> None:
-    prefix, slash, name = key.rpartition("/")
-    good_prefix = len(prefix) <= 253 and _SUBDOMAIN.fullmatch(prefix) if slash else True
-    if not good_prefix or not name or not _LABEL_VALUE.fullmatch(name):
-        raise tree.error(
-            f"has the key {key!r}; a key is a DNS name and a slash, or neither, then up to 63 letters, digits, "
-            "hyphens, underscores and dots"
-        )
-
-
-def _check_label_value(tree: Tree, value: str) -> None:
-    if not _LABEL_VALUE.fullmatch(value):
-        raise tree.error(
-            f"is {value!r}; a label's value has up to 63 letters, digits, hyphens, underscores and dots, "
-            "and a letter or digit at each end"
-        )
 
 
 # Nodes and namespaces -----------------------------------------------------------------------------------------------
@@ -234,22 +191,9 @@ def _node(node: _Object) -> Node:
     for status in statuses.items() if statuses else []:
         kind = status.require("type", remedy="say what the address is, as in type: InternalIP").text()
         if kind == "InternalIP":
-            addresses.append(_address(status.require("address", remedy="give the node's IP address")))
-    labels = {"kubernetes.io/hostname": node.name} | _labels(node.tree.get("metadata", "labels"))
+            addresses.append(fields.address(status.require("address", remedy="give the node's IP address")))
+    labels = {"kubernetes.io/hostname": node.name} | fields.labels(node.tree.get("metadata", "labels"))
     return Node(name=node.name, addresses=tuple(addresses), pod_cidrs=_pod_cidrs(node.tree), labels=labels_of(labels))
-
-
-def _address(tree: Tree) -> Address:
-    text = tree.text()
-    try:
-        address = ip_address(text)
-    except ValueError as error:
-        raise tree.error(f"is {text!r}; it must be an IPv4 or IPv6 address, as 192.0.2.1 or 2001:db8::1") from error
-    if "%" in text:
-        raise tree.error(f"is {text!r}, an address with a zone; write it without")
-    if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
-        raise tree.error(f"is {address}, which no other node can send to; give the address that nodes reach it by")
-    return address
 
 
 def _pod_cidrs(tree: Tree) -> tuple[Network, ...]:
@@ -278,7 +222,7 @@ def _cidr(tree: Tree) -> Network:
 
 
 def _namespace(namespace: _Object) -> Namespace:
-    return make_namespace(namespace.name, _labels(namespace.tree.get("metadata", "labels")))
+    return make_namespace(namespace.name, fields.labels(namespace.tree.get("metadata", "labels")))
 
 
 def make_namespace(name: str, labels: dict[str, str]) -> Namespace:
@@ -289,7 +233,9 @@ def make_namespace(name: str, labels: dict[str, str]) -> Namespace:
 # Pods and what makes them -------------------------------------------------------------------------------------------
 
 
-def _pod(pod: _Object) -> Workload:
+def _pod(pod: _Object) -> Workload | PodStatus:
+    if pod.tree.get("spec") is None and pod.tree.get("status") is not None:
+        return pod_status(pod.namespace, pod.name, pod.tree)
     return Workload(kind="Pod", namespace=pod.namespace, name=pod.name, template=_template(pod.tree, pod))
 
 
@@ -330,7 +276,9 @@ def _workload(workload: _Object, replicas: int) -> Workload:
 
 
 def _selector(tree: Tree) -> Selector:
-    requirements = [Requirement(key, Operator.IN, (value,)) for key, value in _labels(tree.get("matchLabels")).items()]
+    requirements = [
+        Requirement(key, Operator.IN, (value,)) for key, value in fields.labels(tree.get("matchLabels")).items()
+    ]
     expressions = tree.get("matchExpressions")
     for expression in expressions.items() if expressions else []:
         requirements.append(_requirement(expression))
@@ -341,7 +289,7 @@ def _selector(tree: Tree) -> Selector:
 
 def _requirement(tree: Tree) -> Requirement:
     key = tree.require("key", remedy="name the label to look at")
-    _check_label_key(key, key.text())
+    fields.check_label_key(key, key.text())
     names = ", ".join(Operator)
     operator = tree.require("operator", remedy=f"give one of {names}")
     if operator.text() not in list(Operator):
@@ -363,9 +311,9 @@ def _template(tree: Tree, owner: _Object) -> Template:
         raise spec.require("containers", remedy="").error("is empty; list at least one container")
     node, host_network = spec.get("nodeName"), spec.get("hostNetwork")
     return Template(
-        labels=labels_of(_labels(tree.get("metadata", "labels"))),
-        node=_name(node, 253) if node else "",
-        node_selector=labels_of(_labels(spec.get("nodeSelector"))),
+        labels=labels_of(fields.labels(tree.get("metadata", "labels"))),
+        node=fields.name(node, 253) if node else "",
+        node_selector=labels_of(fields.labels(spec.get("nodeSelector"))),
         host_network=host_network.flag() if host_network else False,
         ports=tuple(port for container in containers for port in _ports(container)),
         run=_run(containers[0], owner),
@@ -377,12 +325,15 @@ def _ports(container: Tree) -> list[ContainerPort]:
     listed = container.get("ports")
     for tree in listed.items() if listed else []:
         number = tree.require("containerPort", remedy="give the port's number").number(1, 65535)
-        name, protocol = tree.get("name"), tree.get("protocol")
-        if protocol and protocol.text() not in _PROTOCOLS:
-            raise protocol.error(f"is {protocol.text()!r}; it must be one of {', '.join(_PROTOCOLS)}")
+        name, host_ip = tree.get("name"), tree.get("hostIP")
+        everywhere = host_ip is None or host_ip.text() in ("0.0.0.0", "::", "")
         ports.append(
             ContainerPort(
-                port=number, name=name.text() if name else "", protocol=protocol.text() if protocol else "TCP"
+                port=number,
+                name=name.text() if name else "",
+                protocol=fields.protocol(tree.get("protocol")),
+                host_port=host_port.number(1, 65535) if (host_port := tree.get("hostPort")) else 0,
+                host_ip=None if everywhere or host_ip is None else fields.address(host_ip),
             )
         )
     return ports
@@ -395,7 +346,28 @@ def _run(container: Tree, owner: _Object) -> PodSpec:
         args=args.texts() if args else (),
         env=_env(container, owner),
         working_dir=directory.text() if directory else "",
+        readiness=_probe(container.get("readinessProbe"), container),
     )
+
+
+def _probe(tree: Tree | None, container: Tree) -> Probe | None:
+    if tree is None:
+        return None
+    command, tcp, http = tree.get("exec", "command"), tree.get("tcpSocket"), tree.get("httpGet")
+    if command:
+        return Probe(command=command.texts())
+    asked = tcp or http
+    if asked is None:
+        raise tree.error("has no exec, tcpSocket or httpGet; say how to see whether the container is ready")
+    port, path = asked.require("port", remedy="give the port to try"), asked.get("path")
+    if port.is_text:
+        named = [each.port for each in _ports(container) if each.name == port.text()]
+        if not named:
+            raise port.error(f"is {port.text()!r}, a name that none of the container's ports has")
+        number = named[0]
+    else:
+        number = port.number(1, 65535)
+    return Probe(port=number, path=(path.text() if path else "/") if http else "")
 
 
 def _env(container: Tree, owner: _Object) -> tuple[tuple[str, str], ...]:
@@ -417,6 +389,12 @@ def _env(container: Tree, owner: _Object) -> tuple[tuple[str, str], ...]:
 _KINDS: dict[tuple[str, str], tuple[bool, Callable[[_Object], Declaration]]] = {
     ("v1", "Node"): (False, _node),
     ("v1", "Namespace"): (False, _namespace),
+    ("v1", "Service"): (True, lambda each: service(each.namespace, each.name, each.tree)),
+    ("v1", "Endpoints"): (True, lambda each: endpoints(each.namespace, each.name, each.tree)),
+    ("discovery.k8s.io/v1", "EndpointSlice"): (
+        True,
+        lambda each: endpoint_slice(each.namespace, each.name, each.tree),
+    ),
     ("v1", "Pod"): (True, _pod),
     ("apps/v1", "Deployment"): (True, _replicated),
     ("apps/v1", "ReplicaSet"): (True, _replicated),

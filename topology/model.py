@@ -7,7 +7,7 @@ only by `apply`, which says what the change was. No I/O, no clock.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 
@@ -60,12 +60,15 @@ class ContainerPort(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     name: str = ""
     protocol: str = "TCP"
+    #: The port of its node that leads here; 0 for none. `host_ip` None stands for every address of the node.
+    host_port: int = 0
+    host_ip: Address | None = None
 
 
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod. `node` is empty until it is scheduled; `addresses` until something says what they are.
+    """A pod. `node` is empty until it is scheduled; `addresses` (its status' podIPs) until its status says them.
 
-    A pod with `host_network` has its node's addresses and no port.
+    A pod with `host_network` has its node's addresses and no port. `ready` and `terminating` are as its status says.
     """
 
     kind: ClassVar[str] = "Pod"
@@ -76,6 +79,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     host_network: bool = False
     addresses: tuple[Address, ...] = ()
     ports: tuple[ContainerPort, ...] = ()
+    ready: bool = True
+    terminating: bool = False
     #: `["Deployment", "web"]` where a workload made the pod.
     owner: tuple[str, str] | None = None
 
@@ -88,7 +93,94 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
         return pod_port_name(self.namespace, self.name)
 
 
-Object = Node | Namespace | Pod
+class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of a Service. `target` is a number, or the name of a container's port; 0 stands for `port` itself."""
+
+    port: int
+    protocol: str = "TCP"
+    name: str = ""
+    target: int | str = 0
+    node_port: int = 0
+
+    @property
+    def title(self) -> str:
+        """What tells it from the Service's other ports: its name, or number and protocol."""
+        return self.name or f"{self.port}/{self.protocol}"
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A Service as it is in force: with the addresses and node ports that were allocated to it.
+
+    Without `cluster_ips` it is headless, and nothing is programmed for it. `selector` None: its endpoints are only what
+    EndpointSlices say. `affinity_seconds` is 0 without session affinity. `distribution` is "", "PreferSameZone" or
+    "PreferSameNode". `external` are the addresses of LoadBalancers and `spec.externalIPs`.
+    """
+
+    kind: ClassVar[str] = "Service"
+    namespace: str
+    name: str
+    type: str = "ClusterIP"
+    ports: tuple[ServicePort, ...] = ()
+    selector: Labels | None = None
+    cluster_ips: tuple[Address, ...] = ()
+    external_ips: tuple[Address, ...] = ()
+    load_balancer_ips: tuple[Address, ...] = ()
+    source_ranges: tuple[Network, ...] = ()
+    external_local: bool = False
+    internal_local: bool = False
+    health_check_node_port: int = 0
+    affinity_seconds: int = 0
+    publish_not_ready: bool = False
+    distribution: str = ""
+
+    @property
+    def key(self) -> Key:
+        return ("Service", self.namespace, self.name)
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One address of an EndpointSlice, or what a Pod is as one. `zones` are the zones that hints say it is for."""
+
+    address: Address
+    node: str = ""
+    zone: str = ""
+    pod: str = ""
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    zones: tuple[str, ...] = ()
+
+
+class EndpointPort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of all endpoints of a subset; `name` is that of the Service's port."""
+
+    port: int
+    protocol: str = "TCP"
+    name: str = ""
+
+
+class Subset(msgspec.Struct, frozen=True):
+    """Endpoints that have the same ports."""
+
+    ports: tuple[EndpointPort, ...]
+    endpoints: tuple[Endpoint, ...]
+
+
+class EndpointSlice(msgspec.Struct, frozen=True, kw_only=True):
+    """Endpoints of a Service: an EndpointSlice (one subset), or an Endpoints object (`kind` says which)."""
+
+    kind: str = "EndpointSlice"
+    namespace: str
+    name: str
+    service: str
+    subsets: tuple[Subset, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        return (self.kind, self.namespace, self.name)
+
+
+Object = Node | Namespace | Pod | Service | EndpointSlice
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -114,11 +206,21 @@ class Cluster:
         #: Which pod a port's name belongs to, by (node, port name): what a PortStatus is looked up in.
         self.pod_by_port: dict[tuple[str, str], Pod] = {}
         self.node_by_datapath: dict[int, str] = {}
+        self.services: dict[tuple[str, str], Service] = {}
+        self.slices: dict[Key, EndpointSlice] = {}
+        #: The slices of a Service, by its namespace and name.
+        self.slices_of: dict[tuple[str, str], set[Key]] = {}
+        #: Pods by namespace and one label, Services by namespace and the first label of their selector.
+        self._pods_by_label: dict[tuple[str, str, str], set[str]] = {}
+        self._services_by_label: dict[tuple[str, str, str], set[str]] = {}
+        self.pods_on: dict[str, set[tuple[str, str]]] = {}
 
     def objects(self) -> Iterator[Object]:
         yield from self.nodes.values()
         yield from self.namespaces.values()
         yield from self.pods.values()
+        yield from self.services.values()
+        yield from self.slices.values()
 
     def get(self, key: Key) -> Object | None:
         kind, namespace, name = key
@@ -129,6 +231,10 @@ class Cluster:
                 return self.namespaces.get(name)
             case "Pod":
                 return self.pods.get((namespace, name))
+            case "Service":
+                return self.services.get((namespace, name))
+            case "EndpointSlice" | "Endpoints":
+                return self.slices.get(key)
         raise KeyError(f"no such kind: {kind}")
 
     def put(self, new: Object) -> Change | None:
@@ -144,10 +250,26 @@ class Cluster:
                 self.namespaces[new.name] = new
             case Pod():
                 if isinstance(old, Pod):
-                    self._forget_port(old)
+                    self._forget_pod(old)
                 self.pods[new.namespace, new.name] = new
+                for label in new.labels:
+                    self._pods_by_label.setdefault((new.namespace, *label), set()).add(new.name)
+                if new.node:
+                    self.pods_on.setdefault(new.node, set()).add((new.namespace, new.name))
                 if new.node and not new.host_network:
                     self.pod_by_port[new.node, new.port_name] = new
+            case Service():
+                if isinstance(old, Service):
+                    self._forget_service(old)
+                self.services[new.namespace, new.name] = new
+                if new.selector:
+                    anchor = (new.namespace, *new.selector[0])
+                    self._services_by_label.setdefault(anchor, set()).add(new.name)
+            case EndpointSlice():
+                if isinstance(old, EndpointSlice):
+                    self._forget_slice(old)
+                self.slices[new.key] = new
+                self.slices_of.setdefault((new.namespace, new.service), set()).add(new.key)
         return Change(old, new)
 
     def remove(self, key: Key) -> Change | None:
@@ -163,8 +285,57 @@ class Cluster:
                 del self.namespaces[old.name]
             case Pod():
                 del self.pods[old.namespace, old.name]
-                self._forget_port(old)
+                self._forget_pod(old)
+            case Service():
+                del self.services[old.namespace, old.name]
+                self._forget_service(old)
+            case EndpointSlice():
+                del self.slices[old.key]
+                self._forget_slice(old)
         return Change(old, None)
 
-    def _forget_port(self, pod: Pod) -> None:
+    def _forget_pod(self, pod: Pod) -> None:
         self.pod_by_port.pop((pod.node, pod.port_name), None)
+        for label in pod.labels:
+            _take_out(self._pods_by_label, (pod.namespace, *label), pod.name)
+        _take_out(self.pods_on, pod.node, (pod.namespace, pod.name))
+
+    def _forget_service(self, service: Service) -> None:
+        if service.selector:
+            _take_out(self._services_by_label, (service.namespace, *service.selector[0]), service.name)
+
+    def _forget_slice(self, each: EndpointSlice) -> None:
+        _take_out(self.slices_of, (each.namespace, each.service), each.key)
+
+    def selected(self, service: Service) -> Iterator[Pod]:
+        """The pods that a Service's selector selects, in the order of their names."""
+        if service.selector:
+            wanted = set(service.selector)
+            rarest = min(
+                (self._pods_by_label.get((service.namespace, *label), set()) for label in service.selector), key=len
+            )
+            for name in sorted(rarest):
+                pod = self.pods[service.namespace, name]
+                if wanted <= set(pod.labels):
+                    yield pod
+
+    def selecting(self, pod: Pod) -> Iterator[Service]:
+        """The Services whose selectors select a pod."""
+        labels = set(pod.labels)
+        for label in pod.labels:
+            for name in self._services_by_label.get((pod.namespace, *label), ()):
+                service = self.services[pod.namespace, name]
+                if service.selector and labels.issuperset(service.selector):
+                    yield service
+
+
+Index = TypeVar("Index")
+Entry = TypeVar("Entry")
+
+
+def _take_out(index: dict[Index, set[Entry]], key: Index, entry: Entry) -> None:
+    there = index.get(key)
+    if there is not None:
+        there.discard(entry)
+        if not there:
+            del index[key]

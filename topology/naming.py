@@ -23,6 +23,11 @@ ROUTER_MAC = 0x0A57_0000_0001
 #: The gateway port's own address, the same on every node: the segments never meet.
 GATEWAY_MAC = 0x0A57_0000_0002
 
+#: What a client is seen as by itself, through a Service: a pod that calls its own Service, a host that calls itself.
+HAIRPIN_ADDRESSES: tuple[Address, ...] = (IPv4Address("169.254.91.1"), IPv6Address("fd5b:91::1"))
+#: Where a host's kernel sends what comes for its NodePorts and host ports; the switch knows it as "this node".
+ENTRY_ADDRESSES: tuple[Address, ...] = (IPv4Address("169.254.91.2"), IPv6Address("fd5b:91::2"))
+
 #: A MAC's first 16 bits say what it is, its last 32 are the pod's address (see `mac_of`).
 POD_MAC_PREFIX = 0x0A58
 HOST_END_MAC_PREFIX = 0x0A59
@@ -103,9 +108,20 @@ def gateway_addresses(pod_cidrs: Sequence[Network]) -> tuple[Address, ...]:
 
 
 def places(pod_cidrs: Sequence[Network]) -> range:
-    """The places that a node can give to pods: every CIDR has room for each of them, at most 2**16 are used."""
+    """The places that a node can give to pods: every CIDR has room for each of them, at most 2**16 are used.
+
+    The last place that an address could have is kept for `translation_addresses`.
+    """
     last = min(cidr.num_addresses - (1 if cidr.version == 4 else 0) for cidr in pod_cidrs)
-    return range(2, min(last, 1 << 16))
+    return range(2, min(last, 1 << 16) - 1)
+
+
+def translation_addresses(pod_cidrs: Sequence[Network]) -> tuple[Address, ...]:
+    """What another node's endpoint sees a client as that came from the world by this node, for each family.
+
+    An address of the bridge alone: neither a pod nor the host has it.
+    """
+    return pod_addresses(places(pod_cidrs).stop, pod_cidrs)
 
 
 def pod_addresses_of_mac(mac: int, pod_cidrs: Sequence[Network]) -> tuple[Address, ...]:

@@ -14,11 +14,20 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 
 from topology.model import ContainerPort, Key, Labels, Node, Pod, labels_of
+from topology.naming import Address
 
 #: Kubernetes' alphabet for generated names: no vowels, so no words; nothing that looks like something else.
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 #: Kubernetes cuts what comes before a generated suffix to this, so that the name fits a DNS label.
 _MAX_GENERATED_PREFIX = 58
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """How to see whether a container is ready: a command, or a port that takes connections (with a path: answers)."""
+
+    command: tuple[str, ...] = ()
+    port: int = 0
+    path: str = ""
 
 
 class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +37,21 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     working_dir: str = ""
+    readiness: Probe | None = None
+
+
+class PodStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a pod that runs: its addresses, whether it is ready, whether it is ending."""
+
+    namespace: str
+    name: str
+    addresses: tuple[Address, ...] = ()
+    ready: bool = True
+    terminating: bool = False
+
+    @property
+    def key(self) -> Key:
+        return ("PodStatus", self.namespace, self.name)
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):

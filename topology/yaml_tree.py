@@ -119,6 +119,11 @@ class Tree:
         remedy = f': write it in quotes, "{self._scalar}"' if self._tag in _SCALARS else ""
         raise self.error(f"is {self._what()}; it must be a string{remedy}")
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a string."""
+        return self._tag == "str"
+
     def number(self, low: int, high: int) -> int:
         """A whole number within bounds."""
         # Plain decimals alone: nobody means octal, or minutes and seconds, which YAML 1.1 knows too.

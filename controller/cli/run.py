@@ -23,6 +23,25 @@ import click
     help="Directory of Kubernetes YAML files, watched: the cluster's state.",
 )
 @click.option(
+    "--service-cidr",
+    "service_cidrs",
+    multiple=True,
+    metavar="CIDR",
+    default=("10.96.0.0/16", "fd00:10:96::/112"),
+    show_default=True,
+    help="Where Services' cluster addresses are from; one for each family, the primary one first.",
+)
+@click.option(
+    "--load-balancer-pool",
+    "pools",
+    multiple=True,
+    metavar="CIDR",
+    help="Where the addresses of Services of type LoadBalancer are from.  [default: they get none]",
+)
+@click.option(
+    "--service-node-port-range", default="30000-32767", show_default=True, help="The node ports that Services may have."
+)
+@click.option(
     "--socket",
     "socket_path",
     type=click.Path(path_type=Path),
@@ -41,7 +60,14 @@ import click
     help="What is logged, on standard error.",
 )
 def controller(
-    listen: tuple[str, ...], manifests: Path, socket_path: Path, audit_interval: float, log_level: str
+    listen: tuple[str, ...],
+    manifests: Path,
+    service_cidrs: tuple[str, ...],
+    pools: tuple[str, ...],
+    service_node_port_range: str,
+    socket_path: Path,
+    audit_interval: float,
+    log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
     import asyncio
@@ -50,9 +76,11 @@ def controller(
     from controller.app import run
     from controller.channel import TargetError
     from topology.manifest_source import UnreadableError
+    from topology.services import RangeError, ServiceRanges
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        asyncio.run(run(listen, manifests, socket_path, audit_interval))
-    except (TargetError, UnreadableError) as error:
+        ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
+        asyncio.run(run(listen, manifests, socket_path, audit_interval, ranges))
+    except (RangeError, TargetError, UnreadableError) as error:
         raise click.ClickException(str(error)) from error

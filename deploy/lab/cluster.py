@@ -25,15 +25,18 @@ from deploy.lab.layout import (
     LabSettings,
     Layout,
     cluster_cidrs,
+    load_balancer_pools,
     networks,
     node_addresses,
     node_manifest,
     pod_cidrs,
+    service_cidrs,
 )
 from deploy.lab.processes import Process
 from topology.manifest_source import load, read
 from topology.manifest_state import ManifestState, Snapshot
 from topology.model import Pod
+from topology.services import ServiceRanges
 
 Say = Callable[[str], None]
 
@@ -151,7 +154,8 @@ class Lab:
 
     def snapshot(self) -> Snapshot:
         """What the lab's manifests declare."""
-        return load(self.layout.manifests)
+        ranges = ServiceRanges(cluster=service_cidrs(self.settings), load_balancer=load_balancer_pools(self.settings))
+        return load(self.layout.manifests, ranges=ranges)
 
     def apply(self, files: Sequence[Path]) -> list[tuple[str, str]]:
         """Make or change the objects in files. Returns (kind/name, what happened) for each. Raises LabError."""
@@ -199,6 +203,10 @@ class Lab:
             sys.executable, "-m", "deploy.command", "controller", "--listen", f"unix:{layout.openflow}",
             "--manifests", str(layout.manifests), "--socket", str(layout.api),
         ]  # fmt: skip
+        for cidr in service_cidrs(self.settings):
+            argv += ["--service-cidr", str(cidr)]
+        for pool in load_balancer_pools(self.settings):
+            argv += ["--load-balancer-pool", str(pool)]
         process = processes.start(argv, layout.directory / "controller.log", netns=layout.net, env=_python_path())
         processes.record(layout.processes / "controller.json", process)
         self._until(lambda: layout.api.exists() and self._answers(), process, layout.directory / "controller.log")
@@ -221,6 +229,8 @@ class Lab:
             argv += ["--pod-cidr", str(cidr)]
         for cidr in cluster_cidrs(settings):
             argv += ["--cluster-cidr", str(cidr)]
+        for cidr in service_cidrs(settings):
+            argv += ["--service-cidr", str(cidr)]
         for address in node_addresses(settings, index):
             argv += ["--node-ip", str(address)]
         log = directory / "agent.log"

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,27 @@ _PAUSE = ["sleep", "infinity"]
 _AT_A_TIME = 6
 #: Attempts at a CNI ADD; kubelet tries for ever, a lab says what is wrong.
 _ATTEMPTS = 3
+
+
+#: Seconds that a pod with a readiness probe may take, and between two probes.
+_READY_WAIT, _PROBE_PAUSE = 30.0, 0.05
+#: A connection to a port of the pod's own; with a path an answer from 200 to 399 as well.
+_TRY = """
+import socket, sys
+port, path = int(sys.argv[1]), sys.argv[2]
+for host in ("127.0.0.1", "::1"):
+    try:
+        sock = socket.create_connection((host, port), 1)
+        break
+    except OSError:
+        pass
+else:
+    sys.exit("nobody listens")
+if path:
+    sock.sendall(f"GET {path} HTTP/1.0\r\nHost: probe\r\n\r\n".encode())
+    code = sock.recv(4096).split()[1]
+    sys.exit(0 if b"200" <= code < b"400" else f"answer {code}")
+"""
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +134,7 @@ def reconcile(layout: Layout, snapshot: Snapshot, nodes: Iterable[str], say: Cal
         try:
             started = add(layout, pod, snapshot.pod_specs.get(pod.key))
             say(f"pod {started.title} runs on {started.node}")
+            _wait_until_ready(layout, started, snapshot.pod_specs.get(pod.key))
         except LabError as error:
             problems.append(f"pod {pod.namespace}/{pod.name}: {error}")
 
@@ -169,10 +192,54 @@ def add(layout: Layout, pod: Pod, spec: PodSpec | None) -> Running:
         script = ["sh", "-c", '"$@"; echo $? > "$0"', str(directory / "exit"), *argv]
         process = processes.start(script, directory / "log", netns=netns, env=variables, cwd=working_dir or None)
         processes.record(directory / "process.json", process)
+        write_status(layout, started, ready=spec is None or spec.readiness is None)
     except (LabError, OSError) as error:
         remove(layout, started)
         raise LabError(str(error)) from error
     return started
+
+
+def _status_path(layout: Layout, pod: Running) -> Path:
+    return layout.manifests / f"podstatus.{pod.namespace}.{pod.name}.yaml"
+
+
+def write_status(layout: Layout, pod: Running, *, ready: bool, terminating: bool = False) -> None:
+    """Tell the controller of a pod's addresses and state, as kubelet tells Kubernetes' API server."""
+    addresses = [str(each["address"]).partition("/")[0] for each in pod.result.get("ips", [])]
+    metadata = {"name": pod.name, "namespace": pod.namespace}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata | ({"deletionTimestamp": "2000-01-01T00:00:00Z"} if terminating else {}),
+        "status": {
+            "podIPs": [{"ip": address} for address in addresses],
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+        },
+    }
+    path = _status_path(layout, pod)
+    # Beside and renamed: the controller never reads half of it.
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(document))
+    temporary.rename(path)
+
+
+def _wait_until_ready(layout: Layout, pod: Running, spec: PodSpec | None) -> None:
+    """Probe a pod until it is ready, and say so. Raises LabError after a while."""
+    probe = spec.readiness if spec is not None else None
+    if probe is None:
+        return
+    netns = layout.node_netns(pod.node) if pod.host_network else layout.pod_netns(pod.namespace, pod.name)
+    argv = list(probe.command) or [sys.executable, "-I", "-S", "-c", _TRY, str(probe.port), probe.path]
+    deadline = time.monotonic() + _READY_WAIT
+    while True:
+        try:
+            substrate.run(argv, netns=netns)
+            break
+        except (LabError, subprocess.TimeoutExpired) as error:
+            if time.monotonic() > deadline:
+                raise LabError(f"it isn't ready after {_READY_WAIT:g} s: {error}") from error
+            time.sleep(_PROBE_PAUSE)
+    write_status(layout, pod, ready=True)
 
 
 def _cni_add(layout: Layout, pod: Running) -> dict[str, Any]:
@@ -188,6 +255,7 @@ def _cni_add(layout: Layout, pod: Running) -> dict[str, Any]:
 def remove(layout: Layout, pod: Running) -> None:
     """End a pod and remove all that is of it. What is gone already is no matter."""
     directory = _directory(layout, pod)
+    _status_path(layout, pod).unlink(missing_ok=True)
     process = process_of(layout, pod)
     if process is not None:
         processes.stop([process], group=True)

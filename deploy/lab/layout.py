@@ -40,6 +40,9 @@ class LabSettings(msgspec.Struct, frozen=True, kw_only=True):
     ip_family: str = "dual"
     underlay: tuple[str, str] = ("172.30.0.0/24", "fd00:172:30::/64")
     pods: tuple[str, str] = ("10.244.0.0/16", "fd00:10:244::/48")
+    services: tuple[str, str] = ("10.96.0.0/16", "fd00:10:96::/112")
+    #: Where LoadBalancer addresses are from: the outside host looks for them on the underlay.
+    load_balancers: tuple[str, str] = ("198.51.100.0/24", "2001:db8:1::/112")
     mtu: int = 1500
     owner: int = 0
     owner_started: int = 0
@@ -144,6 +147,16 @@ def outside_addresses(settings: LabSettings) -> tuple[Address, ...]:
 def cluster_cidrs(settings: LabSettings) -> tuple[Network, ...]:
     """What holds every node's pod CIDRs."""
     return _in_use(settings, networks(settings.pods, "pods"))
+
+
+def service_cidrs(settings: LabSettings) -> tuple[Network, ...]:
+    """Where Services' cluster addresses are from."""
+    return _in_use(settings, networks(settings.services, "services"))
+
+
+def load_balancer_pools(settings: LabSettings) -> tuple[Network, ...]:
+    """Where LoadBalancer addresses are from."""
+    return _in_use(settings, networks(settings.load_balancers, "load balancers"))
 
 
 def pod_cidrs(settings: LabSettings, index: int) -> tuple[Network, ...]:

@@ -24,6 +24,7 @@ from deploy.lab.layout import (
     LabError,
     LabSettings,
     Layout,
+    load_balancer_pools,
     netns_path,
     networks,
     node_addresses,
@@ -105,6 +106,7 @@ def make_underlay(layout: Layout, settings: LabSettings) -> None:
     commands = [f"addr add {address} dev lo" for address in WORLD]
     for address in outside_addresses(settings):
         commands.append(f"addr add {address}/{_prefix(settings, address)} dev eth0{_nodad(address)}")
+    commands += [f"route add {pool} dev eth0" for pool in load_balancer_pools(settings)]
     _ip(layout.outside, *commands)
 
 

@@ -13,7 +13,26 @@ from functools import lru_cache
 from struct import Struct, error, unpack_from
 from typing import TypeVar
 
-from flows.fields import FIELDS, PACKET_REGS, REG0, REG1, REG2, REG3, REG4, REG5, REG6, REG7, Field, Match, Term
+from flows.fields import (
+    ETH_TYPE,
+    FIELDS,
+    IPV4_DST,
+    IPV4_SRC,
+    IPV6_DST,
+    IPV6_SRC,
+    PACKET_REGS,
+    REG0,
+    REG1,
+    REG2,
+    REG3,
+    REG4,
+    REG5,
+    REG6,
+    REG7,
+    Field,
+    Match,
+    Term,
+)
 from flows.openflow import wire
 from flows.openflow.messages import (
     AggregateReply,
@@ -38,7 +57,7 @@ from flows.openflow.messages import (
     Unknown,
 )
 from flows.openflow.wire import HEADER, Multipart, Type
-from flows.registers import REGISTERS, Bits, whole
+from flows.registers import MARKS, PARTS, REGISTERS, Bits, whole
 from flows.values import (
     PORT_ANY,
     Action,
@@ -48,11 +67,14 @@ from flows.values import (
     Goto,
     Group,
     GroupType,
+    Learn,
     Move,
     Nat,
+    Note,
     Output,
     OutputBits,
     Program,
+    Resubmit,
     SetField,
     ToGroup,
 )
@@ -228,10 +250,21 @@ def _oxs(message: bytes, offset: int) -> tuple[dict[int, int], int]:
 _BY_HEADER: dict[bytes, tuple[Field, bool]] = {field.header: (field, False) for field in FIELDS}
 _BY_HEADER |= {field.masked_header: (field, True) for field in FIELDS}
 _NAMES_OF_NUMBERS = {field.header[:3]: field for field in FIELDS}
+#: In learn actions OVS speaks of fields by their older names too (nicira-ext.h, NXM_OF_* and NXM_NX_*).
+_NAMES_OF_NUMBERS |= {
+    bytes((0, nxm_class, number << 1)): field
+    for nxm_class, number, field in (
+        (0, 3, ETH_TYPE),
+        (0, 7, IPV4_SRC),
+        (0, 8, IPV4_DST),
+        (1, 19, IPV6_SRC),
+        (1, 20, IPV6_DST),
+    )
+}
 _PACKET_REGS = PACKET_REGS.to_bytes(2, "big")
 _REGISTER_PAIRS = ((REG0, REG1), (REG2, REG3), (REG4, REG5), (REG6, REG7))
 #: Register bits by where they are: a flow that is read back equals the one that was sent.
-_DECLARED = {(bits.field, bits.start, bits.width): bits for bits in REGISTERS}
+_DECLARED = {(bits.field, bits.start, bits.width): bits for bits in (*REGISTERS, *PARTS, *MARKS)}
 
 
 @lru_cache(maxsize=1 << 12)
@@ -332,8 +365,48 @@ def _action(kind: int, encoded: bytes) -> Action:
                 return OutputBits(_bits(_field(encoded[12:16]), reach >> 6, (reach & 0x3F) + 1))
             if (vendor, subtype) == (wire.NICIRA, wire.NX_CT):
                 return _ct(encoded)
+            if (vendor, subtype) == (wire.NICIRA, wire.NX_RESUBMIT_TABLE):
+                port, table = unpack_from("!HB", encoded, 10)
+                if port != wire.IN_PORT_16:
+                    raise UnknownPartError(f"a resubmit as if by port {port}")
+                return Resubmit(table)
+            if (vendor, subtype) == (wire.NICIRA, wire.NX_LEARN2):
+                return _learn(encoded)
+            if (vendor, subtype) == (wire.NICIRA, wire.NX_NOTE):
+                return Note(encoded[10:])
             raise UnknownPartError(f"unknown action {subtype} of experimenter {vendor:#x}")
     raise UnknownPartError(f"unknown action {kind}")
+
+
+def _learn(encoded: bytes) -> Learn:
+    idle, hard, priority, cookie, flags, table, fin_idle, fin_hard, limit, result, _ = unpack_from(
+        "!HHHQHBxHHIHH", encoded, 10
+    )
+    if hard or flags or fin_idle or fin_hard or result:
+        raise UnknownPartError("a learn action with more than an idle timeout and a limit")
+    terms, copied, loads = [], [], []
+    offset = 40
+    while offset + 2 <= len(encoded):
+        (head,) = unpack_from("!H", encoded, offset)
+        if not head:
+            break
+        width, kind = head & 0x7FF, head & ~0x7FF
+        offset += 2
+        size = (width + 15) // 16 * 2 if kind & wire.LEARN_IMMEDIATE else 6
+        value = encoded[offset : offset + size]
+        field = _field(encoded[offset + size : offset + size + 4])
+        if field.bits != width or encoded[offset + size + 4 : offset + size + 6] != b"\0\0":
+            raise UnknownPartError(f"a learn action with a part of {field}")
+        offset += size + 6
+        if kind == wire.LEARN_IMMEDIATE:
+            terms.append(Term(field, int.from_bytes(value, "big"), None))
+        elif kind == wire.LEARN_IMMEDIATE | wire.LEARN_LOAD:
+            loads.append(Term(field, int.from_bytes(value, "big"), None))
+        elif not kind and _field(value[:4]) is field and value[4:] == b"\0\0":
+            copied.append(field)
+        else:
+            raise UnknownPartError("a learn action with a part of another kind")
+    return Learn(table, priority, cookie, idle, limit, tuple(terms), tuple(copied), tuple(loads))
 
 
 def _field(header: bytes) -> Field:

@@ -18,13 +18,21 @@ from flows.openflow.wire import (
     ACTION_OUTPUT,
     ACTION_SET_FIELD,
     BUCKET_ALL,
+    BUCKET_LAST,
     BUCKET_WATCH_PORT,
     BUCKET_WEIGHT,
     BUNDLE_FLAGS,
+    CT_FLUSH_REPLY,
+    CT_FLUSH_ZONE,
+    CT_TUPLE_SOURCE,
+    CT_TUPLE_SOURCE_PORT,
     GROUP_ALL,
     HEADER,
+    IN_PORT_16,
     INSTRUCTION_APPLY,
     INSTRUCTION_GOTO,
+    LEARN_IMMEDIATE,
+    LEARN_LOAD,
     MAX_MESSAGE,
     NAT_DST,
     NAT_IPV4_MAX,
@@ -39,8 +47,12 @@ from flows.openflow.wire import (
     NO_BUFFER,
     NO_TABLE,
     NX_CT,
+    NX_LEARN2,
     NX_NAT,
+    NX_NOTE,
     NX_OUTPUT_REG,
+    NX_RESUBMIT_TABLE,
+    NXT_CT_FLUSH,
     TABLE_ALL,
     VERSION,
     BundleControl,
@@ -61,11 +73,14 @@ from flows.values import (
     Goto,
     Group,
     GroupType,
+    Learn,
     Move,
     Nat,
+    Note,
     Output,
     OutputBits,
     Program,
+    Resubmit,
     SetField,
     ToGroup,
 )
@@ -206,8 +221,44 @@ def _action(action: Action) -> bytes:
             return pack("!HHI", ACTION_GROUP, 8, group_id)
         case Ct():
             return _ct(action)
+        case Resubmit(table):
+            return pack("!HHIHHB3x", ACTION_EXPERIMENTER, 16, NICIRA, NX_RESUBMIT_TABLE, IN_PORT_16, table)
+        case Learn():
+            return _learn(action)
+        case Note(data):
+            size = 10 + len(data)
+            fixed = pack("!HHIH", ACTION_EXPERIMENTER, size + -size % 8, NICIRA, NX_NOTE)
+            return fixed + data + padding(size)
         case Goto():
             raise EncodeError("goto_table is an instruction: it can only end a flow's program")
+
+
+def _learn(learn: Learn) -> bytes:
+    """Each part of the flow to be learnt is a header - its width, where from, where to - and then both ends."""
+    parts = []
+    for term in learn.terms:
+        parts.append(_learn_value(term, LEARN_IMMEDIATE))
+    for field in learn.copied:
+        ends = (field.header + b"\0\0") * 2
+        parts.append(pack("!H", field.bits) + ends)
+    for term in learn.loads:
+        parts.append(_learn_value(term, LEARN_IMMEDIATE | LEARN_LOAD))
+    body = b"".join(parts)
+    size = 40 + len(body)
+    fixed = pack(
+        "!HHIHHHHQHBxHHIHH", ACTION_EXPERIMENTER, size + -size % 8, NICIRA, NX_LEARN2,
+        learn.idle_timeout, 0, learn.priority, learn.cookie, 0, learn.table, 0, 0, learn.limit, 0, 0,
+    )  # fmt: skip
+    return fixed + body + padding(size)
+
+
+def _learn_value(term: Term, flags: int) -> bytes:
+    field = term.field
+    if term.mask is not None:
+        raise EncodeError(f"a learnt flow takes whole fields only, not {field} with a mask")
+    # Values are in units of 16 bits.
+    value = term.value.to_bytes(field.length + field.length % 2, "big")
+    return pack("!H", field.bits | flags) + value + field.header + b"\0\0"
 
 
 def _set_field(field: Field, value: int, mask: int | None) -> bytes:
@@ -257,6 +308,15 @@ def group_mod(group: Group, command: GroupCommand = GroupCommand.ADD_OR_MODIFY, 
         body = pack("!HBxIH2xI", command, group.type, group.group_id, len(buckets), BUCKET_ALL) + buckets + properties
     except StructError as error:
         raise EncodeError(f"group {group.group_id} doesn't fit an OpenFlow message: {error}") from error
+    return _message(Type.GROUP_MOD, body, xid)
+
+
+def bucket_mod(group: Group, command: GroupCommand, bucket: Bucket, xid: int = 0) -> bytes:
+    """Insert or remove one bucket of a group that is there; the others keep their counters."""
+    insert = command is GroupCommand.INSERT_BUCKET
+    encoded = _bucket(group.type, bucket) if insert else b""
+    which = BUCKET_LAST if insert else bucket.bucket_id
+    body = pack("!HBxIH2xI", command, group.type, group.group_id, len(encoded), which) + encoded
     return _message(Type.GROUP_MOD, body, xid)
 
 
@@ -346,6 +406,19 @@ def packet_out(data: bytes, program: Program, in_port: int, xid: int = 0) -> byt
 def _match(match: Match) -> bytes:
     terms = b"".join([_term(term) for term in match])
     return pack("!HH", 1, 4 + len(terms)) + terms + padding(4 + len(terms))
+
+
+def ct_flush(zone: int, protocol: int, source: int, port: int, xid: int = 0) -> bytes:
+    """Forget the connections of a zone whose answers come from this address and port (nicira-ext.h, NXT_CT_FLUSH).
+
+    Port 0 stands for all. `source` is the number of an IPv6 address, of IPv4 that of its mapped form (RFC 4291 section
+    2.5.5.2).
+    """
+    address = pack("!HH", CT_TUPLE_SOURCE, 20) + source.to_bytes(16, "big") + padding(20)
+    ends = address + (pack("!HHH2x", CT_TUPLE_SOURCE_PORT, 8, port) if port else b"")
+    reply = pack("!HH4x", CT_FLUSH_REPLY, 8 + len(ends)) + ends
+    head = pack("!IIB7x", NICIRA, NXT_CT_FLUSH, protocol)
+    return _message(Type.EXPERIMENTER, head + reply + pack("!HHH2x", CT_FLUSH_ZONE, 8, zone), xid)
 
 
 def _multipart(kind: Multipart, body: bytes, xid: int) -> bytes:

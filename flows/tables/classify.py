@@ -9,22 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flows import fields as f
-from flows.pipeline import ARP, CLASSIFY, TRACK
+from flows.pipeline import ARP, CLASSIFY, UNSNAT
 from flows.registers import SOURCE, Source
 from flows.state import LocalPod
 from flows.values import DROP, Flow, Goto, load
-from topology.naming import GATEWAY_MAC, link_local
+from topology.naming import GATEWAY_MAC, Address, link_local
 
 #: Neighbour solicitations are admitted above the rule that drops all neighbour discovery, packets below it.
-SOLICITATION, NO_DISCOVERY, PACKET = 220, 210, 200
+SOLICITATION, NO_DISCOVERY, PACKET, WORLD = 220, 210, 200, 190
 #: Router solicitation to redirect (RFC 4861 section 4): the switch is every neighbour, so no host may play one.
 _DISCOVERY_TYPES = (133, 134, 135, 136, 137)
 _SOLICITATION_TYPE = 135
 
 _TO_ARP = (Goto(ARP.number),)
-_FROM_POD = (load(SOURCE, Source.POD), Goto(TRACK.number))
-_FROM_TUNNEL = (load(SOURCE, Source.TUNNEL), Goto(TRACK.number))
-_FROM_GATEWAY = (load(SOURCE, Source.GATEWAY), Goto(TRACK.number))
+_FROM_POD = (load(SOURCE, Source.POD), Goto(UNSNAT.number))
+_FROM_TUNNEL = (load(SOURCE, Source.TUNNEL), Goto(UNSNAT.number))
+_FROM_GATEWAY = (load(SOURCE, Source.GATEWAY), Goto(UNSNAT.number))
+_FROM_WORLD = (load(SOURCE, Source.WORLD), Goto(UNSNAT.number))
 
 _IPV4, _IPV6, _ARP = f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6), f.ETH_TYPE(f.ETH_ARP)
 _ICMPV6 = f.IP_PROTO(f.PROTO_ICMPV6)
@@ -61,12 +62,15 @@ def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
                 yield Flow(table, SOLICITATION, asks_v6, _TO_ARP, cookie)
 
 
-def gateway_flows(port: int, cookie: int) -> Iterator[Flow]:
-    """What the node itself may send: anything, as itself. Its kernel forwards for the outside world too."""
+def gateway_flows(port: int, addresses: tuple[Address, ...], cookie: int) -> Iterator[Flow]:
+    """What the host may send: as itself, from its own `addresses`, and from all others for the world behind it."""
     entry, source = f.IN_PORT(port), f.ETH_SRC(GATEWAY_MAC)
     table = CLASSIFY.number
-    yield Flow(table, PACKET, (entry, source, _IPV4), _FROM_GATEWAY, cookie)
-    yield Flow(table, PACKET, (entry, source, _IPV6), _FROM_GATEWAY, cookie)
+    for address in addresses:
+        own = (_IPV4, f.IPV4_SRC(int(address))) if address.version == 4 else (_IPV6, f.IPV6_SRC(int(address)))
+        yield Flow(table, PACKET, (entry, source, *own), _FROM_GATEWAY, cookie)
+    yield Flow(table, WORLD, (entry, source, _IPV4), _FROM_WORLD, cookie)
+    yield Flow(table, WORLD, (entry, source, _IPV6), _FROM_WORLD, cookie)
     yield Flow(table, PACKET, (entry, source, _ARP, _ASKS), _TO_ARP, cookie)
     match = (entry, source, _IPV6, _ICMPV6, _SOLICITS, _CODE_0, f.ND_SLL(GATEWAY_MAC))
     yield Flow(table, SOLICITATION, match, _TO_ARP, cookie)

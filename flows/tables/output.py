@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flows.pipeline import OUTPUT
-from flows.registers import EXIT, EXIT_PORT, Exit
-from flows.values import Flow, Output, OutputBits
+from flows.registers import EXIT, EXIT_PORT, HAIRPIN, Exit
+from flows.values import PORT_IN_PORT, Flow, Output, OutputBits
 
-_PRIORITY = 200
+_BACK, _PRIORITY = 210, 200
 
 
 def pipeline_flows(cookie: int) -> Iterator[Flow]:
-    """To the port that Route named. The switch never sends a packet back to where it came in by this."""
+    """To the port that Route named; back to where it came from only what Commit or UnSNAT has marked."""
+    yield Flow(OUTPUT.number, _BACK, (HAIRPIN(1),), (Output(PORT_IN_PORT),), cookie)
     yield Flow(OUTPUT.number, _PRIORITY, (EXIT(Exit.PORT),), (OutputBits(EXIT_PORT),), cookie)
 
 

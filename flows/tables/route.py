@@ -1,7 +1,8 @@
 """Route: the exit, by destination.
 
-Priorities, from the top: what is on this node; what this node's CIDR holds but no pod has; whatever else came by
-tunnel (it is never sent on); the other nodes, longest prefix first; what must not be routed; the world outside.
+Priorities, from the top: answers to the world, by the host it came from; what is on this node; what this node's CIDR
+holds but no pod has; whatever else came by tunnel (it is never sent on); the other nodes, longest prefix first; what
+must not be routed; the world outside.
 """
 
 from __future__ import annotations
@@ -12,30 +13,33 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from flows import fields as f
 from flows.fields import Term
 from flows.pipeline import COMMIT, ROUTE
-from flows.registers import EXIT, EXIT_PORT, SOURCE, Exit, Source
+from flows.registers import EXIT, EXIT_PORT, MARK_WORLD, SOURCE, Exit, Source
 from flows.state import LocalPod
 from flows.values import DROP, Flow, Goto, Program, SetField, load
 from topology.naming import GATEWAY_MAC, ROUTER_MAC, Address, Network
 
-HERE, NOBODY_HERE, STRAYED, ELSEWHERE, NOT_ROUTED, OUTSIDE = 2200, 2100, 2000, 1000, 500, 100
+ANSWER, HERE, NOBODY_HERE, STRAYED, ELSEWHERE, NOT_ROUTED, OUTSIDE = 2300, 2200, 2100, 2000, 1000, 500, 100
 #: Neither multicast nor link-local addresses leave a node by the host. 169.254.0.0/16 does: metadata services and
 #: node-local DNS caches live there.
 _NEVER_ROUTED = tuple(ip_network(text) for text in ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "fe80::/10"))
 
 _FROM_ROUTER = SetField(f.ETH_SRC, ROUTER_MAC)
 _TO_COMMIT = Goto(COMMIT.number)
-_TO_HOST: Program = (_FROM_ROUTER, SetField(f.ETH_DST, GATEWAY_MAC), load(EXIT, Exit.GATEWAY), _TO_COMMIT)
+TO_HOST: Program = (_FROM_ROUTER, SetField(f.ETH_DST, GATEWAY_MAC), load(EXIT, Exit.GATEWAY), _TO_COMMIT)
 _IPV4, _IPV6 = f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6)
 
 
 def pipeline_flows(cookie: int) -> Iterator[Flow]:
     """What is the same wherever the packet is."""
     table = ROUTE.number
+    # Answers go back by the host through which the connection came, whoever its client is: another node, say.
+    answers = (f.CT_STATE(f.CT_RPL | f.CT_TRK, f.CT_RPL | f.CT_TRK), MARK_WORLD(1))
+    yield Flow(table, ANSWER, answers, TO_HOST, cookie)
     yield Flow(table, STRAYED, (SOURCE(Source.TUNNEL),), DROP, cookie)
     for network in _NEVER_ROUTED:
         yield Flow(table, NOT_ROUTED, _to(network), DROP, cookie)
     # What a pod sends to no address of the cluster leaves by its node. The host's own packets don't come back to it.
-    yield Flow(table, OUTSIDE, (SOURCE(Source.POD),), _TO_HOST, cookie)
+    yield Flow(table, OUTSIDE, (SOURCE(Source.POD),), TO_HOST, cookie)
 
 
 def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
@@ -54,7 +58,7 @@ def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
 def host_flows(addresses: tuple[Address, ...], pod_cidrs: tuple[Network, ...], cookie: int) -> Iterator[Flow]:
     """To the node itself, and to addresses of its pod CIDRs that no pod has."""
     for address in addresses:
-        yield Flow(ROUTE.number, HERE, _to_address(address), _TO_HOST, cookie)
+        yield Flow(ROUTE.number, HERE, _to_address(address), TO_HOST, cookie)
     for cidr in pod_cidrs:
         yield Flow(ROUTE.number, NOBODY_HERE, _to(cidr), DROP, cookie)
 

@@ -1,32 +1,105 @@
-"""Track, TrackState and Commit: connections. One recirculation for each packet; only new connections are committed."""
+"""UnSNAT, Track, TrackState and Commit: connections. One recirculation for each packet; only new ones are committed.
+
+A connection is in its family's zone as its client sees it, with a Service's endpoint for its destination. Where the
+answer would miss this bridge - the client is the endpoint itself, or the host, or the endpoint is on another node and
+the client in the world - Commit also gives it another source, in a zone of its own, after everything that looks at the
+true one; UnSNAT undoes that first of all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from flows import fields as f
-from flows.pipeline import COMMIT, OUTPUT, ROUTE, TRACK, TRACK_STATE
-from flows.registers import Zone
-from flows.values import DROP, Ct, Flow, Goto, Nat
+from flows.fields import Term
+from flows.pipeline import COMMIT, LOCALITY, OUTPUT, ROUTE, SERVICE_STATS, TRACK, TRACK_STATE, UNSNAT
+from flows.registers import EXIT, FROM_WORLD, HAIRPIN, MARK_SERVICE, MARK_WORLD, SOURCE, Exit, Source, Zone
+from flows.state import LocalPod
+from flows.values import DROP, Ct, Flow, Goto, Move, Nat, load
+from topology.naming import HAIRPIN_ADDRESSES, Address
 
+#: Of Commit: what gets another source comes before what is committed as it is.
+_RESOURCE, _COMMITTED, _OF_WORLD = 230, 220, 210
+#: Of TrackState.
+_INVALID_FIRST, _OF_SERVICE = 220, 210
 _PRIORITY, _OTHERWISE = 200, 0
 _FAMILIES = ((f.ETH_IPV4, Zone.IPV4), (f.ETH_IPV6, Zone.IPV6))
+_SNAT_ZONES = {4: Zone.SNAT_IPV4, 6: Zone.SNAT_IPV6}
+_ETHERTYPES = {4: f.ETH_TYPE(f.ETH_IPV4), 6: f.ETH_TYPE(f.ETH_IPV6)}
+_ZONES = {4: Zone.IPV4, 6: Zone.IPV6}
 _INVALID = f.CT_STATE(f.CT_INV | f.CT_TRK, f.CT_INV | f.CT_TRK)
 _NEW = f.CT_STATE(f.CT_NEW | f.CT_TRK, f.CT_NEW | f.CT_TRK)
+_FORWARD = f.CT_STATE(f.CT_TRK, f.CT_RPL | f.CT_TRK)
+_FROM_WORLD = Move(FROM_WORLD, MARK_WORLD)
 
 
 def pipeline_flows(cookie: int) -> Iterator[Flow]:
-    """The three tables; none depends on the node."""
+    """What doesn't depend on the node."""
+    for hairpin in HAIRPIN_ADDRESSES:
+        # An answer to the address that stands for the asker itself: it goes back by the port by which it came.
+        yield _unsnat(hairpin, cookie, hairpin=True)
+    yield Flow(UNSNAT.number, _OTHERWISE, (), (Goto(TRACK.number),), cookie)
+
     for ethertype, zone in _FAMILIES:
         track = (Ct(zone, table=TRACK_STATE.number, nat=Nat()),)
         yield Flow(TRACK.number, _PRIORITY, (f.ETH_TYPE(ethertype),), track, cookie)
 
     # A packet of no connection that can't open one either: a late segment, an answer that nobody asked for.
-    yield Flow(TRACK_STATE.number, _PRIORITY, (_INVALID,), DROP, cookie)
+    yield Flow(TRACK_STATE.number, _INVALID_FIRST, (_INVALID,), DROP, cookie)
+    # Its endpoint was chosen when its connection began: it is only counted.
+    yield Flow(TRACK_STATE.number, _OF_SERVICE, (MARK_SERVICE(1),), (Goto(SERVICE_STATS.number),), cookie)
+    yield Flow(TRACK_STATE.number, _PRIORITY, (_NEW,), (Goto(LOCALITY.number),), cookie)
     yield Flow(TRACK_STATE.number, _OTHERWISE, (), (Goto(ROUTE.number),), cookie)
 
-    # The first packets of a connection, until it has been answered. Both nodes of a path commit: so both know replies.
-    for ethertype, zone in _FAMILIES:
-        commit = (Ct(zone, commit=True), Goto(OUTPUT.number))
-        yield Flow(COMMIT.number, _PRIORITY, (_NEW, f.ETH_TYPE(ethertype)), commit, cookie)
+    for version, hairpin in zip((4, 6), HAIRPIN_ADDRESSES, strict=True):
+        family, zone = _ETHERTYPES[version], _ZONES[version]
+        # From the host to the host: for its own packets it would take answers to itself for nobody's.
+        again = (Ct(zone, commit=True, execute=(_FROM_WORLD,)), load(HAIRPIN, 1), _snat(hairpin))
+        for source in (Source.GATEWAY, Source.WORLD):
+            match = f.match(SOURCE(source), EXIT(Exit.GATEWAY), _FORWARD, family)
+            yield Flow(COMMIT.number, _RESOURCE, match, again, cookie)
+        # The first packets of a connection, until it has been answered. Both nodes of a path commit: so both know
+        # replies. What has an endpoint was committed with it.
+        yield Flow(COMMIT.number, _COMMITTED, f.match(_NEW, MARK_SERVICE(1), family), (Goto(OUTPUT.number),), cookie)
+        commit = (Ct(zone, commit=True, execute=(_FROM_WORLD,)), Goto(OUTPUT.number))
+        yield Flow(COMMIT.number, _OF_WORLD, f.match(SOURCE(Source.WORLD), _NEW, family), commit, cookie)
+        yield Flow(
+            COMMIT.number, _PRIORITY, f.match(_NEW, family), (Ct(zone, commit=True), Goto(OUTPUT.number)), cookie
+        )
     yield Flow(COMMIT.number, _OTHERWISE, (), (Goto(OUTPUT.number),), cookie)
+
+
+def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
+    """A pod that a Service sends to itself sees itself as the hairpin address: to its own it would not answer."""
+    for address in pod.addresses:
+        (hairpin,) = (each for each in HAIRPIN_ADDRESSES if each.version == address.version)
+        match = f.match(_FORWARD, _ETHERTYPES[address.version], _from(address), _to(address))
+        yield Flow(COMMIT.number, _RESOURCE, match, (load(HAIRPIN, 1), _snat(hairpin)), cookie)
+
+
+def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]:
+    """What the world sends to a Service on another node gets this node's own source: so answers come back here."""
+    for address in translations:
+        yield _unsnat(address, cookie, hairpin=False)
+        ethertype = _ETHERTYPES[address.version]
+        match = f.match(SOURCE(Source.WORLD), EXIT(Exit.TUNNEL), _FORWARD, MARK_SERVICE(1), ethertype)
+        yield Flow(COMMIT.number, _RESOURCE, match, (_snat(address),), cookie)
+
+
+def _snat(address: Address) -> Ct:
+    nat = Nat("src", address_min=int(address), ipv6=address.version == 6)
+    return Ct(_SNAT_ZONES[address.version], commit=True, table=OUTPUT.number, nat=nat)
+
+
+def _unsnat(address: Address, cookie: int, *, hairpin: bool) -> Flow:
+    undo = Ct(_SNAT_ZONES[address.version], table=TRACK.number, nat=Nat())
+    program = (load(HAIRPIN, 1), undo) if hairpin else (undo,)
+    return Flow(UNSNAT.number, _PRIORITY, (_ETHERTYPES[address.version], _to(address)), program, cookie)
+
+
+def _from(address: Address) -> Term:
+    return (f.IPV4_SRC if address.version == 4 else f.IPV6_SRC)(int(address))
+
+
+def _to(address: Address) -> Term:
+    return (f.IPV4_DST if address.version == 4 else f.IPV6_DST)(int(address))

@@ -12,21 +12,25 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from controller.batch import BUNDLE_ID
 from controller.session import Session
 from flows import fields as f
+from flows.compiler import Compiler
 from flows.fields import Field, Term
 from flows.openflow import encode
 from flows.openflow.messages import BundleReply, Error, FlowStatsReply, GroupDescReply, Message
 from flows.openflow.wire import BundleControl
 from flows.pipeline import TABLES
 from flows.registers import EXIT, EXIT_PORT, SCRATCH, SOURCE, Bits, whole
+from flows.state import Port
 from flows.text import flow_text, group_text
+from flows.update import CLUSTER
 from flows.values import (
     PORT_CONTROLLER,
     PORT_IN_PORT,
@@ -46,6 +50,8 @@ from flows.values import (
     ToGroup,
     load,
 )
+from topology.model import ContainerPort, Endpoint, EndpointPort, EndpointSlice, Node, Pod, Service, ServicePort, Subset
+from topology.naming import GATEWAY_MAC, GATEWAY_PORT, HOST_END_MAC_PREFIX, TUNNEL_PORT, mac_of
 
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 _SEED = 20240601
@@ -92,6 +98,12 @@ class Switch:
         (reply,) = self.exchange(FlowStatsReply, encode.flow_stats_request())
         assert isinstance(reply, FlowStatsReply)
         return {stats.cookie: stats.flow if stats.flow is not None else stats.why for stats in reply.items}
+
+    def flows_of_all(self) -> list[Flow | str]:
+        """Every flow, where `flows` knows them by their cookies' numbers."""
+        (reply,) = self.exchange(FlowStatsReply, encode.flow_stats_request())
+        assert isinstance(reply, FlowStatsReply)
+        return [stats.flow or stats.why for stats in reply.items]
 
     def groups(self) -> dict[int, Group]:
         (reply,) = self.exchange(GroupDescReply, encode.group_desc_request())
@@ -230,7 +242,7 @@ class Maker:
             case 2:
                 return load(self.chance.choice([SOURCE, EXIT]), self.chance.randrange(1, 16))
             case 3:
-                return self.chance.choice([Move(SCRATCH, whole(f.REG3)), Move(whole(f.ETH_SRC), whole(f.ETH_DST))])
+                return self.chance.choice([Move(SCRATCH, whole(f.REG5)), Move(whole(f.ETH_SRC), whole(f.ETH_DST))])
             case 4 if kind in ("ipv4", "ipv6"):
                 return self.ct(kind == "ipv6")
         term = self.exact(self.chance.choice(settable))
@@ -308,6 +320,72 @@ def _ordered(line: str) -> list[str]:
     return sorted(re.split(r",\s*|\s+(?=actions=)", line.strip()))
 
 
+def test_the_flows_of_services_are_taken_and_read_back_as_they_were(switch: Switch) -> None:
+    """Of every shape: endpoints few and many, with affinity and zones, policies, ranges, and notes for the host."""
+    compiler = cluster_with_services()
+    groups = [*compiler.groups(CLUSTER), *compiler.groups("n1")]
+    flows = [*compiler.flows(CLUSTER), *compiler.flows("n1")]
+    assert {len(group.buckets) for group in groups} >= {1, 3, 1000}
+    assert not switch.push(*map(encode.group_mod, groups), *map(encode.flow_mod, flows))
+    assert switch.groups() == {group.group_id: group for group in groups}
+    found = [each for each in switch.flows_of_all() if not isinstance(each, str)]
+    assert sorted(map(flow_text, found)) == sorted(map(flow_text, flows))
+    assert set(found) == set(flows)
+
+
+def cluster_with_services() -> Compiler:
+    compiler = Compiler([ip_network("10.96.0.0/16")])
+    for number in range(1, 4):
+        zone = (("topology.kubernetes.io/zone", f"z{number % 2}"),)
+        addresses = (ip_address(f"172.30.0.{number}"),)
+        cidrs = (ip_network(f"10.244.{number}.0/24"),)
+        compiler.put(Node(name=f"n{number}", addresses=addresses, pod_cidrs=cidrs, labels=zone))
+    plain = Service(namespace="d", name="plain", ports=(ServicePort(port=80, target=8080, node_port=30080),))
+    addresses = map(ip_address, ("10.96.0.1", "10.96.0.2", "10.96.0.3"))
+    services = [
+        msgspec.structs.replace(
+            plain,
+            cluster_ips=(next(addresses),),
+            load_balancer_ips=(ip_address("192.0.2.5"),),
+            source_ranges=(ip_network("198.51.100.0/24"),),
+            external_local=True,
+            health_check_node_port=32000,
+        ),
+        Service(
+            namespace="d",
+            name="sticky",
+            ports=(ServicePort(port=53, protocol="UDP"),),
+            cluster_ips=(next(addresses),),
+            affinity_seconds=10800,
+            internal_local=True,
+        ),
+        Service(
+            namespace="d", name="many", ports=(ServicePort(port=9, protocol="SCTP"),), cluster_ips=(next(addresses),)
+        ),
+    ]
+    counts = (3, 3, 1000)
+    for service, count in zip(services, counts, strict=True):
+        (port,) = service.ports
+        endpoints = tuple(
+            Endpoint(
+                address=ip_address("10.245.0.0") + index,
+                node=f"n{index % 3 + 1}",
+                zones=(f"z{index % 2}",) if count > 3 else (),
+            )
+            for index in range(count)
+        )
+        subset = Subset((EndpointPort(port=port.target or port.port, protocol=port.protocol),), endpoints)
+        compiler.put(service)
+        compiler.put(EndpointSlice(namespace="d", name=service.name, service=service.name, subsets=(subset,)))
+    pod = Pod(namespace="d", name="p", node="n1", ports=(ContainerPort(port=8080, host_port=8081),))
+    compiler.put(pod)
+    mac = mac_of(HOST_END_MAC_PREFIX, ip_address("10.244.1.9"))
+    compiler.set_ports(
+        "n1", [Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x5B), Port(70, pod.port_name, mac)]
+    )
+    return compiler
+
+
 def test_groups_are_taken_changed_and_read_back_as_they_were(switch: Switch) -> None:
     select = Group(
         7,
@@ -352,7 +430,7 @@ def test_a_strict_deletion_takes_one_flow_and_one_by_cookie_takes_many(switch: S
 
 
 def test_bits_of_a_field_keep_their_place(switch: Switch) -> None:
-    low, high = Bits("reg3[0..7]", f.REG3, 0, 8), Bits("reg3[8..15]", f.REG3, 8, 8)
-    flow = Flow(0, 1, (), (Move(low, high), OutputBits(whole(f.REG3))), 1)
+    low, high = Bits("reg5[0..7]", f.REG5, 0, 8), Bits("reg5[8..15]", f.REG5, 8, 8)
+    flow = Flow(0, 1, (), (Move(low, high), OutputBits(whole(f.REG5))), 1)
     assert not switch.push(encode.flow_mod(flow, 1))
     assert switch.flows()[1] == flow

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from flows import fields as f
 from flows.compiler import Compiler
 from flows.fields import Field
-from flows.interpreter import Conntrack, Interpreter, Packet, Walk
+from flows.interpreter import Chooser, Conntrack, Interpreter, Packet, Walk
 from flows.state import LocalPod, Port
 from flows.update import CLUSTER
-from topology.model import Node, Pod
+from topology.endpoints import ZONE_LABEL
+from topology.model import Node, Object, Pod
 from topology.naming import (
     GATEWAY_MAC,
     GATEWAY_PORT,
@@ -26,6 +27,7 @@ from topology.naming import (
 )
 
 GATEWAY, TUNNEL, FIRST_POD = 1, 2, 10
+SERVICE_CIDRS = (ip_network("10.96.0.0/16"), ip_network("fd00:10:96::/112"))
 #: To whom pods and nodes send what is bound for elsewhere.
 OUT = ROUTER_MAC
 
@@ -39,10 +41,19 @@ class Arrival(NamedTuple):
 
 
 class Fabric:
-    """Nodes n1, n2, ... with pods; `pods` are (node, name), and pods of a node have the places from 2 up."""
+    """Nodes n1, n2, ... with pods; `pods` are (node, name), and pods of a node have the places from 2 up.
 
-    def __init__(self, nodes: int, pods: Iterable[tuple[int, str]]) -> None:
-        self.compiler = Compiler()
+    Pods have the label name, nodes the zone that `zones` says; `objects` are what there is besides.
+    """
+
+    def __init__(
+        self,
+        nodes: int,
+        pods: Iterable[tuple[int, str]],
+        objects: Iterable[Object] = (),
+        zones: Mapping[int, str] = {},
+    ) -> None:
+        self.compiler = Compiler(SERVICE_CIDRS)
         self.names = [f"n{number}" for number in range(1, nodes + 1)]
         ports = {
             name: [Port(GATEWAY, GATEWAY_PORT, GATEWAY_MAC), Port(TUNNEL, TUNNEL_PORT, 0x5B)] for name in self.names
@@ -53,21 +64,43 @@ class Fabric:
                     name=name,
                     addresses=(ip_address(f"172.30.0.{number}"), ip_address(f"fd00:172:30::{number:x}")),
                     pod_cidrs=(ip_network(f"10.244.{number}.0/24"), ip_network(f"fd00:10:244:{number:x}::/64")),
+                    labels=((ZONE_LABEL, zones[number]),) if number in zones else (),
                 )
             )
         for number, name in pods:
-            self.compiler.put(Pod(namespace="default", name=name, node=f"n{number}"))
             there = ports[f"n{number}"]
+            self.compiler.put(
+                Pod(
+                    namespace="default",
+                    name=name,
+                    node=f"n{number}",
+                    labels=(("name", name),),
+                    addresses=(
+                        ip_address(f"10.244.{number}.{len(there)}"),
+                        ip_address(f"fd00:10:244:{number:x}::{len(there):x}"),
+                    ),
+                )
+            )
             mac = mac_of(HOST_END_MAC_PREFIX, ip_address(f"10.244.{number}.{len(there)}"))
             there.append(Port(FIRST_POD + len(there) - 2, pod_port_name("default", name), mac))
         for name in self.names:
             self.compiler.set_ports(name, ports[name])
+        for each in objects:
+            self.compiler.put(each)
         self.conntracks = {name: Conntrack() for name in self.names}
-        self._interpreters = {
-            name: Interpreter([*self.compiler.flows(CLUSTER), *self.compiler.flows(name)]) for name in self.names
-        }
+        self.interpret()
         self._ends: dict[int, str] = {
             int(address): node.name for node in self.compiler.cluster.nodes.values() for address in node.addresses
+        }
+
+    def interpret(self) -> None:
+        """Switches that have what the compiler makes now; what they remember stays."""
+        self._interpreters = {
+            name: Interpreter(
+                [*self.compiler.flows(CLUSTER), *self.compiler.flows(name)],
+                [*self.compiler.groups(CLUSTER), *self.compiler.groups(name)],
+            )
+            for name in self.names
         }
 
     def pod(self, name: str) -> tuple[str, LocalPod]:
@@ -81,14 +114,14 @@ class Fabric:
     def node(self, name: str) -> Node:
         return self.compiler.cluster.nodes[name]
 
-    def walk(self, node: str, packet: Packet) -> Walk:
+    def walk(self, node: str, packet: Packet, choose: Chooser | None = None) -> Walk:
         """What one switch does with a packet."""
-        return self._interpreters[node].walk(packet, self.conntracks[node])
+        return self._interpreters[node].walk(packet, self.conntracks[node], choose)
 
-    def send(self, node: str, packet: Packet) -> list[Arrival]:
+    def send(self, node: str, packet: Packet, choose: Chooser | None = None) -> list[Arrival]:
         """Where a packet ends up, across tunnels. More than two switches on the way are a fault."""
         arrivals = []
-        for each in self.walk(node, packet).emissions:
+        for each in self.walk(node, packet, choose).emissions:
             if each.port != TUNNEL:
                 arrivals.append(Arrival(node, each.port, each.packet))
                 continue
@@ -103,7 +136,20 @@ class Fabric:
 
 def tunnelled(packet: Packet) -> Mapping[Field, int]:
     """A packet as it comes out of a tunnel's other end: with none of the first switch's metadata."""
-    metadata = {f.REG0, f.REG1, f.REG7, f.CT_STATE, f.CT_ZONE, f.CT_MARK, f.CT_LABEL, f.TUN_DST, f.TUN_IPV6_DST}
+    metadata = {
+        f.REG0,
+        f.REG1,
+        f.REG2,
+        f.REG3,
+        f.REG4,
+        f.REG7,
+        f.CT_STATE,
+        f.CT_ZONE,
+        f.CT_MARK,
+        f.CT_LABEL,
+        f.TUN_DST,
+        f.TUN_IPV6_DST,
+    }
     return {field: value for field, value in packet.items() if field not in metadata} | {f.IN_PORT: TUNNEL}
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from flows import fields as f
 from flows.fields import FIELDS, Field, Match, Term
-from flows.registers import EXIT_PORT, REGISTERS, Bits, whole
+from flows.registers import EXIT_PORT, MARKS, PARTS, REGISTERS, Bits, whole
 from flows.values import (
     Action,
     Bucket,
@@ -15,11 +15,14 @@ from flows.values import (
     Goto,
     Group,
     GroupType,
+    Learn,
     Move,
     Nat,
+    Note,
     Output,
     OutputBits,
     Program,
+    Resubmit,
     SetField,
     ToGroup,
 )
@@ -63,7 +66,7 @@ def moves(draw: st.DrawFn) -> Move:
 
 def part(field: Field, start: int, width: int) -> Bits:
     """Bits of a field, by their declared name if they have one: as the decoder gives them back."""
-    for bits in REGISTERS:
+    for bits in (*REGISTERS, *PARTS, *MARKS):
         if (bits.field, bits.start, bits.width) == (field, start, width):
             return bits
     if width == field.bits:
@@ -93,6 +96,20 @@ def nats(draw: st.DrawFn) -> Nat:
 
 nested = st.lists(set_fields() | moves(), max_size=2).map(tuple)
 cts = st.builds(Ct, u16, st.booleans(), st.booleans(), st.none() | st.integers(0, 254), st.none() | nats(), nested)
+#: Values in a learn action come in units of 16 bits: fields of odd widths are another story.
+whole_terms = fields.flatmap(lambda field: st.builds(Term, st.just(field), value(field), st.none()))
+notes = st.binary(max_size=40).map(lambda data: Note(data + bytes(-(10 + len(data)) % 8)))
+learns = st.builds(
+    Learn,
+    u8,
+    u16,
+    u64,
+    u16,
+    u32,
+    st.lists(whole_terms, max_size=3).map(tuple),
+    st.lists(fields, max_size=3).map(tuple),
+    st.lists(whole_terms, max_size=3).map(tuple),
+)
 actions: st.SearchStrategy[Action] = (
     st.builds(Output, u32, u16)
     | st.just(OutputBits(EXIT_PORT))
@@ -100,6 +117,9 @@ actions: st.SearchStrategy[Action] = (
     | moves()
     | st.builds(ToGroup, u32)
     | cts
+    | st.builds(Resubmit, u8)
+    | notes
+    | learns
 )
 
 

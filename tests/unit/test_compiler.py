@@ -10,11 +10,22 @@ from hypothesis import strategies as st
 
 from flows import pipeline
 from flows.compiler import Compiler
-from flows.openflow.digest import changed, digest
+from flows.openflow.digest import changed, digest, group_hash
 from flows.state import Port
 from flows.update import CLUSTER, Update
-from flows.values import Flow, FlowKey
-from topology.model import Namespace, Node, Pod
+from flows.values import Flow, FlowKey, Group
+from topology.model import (
+    ContainerPort,
+    Endpoint,
+    EndpointPort,
+    EndpointSlice,
+    Namespace,
+    Node,
+    Pod,
+    Service,
+    ServicePort,
+    Subset,
+)
 from topology.naming import (
     GATEWAY_MAC,
     GATEWAY_PORT,
@@ -49,18 +60,27 @@ class Switches:
 
     def __init__(self, compiler: Compiler) -> None:
         self.tables: dict[str, dict[FlowKey, Flow]] = {CLUSTER: {flow.key: flow for flow in compiler.flows(CLUSTER)}}
+        self.groups: dict[str, dict[int, Group]] = {}
         self.digests: dict[str, int] = {CLUSTER: digest(compiler.flows(CLUSTER))}
 
     def take(self, updates: list[Update]) -> None:
         for update in updates:
             table = self.tables.setdefault(update.scope, {})
+            groups = self.groups.setdefault(update.scope, {})
+            for group in update.groups_removed:
+                assert groups.pop(group.group_id) == group
+            for group in update.groups_added:
+                assert group.group_id not in groups
+                groups[group.group_id] = group
             for flow in update.removed:
                 assert table.pop(flow.key) == flow
             for flow in update.added:
                 assert flow.key not in table
                 table[flow.key] = flow
             before = self.digests.get(update.scope, 0)
-            self.digests[update.scope] = changed(before, update.removed, update.added)
+            after = changed(before, update.removed, update.added)
+            after += sum(map(group_hash, update.groups_added)) - sum(map(group_hash, update.groups_removed))
+            self.digests[update.scope] = after % (1 << 64)
 
 
 def assert_same_as_afresh(compiler: Compiler, switches: Switches) -> None:
@@ -68,7 +88,10 @@ def assert_same_as_afresh(compiler: Compiler, switches: Switches) -> None:
         flows = list(compiler.flows(scope))
         assert len({flow.key for flow in flows}) == len(flows)
         assert set(flows) == set(switches.tables.get(scope, {}).values())
-        assert digest(flows) == switches.digests.get(scope, 0)
+        groups = list(compiler.groups(scope))
+        assert {group.group_id: group for group in groups} == switches.groups.get(scope, {})
+        assert len({group.group_id for group in groups}) == len(groups)
+        assert digest(flows, groups) == switches.digests.get(scope, 0)
         for flow in flows:
             pipeline.check(flow)
 
@@ -78,20 +101,90 @@ numbers = st.integers(1, 3)
 Step = Callable[[Compiler], list[Update]]
 
 
+_OF_SERVICES = ["service", "slice", "remove service", "remove slice", "down"] * 2
+flags = st.booleans()
+
+
+@st.composite
+def services(draw: st.DrawFn) -> Service:
+    """Services that want the same addresses and node ports as often as not."""
+    vips = [ip_address("10.96.0.1"), ip_address("10.96.0.2"), ip_address("fd00:10:96::1")]
+    worlds = [ip_address("192.0.2.1"), ip_address("2001:db8::1")]
+    port = ServicePort(
+        port=80, protocol=draw(st.sampled_from(["TCP", "UDP"])), node_port=draw(st.sampled_from([0, 30080]))
+    )
+    return Service(
+        namespace="default",
+        name=draw(names),
+        ports=(port,),
+        selector=draw(st.sampled_from([None, (("app", "web"),)])),
+        cluster_ips=tuple(sorted(draw(st.sets(st.sampled_from(vips))), key=str)),
+        load_balancer_ips=tuple(sorted(draw(st.sets(st.sampled_from(worlds))), key=str)),
+        external_ips=tuple(sorted(draw(st.sets(st.sampled_from(worlds))), key=str)),
+        external_local=draw(flags),
+        internal_local=draw(flags),
+        health_check_node_port=draw(st.sampled_from([0, 0, 32000])),
+        affinity_seconds=draw(st.sampled_from([0, 60])),
+        distribution=draw(st.sampled_from(["", "PreferSameZone", "PreferSameNode"])),
+    )
+
+
+@st.composite
+def slices(draw: st.DrawFn) -> EndpointSlice:
+    endpoints = tuple(
+        Endpoint(
+            address=address,
+            node=draw(st.sampled_from(["", "n1", "n2"])),
+            ready=draw(flags),
+            terminating=draw(flags),
+            zones=draw(st.sampled_from([(), ("east",)])),
+        )
+        for address in draw(st.sets(st.sampled_from([ip_address("10.244.2.2"), ip_address("fd00:10:244:2::2")])))
+    )
+    ports = tuple(EndpointPort(port=8080, protocol=protocol) for protocol in ("TCP", "UDP"))
+    return EndpointSlice(
+        namespace="default", name=draw(names), service=draw(names), subsets=(Subset(ports, endpoints),)
+    )
+
+
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
     """One event: a node, pod or namespace comes, changes or goes; a switch announces its ports."""
-    match draw(st.sampled_from(["node", "pod", "ports", "namespace", "remove node", "remove pod"])):
+    match draw(st.sampled_from(["node", "pod", "ports", "namespace", "remove node", "remove pod", *_OF_SERVICES])):
         case "node":
             new = node(draw(numbers), address=draw(numbers), cidr=draw(numbers))
             return lambda compiler: compiler.put(new)
         case "pod":
             where = draw(st.sampled_from(["", "n1", "n2", "n3"]))
-            pod = Pod(namespace="default", name=draw(names), node=where, host_network=draw(st.booleans()))
+            pod = Pod(
+                namespace="default",
+                name=draw(names),
+                node=where,
+                host_network=draw(st.booleans()),
+                labels=draw(st.sampled_from([(), (("app", "web"),)])),
+                addresses=draw(st.sampled_from([(), (ip_address("10.244.1.2"),), (ip_address("fd00:10:244:1::2"),)])),
+                ready=draw(st.booleans()),
+                ports=draw(st.sampled_from([(), (ContainerPort(port=80, host_port=8080),)])),
+            )
             return lambda compiler: compiler.put(pod)
         case "namespace":
             namespace = Namespace(name=draw(names))
             return lambda compiler: compiler.put(namespace)
+        case "service":
+            here = draw(services())
+            return lambda compiler: compiler.put(here)
+        case "slice":
+            there = draw(slices())
+            return lambda compiler: compiler.put(there)
+        case "down":
+            down = draw(st.sets(st.sampled_from(["n1", "n2", "n3"])))
+            return lambda compiler: compiler.set_down(down)
+        case "remove service":
+            key = ("Service", "default", draw(names))
+            return lambda compiler: compiler.remove(key)
+        case "remove slice":
+            key = ("EndpointSlice", "default", draw(names))
+            return lambda compiler: compiler.remove(key)
         case "remove node":
             key = ("Node", "", f"n{draw(numbers)}")
             return lambda compiler: compiler.remove(key)
@@ -162,7 +255,7 @@ def test_a_pod_that_moves_to_another_node_leaves_the_first() -> None:
     compiler = small_cluster()
     (update,) = compiler.put(Pod(namespace="default", name="a", node="n2"))
     assert (update.scope, update.added) == ("n1", ())
-    assert len(update.removed) == 7
+    assert len(update.removed) == 9
 
 
 def test_a_port_of_a_pod_scheduled_elsewhere_is_refused_with_the_reason() -> None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node import masquerade
+from node import nftables
+from node.nftables import HostPort
 from node.places import ExhaustedError, next_place
-from node.settings import Settings, SettingsError
+from node.settings import Settings, SettingsError, port_range
 
 V4, V6 = ip_network("10.244.1.0/24"), ip_network("fd00:10:244:1::/64")
 GOOD: dict[str, Any] = {
@@ -65,7 +66,7 @@ def test_places_go_round_before_one_is_given_again() -> None:
     for _ in range(8):
         last = next_place(small, set(), last)
         given_out.append(last)
-    assert given_out == [2, 3, 4, 5, 6, 2, 3, 4]
+    assert given_out == [2, 3, 4, 5, 2, 3, 4, 5]
 
 
 @given(st.sets(st.integers(0, 20)), st.integers(0, 30))
@@ -74,20 +75,36 @@ def test_a_place_that_is_taken_is_never_given(taken: set[int], last: int) -> Non
     try:
         place = next_place(small, taken, last)
     except ExhaustedError as error:
-        assert taken >= set(range(2, 15)) and "10.0.0.0/28: 13 pods" in str(error)
+        assert taken >= set(range(2, 14)) and "10.0.0.0/28: 12 pods" in str(error)
     else:
         assert place in range(2, 15) and place not in taken
 
 
+RULES = nftables.rules(
+    GOOD["cluster_cidrs"], (30000, 32767), [HostPort("TCP", 8443), HostPort("UDP", 53, "192.0.2.11")], [30100]
+)
+
+
 def test_only_what_leaves_the_cluster_is_masqueraded() -> None:
-    assert masquerade.rules(GOOD["cluster_cidrs"]).splitlines() == [
-        "table inet signalbox {}",
-        "delete table inet signalbox",
-        "table inet signalbox {",
-        "  chain postrouting {",
-        "    type nat hook postrouting priority srcnat; policy accept;",
-        '    oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 counter masquerade',
-        '    oifname != "sb-gw0" ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 counter masquerade',
-        "  }",
-        "}",
+    assert [line.strip() for line in RULES.splitlines() if "masquerade" in line] == [
+        'oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 counter masquerade',
+        'oifname != "sb-gw0" ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 counter masquerade',
     ]
+
+
+def test_node_ports_and_host_ports_lead_into_the_switch_and_health_checks_don_t() -> None:
+    lines = [line.strip() for line in RULES.splitlines() if "dnat" in line or "dport" in line]
+    assert lines == [
+        "tcp dport { 30100 } return",
+        "meta nfproto ipv4 meta l4proto { tcp, udp, sctp } th dport 30000-32767 dnat ip to 169.254.91.2",
+        "meta nfproto ipv4 meta l4proto . th dport { tcp . 8443 } dnat ip to 169.254.91.2",
+        "ip daddr 192.0.2.11 udp dport 53 dnat ip to 169.254.91.2",
+        "meta nfproto ipv6 meta l4proto { tcp, udp, sctp } th dport 30000-32767 dnat ip6 to fd5b:91::2",
+        "meta nfproto ipv6 meta l4proto . th dport { tcp . 8443 } dnat ip6 to fd5b:91::2",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "1", "5-4", "0-9", "a-b", "1-70000"])
+def test_a_port_range_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="give two ports"):
+        port_range("--service-node-port-range", text)

@@ -11,11 +11,25 @@ from hypothesis import strategies as st
 
 from flows import fields as f
 from flows import packets
-from flows.pipeline import ARP, CLASSIFY, COMMIT, ND_REPLY, OUTPUT, ROUTE, TRACK, TRACK_STATE
+from flows.pipeline import (
+    ARP,
+    CLASSIFY,
+    COMMIT,
+    LOCALITY,
+    ND_REPLY,
+    NODE_ADDRESS,
+    OUTPUT,
+    ROUTE,
+    SERVICE,
+    TRACK,
+    TRACK_STATE,
+    UNSNAT,
+)
 from topology.naming import GATEWAY_MAC, ROUTER_MAC, link_local
 
 FAMILIES = pytest.mark.parametrize("version", [4, 6])
-FORWARD = [each.number for each in (CLASSIFY, TRACK, TRACK_STATE, ROUTE, COMMIT, OUTPUT)]
+NEW = (CLASSIFY, UNSNAT, TRACK, TRACK_STATE, LOCALITY, NODE_ADDRESS, SERVICE, ROUTE, COMMIT, OUTPUT)
+LATER = (CLASSIFY, UNSNAT, TRACK, TRACK_STATE, ROUTE, COMMIT, OUTPUT)
 WORLD = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
 NOBODY = {4: ip_address("10.244.1.200"), 6: ip_address("fd00:10:244:1::c8")}
 
@@ -60,7 +74,9 @@ def test_a_forwarded_packet_takes_the_short_way_through_the_tables(fabric: Fabri
     node, pod = fabric.pod("a1")
     target = of_family(fabric.pod("a2")[1].addresses, version)
     packet = packets.ping(pod.port, (pod.mac, OUT), of_family(pod.addresses, version), target)
-    assert fabric.walk(node, packet).tables == FORWARD
+    assert fabric.walk(node, packet).tables == [each.number for each in NEW]
+    ping(fabric, "a2", "a1", version, reply=True)
+    assert fabric.walk(node, packet).tables == [each.number for each in LATER]
 
 
 @FAMILIES

@@ -1,0 +1,252 @@
+"""Services among the compiler's contributions: whose flows a change concerns, and what each of them contributes.
+
+Owns who has what several want: numbers (`flows.numbers`), ways in to Services (an address and port, a node port) and
+the addresses by which the world reaches Services. Of two Services that claim one way in, the one whose name sorts first
+has it. Must not know ports of switches: a Service's flows are a function of objects alone, so that a controller that
+has just started compiles, before it has heard any switch, what it compiled before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_network
+from typing import TypeVar
+
+import msgspec
+
+from flows import services
+from flows.cookies import Kind, Scope, cookie
+from flows.numbers import Numbers
+from flows.services import Claim
+from flows.tables import host, service
+from flows.update import CLUSTER, Forgotten
+from flows.values import Flow, Group
+from topology.endpoints import on_nodes
+from topology.model import Change, Cluster, EndpointSlice, Node, Pod, Service
+from topology.naming import Address, object_id
+
+#: A contribution: the scope it is in, the kind of its maker, and the maker's name there.
+Part = tuple[str, Kind, str]
+#: A Service: its namespace and name.
+Name = tuple[str, str]
+
+
+Wanted = TypeVar("Wanted", Claim, Address)
+
+
+class _Wants(msgspec.Struct, frozen=True):
+    """What one Service wants that others may want too."""
+
+    titles: frozenset[str] = frozenset()
+    claims: frozenset[Claim] = frozenset()
+    addresses: frozenset[Address] = frozenset()
+
+
+class ServiceParts:
+    """The Services of a cluster as contributions."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._numbers = Numbers()
+        self._wants: dict[Name, _Wants] = {}
+        self._claimants: dict[Claim, set[Name]] = {}
+        self._users: dict[Address, set[Name]] = {}
+        #: Nodes that have been out of reach for long: they announce nothing.
+        self.down: frozenset[str] = frozenset()
+
+    # Whom a change concerns ---------------------------------------------------------------------------------------
+
+    def names(self, change: Change) -> set[Name]:
+        """The Services whose flows an object has a part in, before or after it changed."""
+        names: set[Name] = set()
+        for version in (change.old, change.new):
+            match version:
+                case Service():
+                    names.add((version.namespace, version.name))
+                case EndpointSlice():
+                    names.add((version.namespace, version.service))
+                case Pod():
+                    names |= {(each.namespace, each.name) for each in self._cluster.selecting(version)}
+                case Node():
+                    for key in self._cluster.pods_on.get(version.name, ()):
+                        found = self._cluster.selecting(self._cluster.pods[key])
+                        names |= {(each.namespace, each.name) for each in found}
+                    # Any node may be the one that announces an address, or be asked how it is.
+                    names |= self.exposed()
+        return names
+
+    def exposed(self) -> set[Name]:
+        """The Services that the world reaches by addresses of their own."""
+        return {name for names in self._users.values() for name in names}
+
+    def parts(self, names: Iterable[Name], change: Change | None = None) -> set[Part]:
+        """The contributions of Services as they are now, and the addresses that a Service to come will have."""
+        parts: set[Part] = set()
+        for name in names:
+            found = self._cluster.services.get(name)
+            if found is not None:
+                title = "/".join(name)
+                parts.add((CLUSTER, Kind.SERVICE, title))
+                parts |= {(node, Kind.SERVICE, title) for node in services.nodes_of(self._cluster, found)}
+                parts |= self._parts_of_addresses(found)
+        if change is not None and isinstance(change.new, Service):
+            parts |= self._parts_of_addresses(change.new)
+        return parts
+
+    def _parts_of_addresses(self, each: Service) -> set[Part]:
+        parts: set[Part] = set()
+        for address in services.external_addresses(each):
+            parts.add((CLUSTER, Kind.ADDRESS, str(address)))
+            announcer = self.announcer(address)
+            if announcer:
+                parts.add((announcer, Kind.ADDRESS, str(address)))
+        return parts
+
+    def rivals(self, names: Iterable[Name]) -> set[Name]:
+        """Other Services that may win or lose a number or a way in by what these want now."""
+        rivals: set[Name] = set()
+        for name in names:
+            for wants in (self._wants.get(name, _Wants()), self._wanted(name)):
+                for claim in wants.claims:
+                    rivals |= self._claimants.get(claim, set())
+                rivals |= {_owner(title) for title in self._numbers.rivals(wants.titles)}
+        return rivals - set(names)
+
+    def settle(self, names: Iterable[Name]) -> None:
+        """What these Services want now is what counts."""
+        for name in names:
+            old, new = self._wants.pop(name, _Wants()), self._wanted(name)
+            self._numbers.drop(old.titles)
+            self._numbers.take(new.titles)
+            _move(self._claimants, name, old.claims, new.claims)
+            _move(self._users, name, old.addresses, new.addresses)
+            if new != _Wants():
+                self._wants[name] = new
+
+    def _wanted(self, name: Name) -> _Wants:
+        found = self._cluster.services.get(name)
+        if found is None:
+            return _Wants()
+        titles = (title for view in services.views(self._cluster, found) for title in services.titles(view))
+        addresses = services.external_addresses(found)
+        return _Wants(frozenset(titles), frozenset(services.claims(found)), frozenset(addresses))
+
+    def endpoints(self, names: Iterable[Name]) -> set[Forgotten]:
+        """The endpoints that Services use, of the protocol that never says that a connection has ended."""
+        used: set[Forgotten] = set()
+        for name in names:
+            found = self._cluster.services.get(name)
+            if found is not None and any(port.protocol == "UDP" for port in found.ports):
+                for view in services.views(self._cluster, found):
+                    if view.port.protocol == "UDP":
+                        there = (each for each in view.found if each.endpoint.ready or each.endpoint.serving)
+                        used |= {Forgotten("UDP", each.address, each.port) for each in there}
+        return used
+
+    # What they contribute -------------------------------------------------------------------------------------------
+
+    def all_parts(self, scope: str) -> Iterator[Part]:
+        """Every contribution to a scope."""
+        for name, found in self._cluster.services.items():
+            if scope == CLUSTER or scope in services.nodes_of(self._cluster, found):
+                yield (scope, Kind.SERVICE, "/".join(name))
+        for address in self._users:
+            if scope in (CLUSTER, self.announcer(address)):
+                yield (scope, Kind.ADDRESS, str(address))
+
+    def contribution(self, part: Part) -> Iterator[Flow | Group]:
+        """The flows and groups of a Service, or of an address that Services have."""
+        scope, kind, title = part
+        if kind is Kind.ADDRESS:
+            yield from self._address_flows(scope, title)
+            return
+        namespace, _, name = title.partition("/")
+        found = self._cluster.services.get((namespace, name))
+        if found is None:
+            return
+        mark = cookie(Scope.NODE if scope else Scope.CLUSTER, Kind.SERVICE, object_id("Service", namespace, name))
+
+        def wins(claim: Claim) -> bool:
+            return self._has(claim, (namespace, name))
+
+        for view in services.views(self._cluster, found):
+            if scope == CLUSTER:
+                yield from services.cluster_items(view, self._numbers, zone_number, wins, mark)
+            else:
+                yield from services.node_items(view, scope, self._numbers, wins, mark)
+        yield from services.health_items(self._cluster, found, scope, wins, mark)
+
+    def _address_flows(self, scope: str, text: str) -> Iterator[Flow]:
+        address = next((each for each in self._users if str(each) == text), None)
+        if address is None:
+            return
+        mark = cookie(Scope.NODE if scope else Scope.CLUSTER, Kind.ADDRESS, object_id("Address", "", text))
+        if scope == CLUSTER:
+            yield host.address_flow(address, mark)
+            yield from service.refusal_flows([ip_network(address)], mark)
+        elif scope == self.announcer(address):
+            yield host.announce_flow(address, mark)
+
+    def announcer(self, address: Address) -> str:
+        """The node that answers for an address on its network: one of those that can serve it. Empty where none can."""
+        users = sorted(self._users.get(address, ()))
+        found = next((each for name in users if (each := self._cluster.services.get(name))), None)
+        if found is None or address not in found.load_balancer_ips:
+            return ""
+        eligible = self._cluster.nodes.keys() - self.down
+        if found.external_local:
+            serving: set[str] = set()
+            for view in services.views(self._cluster, found):
+                if view.version == address.version:
+                    serving |= on_nodes(view.found).keys()
+            eligible = eligible & serving or eligible
+        # The highest hash: a node that comes or goes moves no address but those that are its own.
+        return max(eligible, key=lambda node: _hash(f"{address}/{node}"), default="")
+
+    def _has(self, claim: Claim, name: Name) -> bool:
+        return min(self._claimants.get(claim, {name})) == name
+
+    def clashes(self) -> Iterator[tuple[Service, str]]:
+        """Services that want what another has, and what that is."""
+        for claim, names in self._claimants.items():
+            if len(names) > 1:
+                what = _words(claim)
+                winner = min(names)
+                for name in sorted(names - {winner}):
+                    yield (
+                        self._cluster.services[name],
+                        f"{what} is Service {'/'.join(winner)}'s already; choose another",
+                    )
+
+
+def _words(claim: Claim) -> str:
+    address, protocol, port = claim
+    if address is not None:
+        return f"{address} port {port}/{protocol}"
+    if protocol == "health":
+        return f"health check node port {port}"
+    return f"node port {port}/{protocol.partition('/')[0]}"
+
+
+def zone_number(zone: str) -> int:
+    """A topology zone's number: a hash of its name. A cluster has too few zones for two to meet."""
+    return _hash(zone) >> 32 or 1
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _owner(title: str) -> Name:
+    namespace, name, *_ = title.split("/")
+    return namespace, name
+
+
+def _move(index: dict[Wanted, set[Name]], name: Name, old: frozenset[Wanted], new: frozenset[Wanted]) -> None:
+    for key in old - new:
+        index[key].discard(name)
+        if not index[key]:
+            del index[key]
+    for key in new - old:
+        index.setdefault(key, set()).add(name)

@@ -1,0 +1,160 @@
+"""What the host does for Services besides forwarding: follow the switch's notes, and make the host so.
+
+switch ──notes──> Host ──> routes (addresses that belong to the bridge), proxy neighbours (addresses that this node
+                    │      announces), nftables (host ports), health checks (an HTTP server for each)
+                    └── nothing is kept: after a restart the notes are read again, and the host compared with them
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+import msgspec
+
+from node import netlink, nftables, notes
+from node.netlink import LinkError
+from node.nftables import HostPort, NftError
+from node.notes import HOST_TABLE, Note, NotesError
+from node.settings import Settings
+from topology.naming import GATEWAY_PORT, Address
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the notes, and that the switch may take to tell them.
+_INTERVAL, _PATIENCE = 0.1, 5.0
+#: Seconds that one health check may take, and checks that are answered at a time.
+_CHECK_LIMIT, _CHECKS = 5.0, 64
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What a health check port says."""
+
+    namespace: str
+    name: str
+    endpoints: int
+
+
+class Tasks(msgspec.Struct, frozen=True):
+    """All that the notes ask for."""
+
+    addresses: frozenset[Address] = frozenset()
+    announced: frozenset[Address] = frozenset()
+    host_ports: frozenset[HostPort] = frozenset()
+    #: By port, sorted.
+    health: tuple[tuple[int, Health], ...] = ()
+
+
+def tasks_of(found: Iterable[Note]) -> Tasks:
+    """Notes as tasks; a note that is not understood is left out, with a line in the log."""
+    addresses, announced, ports = set(), set(), set()
+    health: dict[int, Health] = {}
+    for note in found:
+        try:
+            match note["kind"]:
+                case "address":
+                    addresses.add(ip_address(note["address"]))
+                case "announce":
+                    announced.add(ip_address(note["address"]))
+                case "port":
+                    ports.add(HostPort(str(note["protocol"]), int(note["port"]), str(note.get("address", ""))))
+                case "health":
+                    found_health = Health(note["namespace"], note["name"], int(note["endpoints"]))
+                    # All nodes have a note without endpoints; those that have some have another as well.
+                    if found_health.endpoints or int(note["port"]) not in health:
+                        health[int(note["port"])] = found_health
+        except (KeyError, ValueError, TypeError) as error:
+            log.warning("a note that makes no sense, %s: %r", note, error)
+    return Tasks(frozenset(addresses), frozenset(announced), frozenset(ports), tuple(sorted(health.items())))
+
+
+class Host:
+    """The host as the notes want it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._table = next((number for number, name in settings.tables if name == HOST_TABLE), None)
+        self._done = Tasks()
+        self._health: dict[int, Health] = {}
+        self._servers: dict[int, asyncio.Server] = {}
+        self._checks = asyncio.Semaphore(_CHECKS)
+
+    async def follow(self) -> None:
+        """Make the host what the notes say, for ever; what can't be done is tried again."""
+        complaint = ""
+        while self._table is not None:
+            try:
+                found = tasks_of(await notes.read(self._settings.ovs_rundir, self._table, _PATIENCE))
+                if found != self._done:
+                    await self._make(found)
+                complaint = ""
+            except (NotesError, LinkError, NftError, OSError) as error:
+                if str(error) != complaint:
+                    log.warning("the host isn't as Services need it: %s", error)
+                complaint = str(error)
+            await asyncio.sleep(_INTERVAL)
+
+    def forget(self) -> None:
+        """The gateway is another, or the rules are gone: everything is to be made again."""
+        self._done = Tasks()
+
+    def rules(self, tasks: Tasks | None = None) -> str:
+        """The nftables rules with what the notes ask for."""
+        tasks = tasks or self._done
+        settings = self._settings
+        health = (port for port, _ in tasks.health)
+        return nftables.rules(settings.cluster_cidrs, settings.node_ports, tasks.host_ports, health)
+
+    async def _make(self, wanted: Tasks) -> None:
+        settings = self._settings
+        if self.rules(wanted) != self.rules():
+            await asyncio.to_thread(nftables.apply, self.rules(wanted))
+        if wanted.addresses != self._done.addresses or self._done == Tasks():
+            await asyncio.to_thread(netlink.set_service_routes, GATEWAY_PORT, wanted.addresses, settings.gateways)
+        if wanted.announced != self._done.announced or self._done == Tasks():
+            uplink = await asyncio.to_thread(netlink.interface_of, settings.node_ips[0])
+            fresh = await asyncio.to_thread(netlink.set_announced, uplink, wanted.announced)
+            await asyncio.to_thread(netlink.announce, uplink, fresh)
+        await self._serve_health(dict(wanted.health))
+        self._done = wanted
+
+    async def _serve_health(self, wanted: dict[int, Health]) -> None:
+        self._health = wanted
+        for port in self._servers.keys() - wanted.keys():
+            self._servers.pop(port).close()
+        for port in wanted.keys() - self._servers.keys():
+            self._servers[port] = await asyncio.start_server(
+                lambda reader, writer, port=port: self._check(port, reader, writer),  # type: ignore[misc]
+                port=port,
+                reuse_address=True,
+            )
+
+    async def _check(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One question of a load balancer, answered as kube-proxy does: 200 where an endpoint is here, else 503."""
+        with contextlib.suppress(OSError, EOFError, ValueError, TimeoutError):
+            async with self._checks, asyncio.timeout(_CHECK_LIMIT):
+                while (await reader.readline()).strip():
+                    pass
+                health = self._health.get(port, Health("", "", 0))
+                body = json.dumps(
+                    {
+                        "service": {"namespace": health.namespace, "name": health.name},
+                        "localEndpoints": health.endpoints,
+                        "serviceProxyHealthy": True,
+                    }
+                )
+                status = "200 OK" if health.endpoints else "503 Service Unavailable"
+                head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"
+                head += f"X-Load-Balancing-Endpoint-Weight: {health.endpoints}\r\n"
+                writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+                await writer.drain()
+        writer.close()
+
+    def close(self) -> None:
+        """Stop answering health checks; everything else stays as it is."""
+        for server in self._servers.values():
+            server.close()

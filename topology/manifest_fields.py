@@ -1,0 +1,111 @@
+"""Fields that many kinds of object have - names, labels, addresses, ports - read from a tree, or refused in words.
+
+Must not know any kind. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address, ip_network
+
+from topology.naming import Address, Network
+from topology.yaml_tree import Tree
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+
+
+def name(tree: Tree, longest: int) -> str:
+    """A DNS label (63 characters) or subdomain (253)."""
+    text = tree.text()
+    pattern, dots = (_LABEL, "") if longest == 63 else (_SUBDOMAIN, ", dots")
+    if len(text) > longest or not pattern.fullmatch(text):
+        raise tree.error(
+            f"is {text!r}; a name has lower-case letters, digits, hyphens{dots}, a letter or digit at each end, "
+            f"and at most {longest} characters"
+        )
+    return text
+
+
+def labels(tree: Tree | None) -> dict[str, str]:
+    """Labels, or a selector's matchLabels."""
+    found: dict[str, str] = {}
+    if tree is None:
+        return found
+    for key, value in tree.fields().items():
+        check_label_key(value, key)
+        # Written without a value (`app:`), a label is empty text in Kubernetes.
+        found[key] = value.text() if value else ""
+        check_label_value(value, found[key])
+    return found
+
+
+def check_label_key(tree: Tree, key: str) -> None:
+    """Raise FieldError where a label can't have this key."""
+    prefix, slash, name = key.rpartition("/")
+    good_prefix = len(prefix) <= 253 and _SUBDOMAIN.fullmatch(prefix) if slash else True
+    if not good_prefix or not name or not _LABEL_VALUE.fullmatch(name):
+        raise tree.error(
+            f"has the key {key!r}; a key is a DNS name and a slash, or neither, then up to 63 letters, digits, "
+            "hyphens, underscores and dots"
+        )
+
+
+def check_label_value(tree: Tree, value: str) -> None:
+    """Raise FieldError where a label can't have this value."""
+    if not _LABEL_VALUE.fullmatch(value):
+        raise tree.error(
+            f"is {value!r}; a label's value has up to 63 letters, digits, hyphens, underscores and dots, "
+            "and a letter or digit at each end"
+        )
+
+
+def address(tree: Tree) -> Address:
+    """An address that others can send to."""
+    text = tree.text()
+    try:
+        found = ip_address(text)
+    except ValueError as error:
+        raise tree.error(f"is {text!r}; it must be an IPv4 or IPv6 address, as 192.0.2.1 or 2001:db8::1") from error
+    if "%" in text:
+        raise tree.error(f"is {text!r}, an address with a zone; write it without")
+    if found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified:
+        raise tree.error(f"is {found}, which no other node can send to; give the address that nodes reach it by")
+    return found
+
+
+def network(tree: Tree) -> Network:
+    """A range of addresses, as 192.0.2.0/24."""
+    text = tree.text()
+    try:
+        found = ip_network(text, strict=False)
+    except ValueError as error:
+        raise tree.error(f"is {text!r}; it must be a CIDR, as 192.0.2.0/24 or 2001:db8::/64") from error
+    if "/" not in text or ip_address(text.partition("/")[0]) != found.network_address:
+        raise tree.error(f"is {text}, which is no network's address; write {found}")
+    return found
+
+
+def protocol(tree: Tree | None) -> str:
+    """TCP, UDP or SCTP; TCP where nothing is said."""
+    if tree is None:
+        return "TCP"
+    if tree.text() not in PROTOCOLS:
+        raise tree.error(f"is {tree.text()!r}; it must be one of {', '.join(PROTOCOLS)}")
+    return tree.text()
+
+
+def one_of(tree: Tree | None, choices: tuple[str, ...], default: str) -> str:
+    """One of some words."""
+    if tree is None:
+        return default
+    if tree.text() not in choices:
+        raise tree.error(f"is {tree.text()!r}; it must be one of {', '.join(choices)}")
+    return tree.text()
+
+
+def flag(tree: Tree | None, default: bool) -> bool:
+    """True or false."""
+    return default if tree is None else tree.flag()
