@@ -1,6 +1,7 @@
 """The admin API: HTTP and JSON on a Unix socket that only its owner can open. Read-only, versioned in the path.
 
-GET /v1/nodes, /v1/pods, /v1/links: {"items": [...]}; /v1/nodes/NAME/flows?pod=NAMESPACE/NAME&table=NAME;
+GET /v1/nodes, /v1/pods, /v1/links: {"items": [...]}; /v1/services and /v1/endpoints, with ?counters=1 what they have
+carried; /v1/nodes/NAME/flows?pod=NAMESPACE/NAME&service=NAMESPACE/NAME&table=NAME;
 /v1/topology?format=text|dot|svg|json; /v1/status. POST /v1/audit compares every flow of every switch now.
 Errors are {"error": "..."} with a status of 400 or above.
 """
@@ -45,18 +46,29 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
     async def pods(request: web.Request) -> web.Response:
         return web.json_response({"items": list(views.pods(compiler, fleet))})
 
+    async def services(request: web.Request) -> web.Response:
+        sums = await controller.count_services() if request.query.get("counters") else None
+        return web.json_response({"items": list(views.services(compiler, sums))})
+
+    async def endpoints(request: web.Request) -> web.Response:
+        sums = await controller.count_services() if request.query.get("counters") else None
+        return web.json_response({"items": list(views.endpoints(compiler, sums))})
+
     async def links(request: web.Request) -> web.Response:
         return web.json_response({"items": list(views.links(compiler))})
 
     async def flows(request: web.Request) -> web.Response:
         node = request.match_info["name"]
         pod, table = request.query.get("pod", ""), request.query.get("table", "")
+        service = request.query.get("service", "")
+        if service and tuple(service.partition("/")[::2]) not in compiler.cluster.services:
+            return _error(404, f"no Service {service!r}")
         if pod and tuple(pod.partition("/")[::2]) not in compiler.cluster.pods:
             return _error(404, f"no pod {pod!r}")
         if table and not views.is_table(table):
             return _error(404, f"no table {table!r}; the tables are {', '.join(views.table_names())}")
         dump = await controller.dump(node)
-        return web.json_response({"items": list(views.flows(compiler, node, dump, pod, table))})
+        return web.json_response({"items": list(views.flows(compiler, node, dump, pod, table, service))})
 
     async def topology(request: web.Request) -> web.Response:
         form = request.query.get("format", "text")
@@ -84,6 +96,8 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         web.get("/v1/nodes", nodes),
         web.get("/v1/nodes/{name}/flows", flows),
         web.get("/v1/pods", pods),
+        web.get("/v1/services", services),
+        web.get("/v1/endpoints", endpoints),
         web.get("/v1/links", links),
         web.get("/v1/topology", topology),
         web.get("/v1/status", status),

@@ -19,14 +19,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from controller import views
+from controller import service_counts, views
 from controller.api import UnknownNodeError, serve
 from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.fleet import Fleet
+from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
-from flows.openflow.messages import FlowStats
+from flows.openflow.messages import FlowStats, GroupStats
 from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 DRIFT_LINES = 20
 #: Seconds that a dump of a switch's flows may take: less than the silence after which its connection is given up.
 DUMP_LIMIT = 10.0
+#: Seconds after which a node whose switch is away is taken for lost, and between two looks.
+LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
 
 
 class Controller:
@@ -53,6 +56,8 @@ class Controller:
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted)
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
         self.problems: tuple[Problem, ...] = ()
+        #: When each node's switch was connected last.
+        self._seen: dict[str, float] = {}
 
     # The source speaks ------------------------------------------------------------------------------------------
 
@@ -70,6 +75,15 @@ class Controller:
         for problem in sorted(set(snapshot.problems) - set(self.problems)):
             log.error("%s", problem)
         self.problems = snapshot.problems
+
+    def look_for_lost_nodes(self) -> None:
+        """Whose switch has been away for long announces no addresses: others do."""
+        now = time.monotonic()
+        names = self.compiler.cluster.nodes.keys()
+        # At the start every node counts as just seen: a restart changes nothing.
+        self._seen = {name: now if name in self.fleet.syncs else self._seen.get(name, now) for name in names}
+        lost = [name for name, seen in self._seen.items() if now - seen > LOST_AFTER]
+        self.fleet.take(self.compiler.set_down(lost), now)
 
     # The switches speak -----------------------------------------------------------------------------------------
 
@@ -110,6 +124,32 @@ class Controller:
         except TimeoutError:
             raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
 
+    async def count_services(self) -> Sums:
+        """What Services have carried, on all switches that answer in time."""
+        sums = Sums()
+        labels = self.compiler.services.labels()
+        waiting = []
+        for sync in self.fleet.syncs.values():
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting.append(answer)
+
+            def take(
+                flows: list[FlowStats],
+                groups: dict[int, Group],
+                stats: list[GroupStats],
+                answer: asyncio.Future[None] = answer,
+            ) -> None:
+                if not answer.done():
+                    service_counts.add(sums, labels, flows, groups, stats)
+                    answer.set_result(None)
+
+            sync.count_services(take)
+        if waiting:
+            await asyncio.wait(waiting, timeout=DUMP_LIMIT)
+        for answer in waiting:
+            answer.cancel()
+        return sums
+
     def audit(self, *, full: bool) -> None:
         """Look whether every switch holds what it should."""
         for sync in self.fleet.syncs.values():
@@ -129,6 +169,10 @@ class Controller:
                 for refusal in refusals.values():
                     text = flow_text(refusal.item, names=True)
                     yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
+        for service, reason in self.compiler.services.clashes():
+            yield f"Service {service.namespace}/{service.name}: {reason}"
+        for key, reason in self.compiler.services.strangers():
+            yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
         for datapath_id in self.fleet.unknown:
             yield f"switch {datapath_id:016x} is of no known node"
 
@@ -182,10 +226,15 @@ async def run(
             await asyncio.sleep(audit_interval)
             controller.audit(full=False)
 
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            controller.look_for_lost_nodes()
+
     async def until_stopped() -> None:
         await stop.wait()
 
-    tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit)]
+    tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit, look)]
     done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in running:
         task.cancel()

@@ -21,6 +21,7 @@ from flows.openflow.messages import (
     FeaturesReply,
     FlowStatsReply,
     GroupDescReply,
+    GroupStatsReply,
     Hello,
     Message,
     MultipartReply,
@@ -109,7 +110,7 @@ class Session:
                 # Nobody asked for it yet; all ports are asked for once it is known whose they are.
                 return None
             raise SessionError(f"{type(message).__name__} before the handshake was done")
-        if isinstance(message, PortDescReply | FlowStatsReply | TableStatsReply | GroupDescReply):
+        if isinstance(message, PortDescReply | FlowStatsReply | TableStatsReply | GroupDescReply | GroupStatsReply):
             return self._assemble(message)
         return message
 

@@ -40,6 +40,8 @@ from flows.openflow.messages import (
     FlowStats,
     FlowStatsReply,
     GroupDescReply,
+    GroupStats,
+    GroupStatsReply,
     Message,
     PortDesc,
     PortDescReply,
@@ -49,7 +51,7 @@ from flows.openflow.messages import (
     TableStatsReply,
 )
 from flows.openflow.wire import BundleControl, Role
-from flows.pipeline import DIGEST, LEARNT
+from flows.pipeline import DIGEST, ENDPOINT, LEARNT, SERVICE, SERVICE_STATS
 from flows.state import Port
 from flows.tables.digest import digest_flow
 from flows.update import CLUSTER, Forgotten, Update
@@ -422,6 +424,27 @@ class SwitchSync:
             then(list(message.items) if isinstance(message, FlowStatsReply) else [])
 
         self._request(lambda xid: encode.flow_stats_request(table, cookie, cookie_mask, xid=xid), take)
+
+    def count_services(self, then: Callable[[list[FlowStats], dict[int, Group], list[GroupStats]], None]) -> None:
+        """Ask what Services have carried here: the flows that count, the groups as they are, and their buckets."""
+        flows: list[FlowStats] = []
+        groups: dict[int, Group] = {}
+
+        def take_endpoints(found: list[FlowStats]) -> None:
+            flows.extend(found)
+
+        def take_groups(message: Message, now: float) -> None:
+            if isinstance(message, GroupDescReply):
+                groups.update((group.group_id, group) for group in message.items)
+
+        def take_stats(message: Message, now: float) -> None:
+            then(flows, groups, list(message.items) if isinstance(message, GroupStatsReply) else [])
+
+        for table in (SERVICE, ENDPOINT, SERVICE_STATS):
+            self.dump(take_endpoints, table=table.number)
+        self._request(encode.group_desc_request, take_groups)
+        # Answered in the order asked: with the last everything is there.
+        self._request(encode.group_stats_request, take_stats)
 
     def audit(self, *, full: bool = False) -> None:
         """Compare flow counts of each table; where they differ (or with `full`) every flow, and repair what differs.

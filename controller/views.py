@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from controller.fleet import Fleet
+from controller.service_counts import Counts, Sums
 from controller.sync import Phase
 from flows.compiler import Compiler
 from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
 from flows.openflow.messages import FlowStats
 from flows.pipeline import BY_NUMBER
+from flows.services import external_addresses
 from flows.text import flow_text
 from flows.words import flow_words
 from topology.graph import display_name
@@ -87,25 +89,92 @@ def pods(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
         }
 
 
+def services(compiler: Compiler, sums: Sums | None = None) -> Iterator[Row]:
+    """Every Service, with what its endpoints have carried where that is asked for."""
+    clashes = {service.key: reason for service, reason in compiler.services.clashes()}
+    for _, service in sorted(compiler.cluster.services.items()):
+        ends = list(compiler.services.endpoints_of(service))
+        external = [*service.load_balancer_ips, *service.external_ips]
+        row: Row = {
+            "namespace": service.namespace,
+            "name": service.name,
+            "type": service.type,
+            "clusterIPs": [str(each) for each in service.cluster_ips] or ["None"],
+            "externalIPs": [str(each) for each in external],
+            "announcedBy": sorted({compiler.services.announcer(each) for each in service.load_balancer_ips} - {""}),
+            "ports": [_port_words(port.port, port.node_port, port.protocol) for port in service.ports],
+            "selector": [f"{key}={value}" for key, value in service.selector or ()],
+            "endpoints": len({each.order for _, each, _, used in ends if used}),
+            "reason": clashes.get(service.key, ""),
+        }
+        if row["type"] == "LoadBalancer" and not service.load_balancer_ips:
+            row["externalIPs"] = ["<pending>", *row["externalIPs"]]
+        if sums is not None:
+            row |= _total(sums.endpoints.get(numbers) for _, _, numbers, _ in ends)
+            row["connections"] = sums.connections.get(object_id(*service.key), 0)
+        yield row
+
+
+def endpoints(compiler: Compiler, sums: Sums | None = None) -> Iterator[Row]:
+    """Every endpoint of every Service, a row for each port of the Service."""
+    for _, service in sorted(compiler.cluster.services.items()):
+        for view, each, numbers, used in compiler.services.endpoints_of(service):
+            end = each.endpoint
+            state = "Ready" if end.ready else "Serving" if end.serving else "NotReady"
+            row: Row = {
+                "namespace": service.namespace,
+                "name": service.name,
+                "port": view.port.title,
+                "address": f"{each.address}:{each.port}"
+                if each.address.version == 4
+                else f"[{each.address}]:{each.port}",
+                "status": f"{state},Terminating" if end.terminating else state,
+                "used": used,
+                "pod": end.pod,
+                "node": end.node,
+                "zone": end.zone,
+            }
+            if sums is not None:
+                row |= _total([sums.endpoints.get(numbers)])
+            yield row
+
+
+def _port_words(port: int, node_port: int, protocol: str) -> str:
+    return f"{port}:{node_port}/{protocol}" if node_port else f"{port}/{protocol}"
+
+
+def _total(counts: Iterable[Counts | None]) -> Row:
+    found = [each for each in counts if each is not None]
+    return {
+        "connections": sum(each.connections for each in found),
+        "packets": sum(each.packets for each in found),
+        "bytes": sum(each.bytes for each in found),
+    }
+
+
 def links(compiler: Compiler) -> Iterator[Row]:
     """Every link of the graph."""
     for link in compiler.topology.links():
         yield {"from": display_name(link.a), "to": display_name(link.b), "kind": link.kind.value, "cost": link.cost}
 
 
-def flows(compiler: Compiler, node: str, dump: Iterable[FlowStats], pod: str = "", table: str = "") -> Iterator[Row]:
-    """Flows as a switch has them, in packet order, with what they mean. `pod` is namespace/name."""
+def flows(
+    compiler: Compiler, node: str, dump: Iterable[FlowStats], pod: str = "", table: str = "", service: str = ""
+) -> Iterator[Row]:
+    """Flows as a switch has them, in packet order, with what they mean. `pod` and `service` are namespace/name."""
     names = object_names(compiler)
     ports = {port.number: port.name for port in compiler.ports(node)}
     for local in compiler.local_pods(node):
         ports[local[1].port] = f"pod {local[0].namespace}/{local[0].name}"
-    wanted = object_id("Pod", *pod.split("/", 1)) if pod else None
+    wanted = {object_id("Pod", *pod.split("/", 1))} if pod else set()
+    if service:
+        wanted |= _ids_of_service(compiler, service)
     for stats in sorted(dump, key=lambda stats: (stats.table, -stats.priority)):
         declared = BY_NUMBER.get(stats.table)
         name = declared.name if declared is not None else str(stats.table)
         if table and table.lower() not in (name.lower(), str(stats.table)):
             continue
-        if wanted is not None and stats.cookie & OBJECT_MASK != wanted:
+        if (pod or service) and stats.cookie & OBJECT_MASK not in wanted:
             continue
         known = stats.flow is not None
         yield {
@@ -126,7 +195,19 @@ def flows(compiler: Compiler, node: str, dump: Iterable[FlowStats], pod: str = "
 def object_names(compiler: Compiler) -> Mapping[int, str]:
     """What each object id in a cookie stands for."""
     keys: Iterable[Key] = (each.key for each in compiler.cluster.objects() if not _unseen(each))
-    return {0: "Pipeline", **{object_id(*key): _title(key) for key in keys}}
+    found = {object_id(*key): _title(key) for key in keys}
+    for service in compiler.cluster.services.values():
+        for address in external_addresses(service):
+            found[object_id("Address", "", str(address))] = f"Address {address}"
+    return {0: "Pipeline", **found}
+
+
+def _ids_of_service(compiler: Compiler, title: str) -> set[int]:
+    namespace, _, name = title.partition("/")
+    service = compiler.cluster.services.get((namespace, name))
+    addresses = external_addresses(service) if service is not None else ()
+    ids = {object_id("Service", namespace, name)}
+    return ids | {object_id("Address", "", str(address)) for address in addresses}
 
 
 def maker(compiler: Compiler, cookie: int) -> str:

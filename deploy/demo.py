@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from controller.cli.ask import NODE_COLUMNS
+from controller.cli.ask import COUNTER_COLUMNS, ENDPOINT_COLUMNS, NODE_COLUMNS, SERVICE_COLUMNS
 from controller.cli.printing import Column, print_rows, table
 from deploy.lab.cluster import Lab, owner, settings_for
 from deploy.lab.layout import WORLD, LabError, netns_path
@@ -27,6 +27,23 @@ from deploy.lab.layout import WORLD, LabError, netns_path
 _PINGS_AT_A_TIME = 8
 _ROUND_TRIP = re.compile(r"time=([\d.]+) ms")
 _POD_COLUMNS = [Column(each.upper(), each) for each in ("namespace", "name", "status", "network", "addresses", "node")]
+
+
+#: Calls of one client to one address of a Service.
+_CALLS = 6
+_CALL = """
+import http.client, sys, time
+for _ in range(int(sys.argv[2])):
+    begun = time.perf_counter()
+    try:
+        connection = http.client.HTTPConnection(sys.argv[1], timeout=3)
+        connection.request("GET", "/")
+        answer = connection.getresponse().read().decode().strip()
+        connection.close()
+    except OSError as error:
+        continue
+    print(f"{(time.perf_counter() - begun) * 1000:.3f} {answer}")
+"""
 
 
 class Source:
@@ -51,11 +68,11 @@ def main(nodes: int, encap: str, name: str) -> None:
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; the lab is down") from None
     if failures:
-        raise click.ClickException(f"{failures} pairs didn't reach each other")
+        raise click.ClickException(f"{failures} pings or calls were not answered")
 
 
 def show(here: Lab, nodes: int, encap: str) -> int:
-    """Bring the lab up, show it, take it down. Returns how many pairs didn't reach each other. Raises LabError."""
+    """Bring the lab up, show it, take it down. Returns how many pings and calls weren't answered. Raises LabError."""
     begun = time.monotonic()
     timings: list[tuple[str, str]] = []
     _title("Bringing up a cluster: a network namespace, an ovs-vswitchd and an agent for each node")
@@ -71,6 +88,7 @@ def show(here: Lab, nodes: int, encap: str) -> int:
         _title("Pods")
         print_rows(here.pods(), _POD_COLUMNS, "table")
         failures = _reachability(here, timings)
+        failures += _services(here, timings)
         _flows(here)
         _restart(here, timings)
         _title("Timings")
@@ -129,6 +147,63 @@ def _ping_all(pairs: Iterable[tuple[Source, Source, int]]) -> Iterator[float | N
 
     with ThreadPoolExecutor(_PINGS_AT_A_TIME) as pool:
         return iter(list(pool.map(ping, list(pairs))))
+
+
+def _services(here: Lab, timings: list[tuple[str, str]]) -> int:
+    """A Service, called by each of its addresses from everywhere. Returns how many calls were not answered."""
+    _title("Services")
+    print_rows(here.ask("services")["items"], SERVICE_COLUMNS, "table")
+    (web,) = (row for row in here.ask("services")["items"] if row["name"] == "web")
+    node_port = web["ports"][0].partition(":")[2].partition("/")[0]
+    nodes = {row["name"]: row["addresses"] for row in here.ask("nodes")["items"]}
+    clients = {
+        f"pod {row['name']}": here.layout.pod_netns(row["namespace"], row["name"])
+        for row in here.pods()
+        if row["name"].startswith(("client", "web-0"))
+    }
+    clients |= {f"node {here.nodes[0]}": here.netns_of_node(here.nodes[0]), "the world": here.layout.outside}
+    rows, failures, times = [], 0, []
+    for title, netns in clients.items():
+        for index, family in enumerate(("IPv4", "IPv6")):
+            ways = {
+                "cluster address": f"{_host(web['clusterIPs'][index])}:80",
+                f"port of {here.nodes[-1]}": f"{_host(nodes[here.nodes[-1]][index])}:{node_port}",
+                "load balancer": f"{_host(web['externalIPs'][index])}:80",
+            }
+            for way, target in ways.items():
+                if (title, way) == ("the world", "cluster address"):
+                    continue
+                answers, took = _call(netns, target)
+                failures += _CALLS - sum(answers.values())
+                times += took
+                rows.append((title, family, way, target, ", ".join(sorted(answers)) or "FAIL"))
+    _title(f"Who answers, and as whom it sees the client: {_CALLS} calls each")
+    click.echo(table(("FROM", "FAMILY", "BY", "ADDRESS", "ANSWERS"), rows))
+    _title("What the switches have counted")
+    print_rows(here.ask("endpoints", counters="1")["items"], ENDPOINT_COLUMNS[1:] + COUNTER_COLUMNS, "table")
+    timings.append(
+        (f"a call of the Service: connect, request, answer; median of {len(times)}", f"{median(times):.2f} ms")
+    )
+    return failures
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _call(netns: str, target: str) -> tuple[dict[str, int], list[float]]:
+    """Answers and how often each came, and how long each call took in milliseconds."""
+    argv = [sys.executable, "-IS", "-c", _CALL, target, str(_CALLS)]
+    done = subprocess.run(
+        ["nsenter", f"--net={netns_path(netns)}", "--", *argv], capture_output=True, text=True, check=False, timeout=60
+    )
+    answers: dict[str, int] = {}
+    times = []
+    for line in done.stdout.splitlines():
+        took, _, answer = line.partition(" ")
+        answers[answer] = answers.get(answer, 0) + 1
+        times.append(float(took))
+    return answers, times
 
 
 def _flows(here: Lab) -> None:

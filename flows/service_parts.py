@@ -18,18 +18,22 @@ import msgspec
 from flows import services
 from flows.cookies import Kind, Scope, cookie
 from flows.numbers import Numbers
-from flows.services import Claim
+from flows.services import Claim, PortView
 from flows.tables import host, service
 from flows.update import CLUSTER, Forgotten
 from flows.values import Flow, Group
-from topology.endpoints import on_nodes
-from topology.model import Change, Cluster, EndpointSlice, Node, Pod, Service
+from topology.endpoints import ENDPOINT_LIMIT, Backend, on_nodes
+from topology.model import Change, Cluster, EndpointSlice, Key, Node, Pod, Service
 from topology.naming import Address, object_id
 
 #: A contribution: the scope it is in, the kind of its maker, and the maker's name there.
 Part = tuple[str, Kind, str]
 #: A Service: its namespace and name.
 Name = tuple[str, str]
+
+
+def _is_of(node: Node, address: Address) -> bool:
+    return any(address in cidr for cidr in node.pod_cidrs)
 
 
 Wanted = TypeVar("Wanted", Claim, Address)
@@ -206,6 +210,43 @@ class ServiceParts:
 
     def _has(self, claim: Claim, name: Name) -> bool:
         return min(self._claimants.get(claim, {name})) == name
+
+    def labels(self) -> dict[int, int]:
+        """Of each group's number, that of the Service's port that it chooses for."""
+        labels: dict[int, int] = {}
+        for found in self._cluster.services.values():
+            for view in services.views(self._cluster, found):
+                labels |= dict.fromkeys(map(self._numbers, services.titles(view)), self._numbers(view.title))
+        return labels
+
+    def endpoints_of(self, found: Service) -> Iterator[tuple[PortView, Backend, tuple[int, int], bool]]:
+        """Every endpoint of a Service: of which port, its numbers in counters, whether connections are sent there."""
+        for view in services.views(self._cluster, found):
+            used = {each.order for each in view.everybody()[:ENDPOINT_LIMIT]}
+            used |= {each.order for local in view.nodes().values() for each in local}
+            for each in view.found:
+                yield view, each, (self._numbers(view.title), view.numbers[each.order]), each.order in used
+
+    def strangers(self) -> Iterator[tuple[Key, str]]:
+        """Endpoints that manifests name by addresses for pods which no pod has, and Services with too many of them."""
+        taken: set[Address] | None = None
+        for key, each in self._cluster.slices.items():
+            for endpoint in (endpoint for subset in each.subsets for endpoint in subset.endpoints):
+                owner = next((node for node in self._cluster.nodes.values() if _is_of(node, endpoint.address)), None)
+                if owner is None:
+                    continue
+                if taken is None:
+                    taken = {address for pod in self._cluster.pods.values() for address in pod.addresses}
+                if endpoint.address not in taken:
+                    yield key, f"endpoint {endpoint.address} is in the pod CIDR of node {owner.name}, and no pod's"
+        for found in self._cluster.services.values():
+            for view in services.views(self._cluster, found):
+                if len(view.everybody()) > ENDPOINT_LIMIT:
+                    yield (
+                        found.key,
+                        f"port {view.port.title} has {len(view.everybody())} endpoints; "
+                        f"the first {ENDPOINT_LIMIT} are used: split the Service",
+                    )
 
     def clashes(self) -> Iterator[tuple[Service, str]]:
         """Services that want what another has, and what that is."""

@@ -32,6 +32,30 @@ _POD_COLUMNS = [
     Column("MAC", "mac", wide=True),
     Column("REASON", "reason", wide=True),
 ]
+SERVICE_COLUMNS = [
+    Column("NAMESPACE", "namespace"),
+    Column("NAME", "name"),
+    Column("TYPE", "type"),
+    Column("CLUSTER-IP", "clusterIPs"),
+    Column("EXTERNAL-IP", "externalIPs"),
+    Column("PORT(S)", "ports"),
+    Column("ENDPOINTS", "endpoints"),
+    Column("SELECTOR", "selector", wide=True),
+    Column("ANNOUNCED-BY", "announcedBy", wide=True),
+    Column("REASON", "reason", wide=True),
+]
+ENDPOINT_COLUMNS = [
+    Column("NAMESPACE", "namespace"),
+    Column("NAME", "name"),
+    Column("PORT", "port"),
+    Column("ADDRESS", "address"),
+    Column("STATUS", "status"),
+    Column("POD", "pod"),
+    Column("NODE", "node"),
+    Column("ZONE", "zone", wide=True),
+    Column("USED", "used", wide=True),
+]
+COUNTER_COLUMNS = [Column("CONNECTIONS", "connections"), Column("PACKETS", "packets"), Column("BYTES", "bytes")]
 _LINK_COLUMNS = [Column("FROM", "from"), Column("TO", "to"), Column("KIND", "kind"), Column("COST", "cost")]
 _FLOW_COLUMNS = [
     Column("TABLE", "table"),
@@ -43,6 +67,10 @@ _FLOW_COLUMNS = [
 #: Singular and short forms, as kubectl has them.
 _KINDS = {"nodes": "nodes", "node": "nodes", "no": "nodes", "pods": "pods", "pod": "pods", "po": "pods"}
 _KINDS |= {"links": "links", "link": "links"}
+_KINDS |= {"services": "services", "service": "services", "svc": "services"}
+_KINDS |= {"endpoints": "endpoints", "endpoint": "endpoints", "ep": "endpoints"}
+#: Kinds whose objects are in namespaces.
+_NAMESPACED = ("pods", "services", "endpoints")
 
 
 def _socket_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,10 +97,11 @@ def _output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[...
 
 
 @click.command()
-@click.argument("kind", metavar="nodes|pods|links")
+@click.argument("kind", metavar="nodes|pods|services|endpoints|links")
 @click.argument("name", required=False)
-@click.option("-n", "--namespace", default="default", show_default=True, help="The pods' namespace.")
-@click.option("-A", "--all-namespaces", is_flag=True, help="Pods of every namespace.")
+@click.option("-n", "--namespace", default="default", show_default=True, help="The objects' namespace.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Objects of every namespace.")
+@click.option("--counters", is_flag=True, help="Of Services and endpoints: what all switches together have carried.")
 @_output_option("table", "wide", "json", "yaml", "name")
 @_socket_options
 def get(
@@ -80,29 +109,40 @@ def get(
     name: str | None,
     namespace: str,
     all_namespaces: bool,
+    counters: bool,
     output: str,
     socket_path: Path | None,
     lab: str | None,
 ) -> None:
-    """List nodes, pods or links."""
+    """List nodes, pods, Services, their endpoints, or links."""
     known = _KINDS.get(kind.lower())
     if known is None:
-        raise click.ClickException(f"there is no kind {kind!r}; the kinds are nodes, pods and links")
-    rows: list[Row] = _ask(socket_path, lab, known)["items"]
-    columns = {"nodes": NODE_COLUMNS, "pods": _POD_COLUMNS, "links": _LINK_COLUMNS}[known]
-    if known == "pods" and not all_namespaces:
+        raise click.ClickException(
+            f"there is no kind {kind!r}; the kinds are {', '.join(dict.fromkeys(_KINDS.values()))}"
+        )
+    if counters and known not in ("services", "endpoints"):
+        raise click.ClickException(f"--counters: {known} have none; services and endpoints do")
+    rows: list[Row] = _ask(socket_path, lab, known, **({"counters": "1"} if counters else {}))["items"]
+    columns = {
+        "nodes": NODE_COLUMNS,
+        "pods": _POD_COLUMNS,
+        "services": SERVICE_COLUMNS,
+        "endpoints": ENDPOINT_COLUMNS,
+        "links": _LINK_COLUMNS,
+    }[known] + (COUNTER_COLUMNS if counters else [])
+    if known in _NAMESPACED and not all_namespaces:
         rows = [row for row in rows if row["namespace"] == namespace]
         columns = [column for column in columns if column.key != "namespace"]
     if name is not None:
         rows = [row for row in rows if row.get("name") == name]
         if not rows:
-            where = f" in namespace {namespace}" if known == "pods" and not all_namespaces else ""
+            where = f" in namespace {namespace}" if known in _NAMESPACED and not all_namespaces else ""
             raise click.ClickException(f"{known} {name!r} not found{where}")
     if output == "name":
         for row in rows:
             click.echo(f"{known[:-1]}/{row.get('name') or row['from'] + '--' + row['to']}")
     elif not rows and output in ("table", "wide"):
-        where = f" in {namespace} namespace" if known == "pods" and not all_namespaces else ""
+        where = f" in {namespace} namespace" if known in _NAMESPACED and not all_namespaces else ""
         click.echo(f"No {known} found{where}.", err=True)
     else:
         print_rows(rows, columns, output)
@@ -111,16 +151,25 @@ def get(
 @click.command()
 @click.argument("node")
 @click.option("--pod", metavar="[NAMESPACE/]NAME", help="Only flows made for this pod.")
+@click.option("--service", metavar="[NAMESPACE/]NAME", help="Only flows made for this Service.")
 @click.option("--table", "table_name", metavar="NAME|NUMBER", help="Only flows of this table.")
 @_output_option("table", "ofctl", "json", "yaml")
 @_socket_options
 def flows(
-    node: str, pod: str | None, table_name: str | None, output: str, socket_path: Path | None, lab: str | None
+    node: str,
+    pod: str | None,
+    service: str | None,
+    table_name: str | None,
+    output: str,
+    socket_path: Path | None,
+    lab: str | None,
 ) -> None:
     """Show a node's flows as its switch has them, in words: which object made each, what it matches and does."""
     query = {}
     if pod is not None:
         query["pod"] = pod if "/" in pod else f"default/{pod}"
+    if service is not None:
+        query["service"] = service if "/" in service else f"default/{service}"
     if table_name is not None:
         query["table"] = table_name
     rows: list[Row] = _ask(socket_path, lab, "nodes", node, "flows", **query)["items"]

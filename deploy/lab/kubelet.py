@@ -39,7 +39,7 @@ _ATTEMPTS = 3
 #: Seconds that a pod with a readiness probe may take, and between two probes.
 _READY_WAIT, _PROBE_PAUSE = 30.0, 0.05
 #: A connection to a port of the pod's own; with a path an answer from 200 to 399 as well.
-_TRY = """
+_TRY = r"""
 import socket, sys
 port, path = int(sys.argv[1]), sys.argv[2]
 for host in ("127.0.0.1", "::1"):
@@ -237,7 +237,8 @@ def _wait_until_ready(layout: Layout, pod: Running, spec: PodSpec | None) -> Non
             break
         except (LabError, subprocess.TimeoutExpired) as error:
             if time.monotonic() > deadline:
-                raise LabError(f"it isn't ready after {_READY_WAIT:g} s: {error}") from error
+                why = str(error).strip().splitlines()[-1]
+                raise LabError(f"it isn't ready after {_READY_WAIT:g} s, its readiness probe says: {why}") from error
             time.sleep(_PROBE_PAUSE)
     write_status(layout, pod, ready=True)
 

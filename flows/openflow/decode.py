@@ -45,6 +45,8 @@ from flows.openflow.messages import (
     FlowStats,
     FlowStatsReply,
     GroupDescReply,
+    GroupStats,
+    GroupStatsReply,
     Hello,
     Message,
     PortDesc,
@@ -186,6 +188,8 @@ def _multipart(xid: int, message: bytes) -> Message:
             groups = _items(message, _group)
             known = tuple(group for group in groups if group is not None)
             return GroupDescReply(xid, more, known, len(groups) - len(known))
+        case Multipart.GROUP:
+            return GroupStatsReply(xid, more, _items(message, _group_stats))
         case Multipart.AGGREGATE:
             stats, _ = _oxs(message, 16)
             return AggregateReply(xid, stats.get(4, 0), stats.get(5, 0), stats.get(3, 0))
@@ -495,6 +499,15 @@ def _group(message: bytes, offset: int) -> tuple[Group | None, int]:
         return Group(group_id, GroupType(kind), tuple(buckets), method, parameter, fields), end
     except UnknownPartError:
         return None, end
+
+
+def _group_stats(message: bytes, offset: int) -> tuple[GroupStats, int]:
+    length, group_id = unpack_from("!H2xI", message, offset)
+    end = offset + length
+    if length < 40 or end > len(message):
+        raise ValueError(f"group statistics of {length} bytes")
+    packets = tuple(unpack_from("!Q", message, at)[0] for at in range(offset + 40, end, 16))
+    return GroupStats(group_id, packets), end
 
 
 def _bucket(message: bytes, offset: int) -> tuple[Bucket, int]:

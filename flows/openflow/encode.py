@@ -18,7 +18,6 @@ from flows.openflow.wire import (
     ACTION_OUTPUT,
     ACTION_SET_FIELD,
     BUCKET_ALL,
-    BUCKET_LAST,
     BUCKET_WATCH_PORT,
     BUCKET_WEIGHT,
     BUNDLE_FLAGS,
@@ -311,15 +310,6 @@ def group_mod(group: Group, command: GroupCommand = GroupCommand.ADD_OR_MODIFY, 
     return _message(Type.GROUP_MOD, body, xid)
 
 
-def bucket_mod(group: Group, command: GroupCommand, bucket: Bucket, xid: int = 0) -> bytes:
-    """Insert or remove one bucket of a group that is there; the others keep their counters."""
-    insert = command is GroupCommand.INSERT_BUCKET
-    encoded = _bucket(group.type, bucket) if insert else b""
-    which = BUCKET_LAST if insert else bucket.bucket_id
-    body = pack("!HBxIH2xI", command, group.type, group.group_id, len(encoded), which) + encoded
-    return _message(Type.GROUP_MOD, body, xid)
-
-
 def _bucket(kind: GroupType, bucket: Bucket) -> bytes:
     encoded = actions(bucket.program)
     properties = b""
@@ -451,6 +441,11 @@ def aggregate_request(
 def table_stats_request(xid: int = 0) -> bytes:
     """Asks how many flows each table has."""
     return _multipart(Multipart.TABLE, b"", xid)
+
+
+def group_stats_request(xid: int = 0) -> bytes:
+    """Asks what every group, and every bucket of it, has carried."""
+    return _multipart(Multipart.GROUP, pack("!I4x", GROUP_ALL), xid)
 
 
 def group_desc_request(xid: int = 0) -> bytes:

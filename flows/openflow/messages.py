@@ -96,6 +96,21 @@ class TableStatsReply(msgspec.Struct, frozen=True):
     items: tuple[TableStats, ...]
 
 
+class GroupStats(msgspec.Struct, frozen=True):
+    """What a group has carried: the packets of each of its buckets, in the order that it has them."""
+
+    group_id: int
+    bucket_packets: tuple[int, ...]
+
+
+class GroupStatsReply(msgspec.Struct, frozen=True):
+    """One part of an answer to a request for group statistics."""
+
+    xid: int
+    more: bool
+    items: tuple[GroupStats, ...]
+
+
 class GroupDescReply(msgspec.Struct, frozen=True):
     """`unknown` counts groups that this codec can't read in full."""
 
@@ -145,7 +160,7 @@ class Unknown(msgspec.Struct, frozen=True):
     type: int
 
 
-MultipartReply = PortDescReply | FlowStatsReply | TableStatsReply | GroupDescReply
+MultipartReply = PortDescReply | FlowStatsReply | TableStatsReply | GroupDescReply | GroupStatsReply
 Message = (
     Hello
     | Error
