@@ -3,7 +3,8 @@
 Pure: replies in, sums out. Packets and bytes, of both directions, are those of table ServiceStats. A connection is
 counted where its Service is found, and once more where its endpoint is chosen: by a group's bucket, or by a flow of
 table Endpoint where buckets only name it. A switch counts from when it got the flow or group: Open vSwitch begins the
-count of a group's buckets anew when one comes or goes, so an endpoint's connections are those since the last such change.
+count of a group's buckets anew when one comes or goes, so an endpoint's connections are those since the last such
+change.
 """
 
 from __future__ import annotations
