@@ -14,13 +14,15 @@ first, and two ports of one pod's MAC likewise; the other waits its turn and is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 
 from flows.cookies import Kind, Scope, cookie
+from flows.policy_parts import PolicyParts
+from flows.registers import Identity
 from flows.service_parts import Part, ServiceParts, zone_number
 from flows.state import LocalPod, Port
-from flows.tables import arp, classify, host, output, route, service, track
+from flows.tables import arp, classify, host, output, policy, route, service, track
 from flows.update import CLUSTER, Forgotten, Update
 from flows.values import Flow, FlowKey, Group
 from topology.endpoints import zone_of
@@ -44,14 +46,24 @@ from topology.naming import (
 )
 
 Item = Flow | Group
+#: All policies together, as a part.
+_JUDGED: Part = (CLUSTER, Kind.POLICY, "")
 
 
 class Compiler:
     """The current state, and the updates that changes to it mean."""
 
-    def __init__(self, service_cidrs: Iterable[Network] = ()) -> None:
+    def __init__(
+        self, service_cidrs: Iterable[Network] = (), *, keyed: bool = True, collided: Mapping[str, int] | None = None
+    ) -> None:
+        """`keyed`: tunnels carry the sender's identity; where they don't, it is told by its address.
+
+        `collided`: what `identities.collided` was before a restart.
+        """
         self.cluster = Cluster()
-        self.services = ServiceParts(self.cluster)
+        self.policies = PolicyParts(self.cluster, collided)
+        self.services = ServiceParts(self.cluster, self.policies.identities)
+        self._keyed = keyed
         self._service_cidrs = tuple(service_cidrs)
         self.topology = Topology()
         self._ports: dict[str, dict[str, Port]] = {}
@@ -79,6 +91,11 @@ class Compiler:
         if not names:
             return []
         parts = {part for name in names for part in self._parts_of_port(node, name)}
+        parts |= {
+            (CLUSTER, Kind.IDENTITY, "/".join((pod.namespace, pod.name)))
+            for name in names
+            if not self._keyed and (pod := self.cluster.pod_by_port.get((node, name))) is not None
+        }
         # Ports that share a MAC with one that changed may win or lose it.
         macs = {ports[name].mac for ports in (old, new) for name in names if name in ports}
         parts |= {(node, Kind.POD, name) for ports in (old, new) for name, port in ports.items() if port.mac in macs}
@@ -89,7 +106,11 @@ class Compiler:
 
     def _apply(self, change: Change) -> list[Update]:
         names = self.services.names(change)
-        parts = self._affected(change) | self.services.parts(names, change)
+        parts = self._affected(change)
+        for pod in self._reidentified(change):
+            names |= self.services.of_pod(pod)
+            parts |= self._parts_of_pod(pod)
+        parts |= self.services.parts(names, change)
         before = self._contributions(parts)
         used = self.services.endpoints(names)
         if change.new is None:
@@ -102,6 +123,7 @@ class Compiler:
             case _, Node() as new:
                 self.topology.put(new)
         self._claim(change)
+        judged = self.policies.take(change)
         # What a rival has now it may lose when numbers and ways in are given out anew; nothing else of it has changed.
         rivals = self.services.rivals(names)
         for part in self.services.parts(rivals):
@@ -109,7 +131,16 @@ class Compiler:
         self.services.settle(names)
         parts |= before.keys() | self.services.parts(names)
         forgotten = (used - self.services.endpoints(names)) | _of_gone_pod(change)
-        return self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)))
+        return self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)), judged)
+
+    def _reidentified(self, change: Change) -> list[Pod]:
+        """The pods whose identity this change may be about."""
+        names = self.policies.reidentified(change)
+        return [pod for name in names if (pod := self.cluster.pods.get(name)) is not None]
+
+    def release(self, identities: Iterable[int]) -> list[Update]:
+        """Identities that no pod has had for long are given up."""
+        return self._updates(set(), {}, judged=self.policies.release(identities))
 
     def set_down(self, nodes: Iterable[str]) -> list[Update]:
         """The nodes whose switches have been out of reach for long: others announce Services' addresses instead."""
@@ -150,11 +181,14 @@ class Compiler:
         return parts
 
     def _parts_of_pod(self, pod: Pod) -> set[Part]:
+        parts: set[Part] = set()
+        if not self._keyed:
+            parts.add((CLUSTER, Kind.IDENTITY, "/".join((pod.namespace, pod.name))))
         ports = self._ports.get(pod.node, {})
         port = ports.get(pod.port_name)
-        if port is None:
-            return set()
-        return {(pod.node, Kind.POD, name) for name, other in ports.items() if other.mac == port.mac}
+        if port is not None:
+            parts |= {(pod.node, Kind.POD, name) for name, other in ports.items() if other.mac == port.mac}
+        return parts
 
     @staticmethod
     def _parts_of_port(node: str, port_name: str) -> list[Part]:
@@ -171,6 +205,11 @@ class Compiler:
             yield from service.refusal_flows(self._service_cidrs, cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
             for name in self.cluster.nodes:
                 yield from self._node_routes(name)
+            yield from self.policies.flows()
+            if not self._keyed:
+                yield from classify.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
+                for pod in self.cluster.pods.values():
+                    yield from self._identity_flows(pod.namespace, pod.name)
         else:
             yield from self._switch_flows(scope)
             for name in self._ports.get(scope, ()):
@@ -199,6 +238,8 @@ class Compiler:
                 return self._switch_flows(name)
             case Kind.POD:
                 return self._pod_flows(scope, name)
+            case Kind.IDENTITY:
+                return self._identity_flows(*name.split("/"))
             case Kind.SERVICE | Kind.ADDRESS:
                 return self.services.contribution(part)
         raise AssertionError(f"no contribution of kind {kind}")
@@ -212,9 +253,30 @@ class Compiler:
         mark = cookie(Scope.CLUSTER, Kind.NODE, object_id("Node", "", name))
         own = tuple(address for address in node.addresses if _alone(address) in networks)
         yield from service.node_address_flows(own, mark)
+        yield from self._senders(node, mark)
         for hop in self.topology.next_hops(OVERLAY, name):
             if hop.endpoint is not None:
                 yield from route.tunnel_flows(networks, hop.endpoint, mark)
+
+    def _senders(self, node: Node, mark: int) -> Iterator[Flow]:
+        """Who sends from a node's own addresses, where no tunnel's key tells it."""
+        if self._keyed or not node.pod_cidrs:
+            return
+        hosts = tuple(each for each in node.addresses if min(self._claims[_alone(each)]) == node.name)
+        if all(min(self._claims[cidr]) == node.name for cidr in node.pod_cidrs):
+            # An address of no pod that is known is nobody's.
+            yield from classify.stranger_flows(node.pod_cidrs, mark)
+            hosts += gateway_addresses(node.pod_cidrs)
+            yield from classify.identity_flows(translation_addresses(node.pod_cidrs), Identity.JUDGED, mark)
+        yield from classify.identity_flows(tuple(dict.fromkeys(hosts)), Identity.OTHER_NODE, mark)
+
+    def _identity_flows(self, namespace: str, name: str) -> Iterator[Flow]:
+        """Whose a pod's addresses are, for nodes that its packets reach without a key."""
+        pod = self.cluster.pods.get((namespace, name))
+        found = self._find_pod(pod.node, pod.port_name) if pod is not None else ""
+        if not isinstance(found, str):
+            mark = cookie(Scope.CLUSTER, Kind.POD, object_id("Pod", namespace, name))
+            yield from classify.identity_flows(found[1].addresses, found[1].identity, mark)
 
     def _switch_flows(self, name: str) -> Iterator[Flow]:
         """A node's own gateway, tunnel and addresses."""
@@ -233,7 +295,7 @@ class Compiler:
             yield from output.gateway_flows(gateway.number, mark)
             yield from route.host_flows(own, node.pod_cidrs, mark)
         if tunnel is not None:
-            yield from classify.tunnel_flows(tunnel.number, mark)
+            yield from classify.tunnel_flows(tunnel.number, mark, keyed=self._keyed)
             yield from output.tunnel_flows(tunnel.number, mark)
 
     def _pod_flows(self, node: str, port_name: str) -> Iterator[Flow]:
@@ -289,7 +351,8 @@ class Compiler:
             return str(error)
         if pod.addresses and not set(pod.addresses) <= set(addresses):
             return f"the pod's addresses are {_join(pod.addresses)}, the port announces {_join(addresses)}"
-        return pod, LocalPod(port.number, mac_of(POD_MAC_PREFIX, addresses[0]), addresses)
+        identity = self.policies.identities.of_pod(pod.namespace, pod.name)
+        return pod, LocalPod(port.number, mac_of(POD_MAC_PREFIX, addresses[0]), addresses, identity)
 
     # What people ask --------------------------------------------------------------------------------------------
 
@@ -315,9 +378,19 @@ class Compiler:
     # The difference ---------------------------------------------------------------------------------------------
 
     def _updates(
-        self, parts: set[Part], before: dict[Part, list[Item]], forgotten: tuple[Forgotten, ...] = ()
+        self,
+        parts: set[Part],
+        before: dict[Part, list[Item]],
+        forgotten: tuple[Forgotten, ...] = (),
+        judged: Iterable[tuple[Flow | None, Flow | None]] = (),
     ) -> list[Update]:
         after = self._contributions(parts)
+        judged = list(judged)
+        if judged:
+            # What several policies want together is nobody's part alone.
+            before[_JUDGED] = [old for old, _ in judged if old is not None]
+            after[_JUDGED] = [new for _, new in judged if new is not None]
+            parts = parts | {_JUDGED}
         updates = []
         # The cluster's scope sorts first, and the order of sets must not show in what is sent.
         for scope in sorted({part[0] for part in parts} | ({CLUSTER} if forgotten else set())):
@@ -368,7 +441,7 @@ def _of_gone_pod(change: Change) -> set[Forgotten]:
 
 def _pipeline_flows() -> Iterator[Flow]:
     mark = cookie(Scope.CLUSTER, Kind.PIPELINE, 0)
-    for table in (classify, arp, track, service, route, output):
+    for table in (classify, arp, track, service, route, policy, output):
         yield from table.pipeline_flows(mark)
 
 

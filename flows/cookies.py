@@ -34,6 +34,8 @@ class Kind(IntEnum):
     POD = 3
     SERVICE = 4
     ADDRESS = 5
+    POLICY = 6
+    IDENTITY = 7
 
 
 #: A Kind in the words of the model.
@@ -43,6 +45,8 @@ KIND_NAMES = {
     Kind.POD: "Pod",
     Kind.SERVICE: "Service",
     Kind.ADDRESS: "Address",
+    Kind.POLICY: "Policy",
+    Kind.IDENTITY: "Identity",
 }
 
 

@@ -77,6 +77,8 @@ CT_STATE = _field("ct_state", NXM_1, 105, 32)
 CT_ZONE = _field("ct_zone", NXM_1, 106, 16)
 CT_MARK = _field("ct_mark", NXM_1, 107, 32)
 CT_LABEL = _field("ct_label", NXM_1, 108, 128)
+#: Which conjunction a packet has met in all its dimensions (ovs-fields(7), "Conjunctive Match Fields").
+CONJ_ID = _field("conj_id", NXM_1, 37, 32)
 ETH_DST = _field("eth_dst", OPENFLOW_BASIC, 3, 48)
 ETH_SRC = _field("eth_src", OPENFLOW_BASIC, 4, 48)
 ETH_TYPE = _field("eth_type", OPENFLOW_BASIC, 5, 16)

@@ -11,7 +11,7 @@ after output: tunnel headers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -24,6 +24,7 @@ from flows.values import (
     PORT_IN_PORT,
     Action,
     Bucket,
+    Conjunction,
     Ct,
     Flow,
     Goto,
@@ -227,20 +228,52 @@ class Interpreter:
     def look_up(self, table: int, packet: Packet, learnt: Iterable[Flow] = ()) -> Flow | None:
         """The flow of a table that a packet meets. Raises InterpreterError where two are as good."""
         flows = [*self._tables.get(table, ()), *(flow for flow in learnt if flow.table == table)]
-        found: list[Flow] = [flow for flow in flows if matches(flow, packet)]
-        if not found:
-            return None
-        highest = max(flow.priority for flow in found)
-        best = [flow for flow in found if flow.priority == highest]
-        if len({flow.program for flow in best}) > 1:
-            raise InterpreterError("overlap: " + " and ".join(flow_text(flow, names=True) for flow in best))
-        return best[0]
+        found = [flow for flow in flows if matches(flow, packet)]
+        parts = [flow for flow in found if _is_part(flow)]
+        hard = _best([flow for flow in found if not _is_part(flow)])
+        for priority in sorted({flow.priority for flow in parts}, reverse=True):
+            if hard is not None and hard.priority >= priority:
+                break
+            met = _conjunctions(flow for flow in parts if flow.priority == priority)
+            whole = [each for number in met for each in flows if matches(each, {**packet, f.CONJ_ID: number})]
+            best = _best([flow for flow in whole if not _is_part(flow)]) if met else None
+            if best is not None:
+                return best
+        return hard
 
     def group(self, number: int) -> Group:
         """A group by its id. Raises InterpreterError."""
         if number not in self._groups:
             raise InterpreterError(f"there is no group {number}")
         return self._groups[number]
+
+
+def _is_part(flow: Flow) -> bool:
+    """Whether the flow is part of conjunctions: met alone it does nothing."""
+    return bool(flow.program) and isinstance(flow.program[0], Conjunction)
+
+
+def _conjunctions(parts: Iterable[Flow]) -> list[int]:
+    """The conjunctions that are met in all their dimensions."""
+    met: dict[int, set[int]] = {}
+    sizes: dict[int, int] = {}
+    for flow in parts:
+        for action in flow.program:
+            if isinstance(action, Conjunction):
+                met.setdefault(action.id, set()).add(action.clause)
+                sizes[action.id] = action.clauses
+    return [number for number, clauses in met.items() if len(clauses) == sizes[number]]
+
+
+def _best(found: Sequence[Flow]) -> Flow | None:
+    """The flow of the highest priority. Raises InterpreterError where two are as good and differ in what they do."""
+    if not found:
+        return None
+    highest = max(flow.priority for flow in found)
+    best = [flow for flow in found if flow.priority == highest]
+    if len({flow.program for flow in best}) > 1:
+        raise InterpreterError("overlap: " + " and ".join(flow_text(flow, names=True) for flow in best))
+    return best[0]
 
 
 def matches(flow: Flow, packet: Packet) -> bool:

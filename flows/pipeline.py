@@ -31,16 +31,20 @@ class PipelineError(ValueError):
     """A flow does what its table's declaration doesn't allow."""
 
 
-_CLASSIFY, _ARP, _ND_REPLY, _UNSNAT, _TRACK, _TRACK_STATE = 0, 5, 6, 12, 15, 20
+_CLASSIFY, _ARP, _ND_REPLY, _SOURCE_IDENTITY, _UNSNAT, _TRACK, _TRACK_STATE = 0, 5, 6, 10, 12, 15, 20
 _LOCALITY, _NODE_ADDRESS, _SERVICE, _AFFINITY, _ENDPOINT, _SERVICE_STATS = 24, 25, 30, 31, 32, 33
-_ROUTE, _COMMIT, _OUTPUT, _DIGEST, _HOST = 35, 60, 65, 70, 71
+_ROUTE, _POLICY = 35, 38
+_EGRESS_ADMIN, _EGRESS_POLICY, _EGRESS_BASELINE = 40, 41, 42
+_INGRESS_ADMIN, _INGRESS_POLICY, _INGRESS_BASELINE = 50, 51, 52
+_COMMIT, _OUTPUT, _DIGEST, _HOST = 60, 65, 70, 71
 
 CLASSIFY = Table(
     _CLASSIFY,
     "Classify",
     "admits packets by the port they enter: a pod's with its own MAC and addresses, the tunnel's, the host's",
-    next=(_ARP, _UNSNAT),
-    writes=(registers.SOURCE,),
+    next=(_ARP, _SOURCE_IDENTITY, _UNSNAT),
+    reads=(registers.TUNNEL_KEY,),
+    writes=(registers.SOURCE, registers.SOURCE_IDENTITY),
 )
 ARP = Table(
     _ARP,
@@ -54,6 +58,13 @@ ND_REPLY = Table(
     _ND_REPLY,
     "NdReply",
     "finishes a neighbour advertisement: its option can be set only once the packet is one",
+)
+SOURCE_IDENTITY = Table(
+    _SOURCE_IDENTITY,
+    "SourceIdentity",
+    "finds the sender's identity by its address, where the way here has no key that tells it",
+    next=(_UNSNAT,),
+    writes=(registers.SOURCE_IDENTITY,),
 )
 UNSNAT = Table(
     _UNSNAT,
@@ -106,29 +117,90 @@ ENDPOINT = Table(
     reads=(registers.SERVICE, registers.ENDPOINT, registers.SOURCE),
 )
 SERVICE_STATS = Table(
-    _SERVICE_STATS, "ServiceStats", "counts the packets of Services, for each endpoint", next=(_ROUTE,)
+    _SERVICE_STATS,
+    "ServiceStats",
+    "counts the packets of Services, for each endpoint, and says who the endpoint is",
+    next=(_ROUTE,),
+    writes=(registers.DESTINATION_IDENTITY, registers.TO_POD),
 )
 ROUTE = Table(
     _ROUTE,
     "Route",
     "finds the exit by destination: a pod here, another node, the host, the world outside",
-    next=(_COMMIT,),
+    next=(_POLICY, _COMMIT),
     reads=(registers.SOURCE,),
-    writes=(registers.EXIT, registers.EXIT_PORT),
+    writes=(registers.EXIT, registers.EXIT_PORT, registers.DESTINATION_IDENTITY, registers.TO_POD),
+)
+POLICY = Table(
+    _POLICY,
+    "Policy",
+    "finds out whether this node is to judge the packet: replies are not judged, and who can't be told is dropped",
+    next=(_EGRESS_ADMIN, _INGRESS_ADMIN, _COMMIT),
+    reads=(
+        registers.SOURCE,
+        registers.EXIT,
+        registers.SOURCE_IDENTITY,
+        registers.DESTINATION_IDENTITY,
+        registers.TO_POD,
+    ),
+    writes=(registers.FROM_POD,),
+)
+_IDENTITIES = (registers.SOURCE_IDENTITY, registers.FROM_POD, registers.DESTINATION_IDENTITY, registers.TO_POD)
+EGRESS_ADMIN = Table(
+    _EGRESS_ADMIN,
+    "EgressAdmin",
+    "the sender's policies of the Admin tier: accept, deny, or leave it to the next tier",
+    next=(_EGRESS_POLICY, _INGRESS_ADMIN),
+    reads=_IDENTITIES,
+)
+EGRESS_POLICY = Table(
+    _EGRESS_POLICY,
+    "EgressPolicy",
+    "the sender's NetworkPolicies: what none of them allows is dropped, if there is one",
+    next=(_EGRESS_BASELINE, _INGRESS_ADMIN),
+    reads=_IDENTITIES,
+)
+EGRESS_BASELINE = Table(
+    _EGRESS_BASELINE,
+    "EgressBaseline",
+    "the sender's policies of the Baseline tier",
+    next=(_INGRESS_ADMIN,),
+    reads=_IDENTITIES,
+)
+INGRESS_ADMIN = Table(
+    _INGRESS_ADMIN,
+    "IngressAdmin",
+    "the receiver's policies of the Admin tier",
+    next=(_INGRESS_POLICY, _COMMIT),
+    reads=_IDENTITIES,
+)
+INGRESS_POLICY = Table(
+    _INGRESS_POLICY,
+    "IngressPolicy",
+    "the receiver's NetworkPolicies",
+    next=(_INGRESS_BASELINE, _COMMIT),
+    reads=_IDENTITIES,
+)
+INGRESS_BASELINE = Table(
+    _INGRESS_BASELINE,
+    "IngressBaseline",
+    "the receiver's policies of the Baseline tier",
+    next=(_COMMIT,),
+    reads=_IDENTITIES,
 )
 COMMIT = Table(
     _COMMIT,
     "Commit",
     "commits new connections, and gives them another source where answers would else miss this bridge",
     next=(_OUTPUT,),
-    reads=(registers.SOURCE, registers.EXIT),
-    writes=(registers.HAIRPIN,),
+    reads=(registers.SOURCE, registers.EXIT, registers.TO_POD),
+    writes=(registers.HAIRPIN, registers.SOURCE_IDENTITY),
 )
 OUTPUT = Table(
     _OUTPUT,
     "Output",
     "sends the packet to the exit that Route chose",
-    reads=(registers.EXIT, registers.EXIT_PORT, registers.HAIRPIN),
+    reads=(registers.EXIT, registers.EXIT_PORT, registers.HAIRPIN, registers.SOURCE_IDENTITY),
 )
 DIGEST = Table(
     _DIGEST,
@@ -145,9 +217,10 @@ HOST = Table(
 )
 
 TABLES: tuple[Table, ...] = (
-    *(CLASSIFY, ARP, ND_REPLY, UNSNAT, TRACK, TRACK_STATE),
+    *(CLASSIFY, ARP, ND_REPLY, SOURCE_IDENTITY, UNSNAT, TRACK, TRACK_STATE),
     *(LOCALITY, NODE_ADDRESS, SERVICE, AFFINITY, ENDPOINT, SERVICE_STATS),
-    *(ROUTE, COMMIT, OUTPUT, DIGEST, HOST),
+    *(ROUTE, POLICY, EGRESS_ADMIN, EGRESS_POLICY, EGRESS_BASELINE),
+    *(INGRESS_ADMIN, INGRESS_POLICY, INGRESS_BASELINE, COMMIT, OUTPUT, DIGEST, HOST),
 )
 #: Tables whose flows the switch makes itself: they are nobody's state.
 LEARNT: frozenset[int] = frozenset({_AFFINITY})

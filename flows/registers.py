@@ -47,6 +47,17 @@ class Source(IntEnum):
     WORLD = 4
 
 
+class Identity(IntEnum):
+    """Identities that are nobody's alone; those of pods begin at `FIRST_IDENTITY` (`topology.identities`)."""
+
+    NONE = 0
+    THIS_HOST = 1
+    OTHER_NODE = 2
+    WORLD = 3
+    #: Of the world, and judged already by the node by which it came.
+    JUDGED = 4
+
+
 class Exit(IntEnum):
     """How a packet leaves the bridge, decided by Route and carried out by Output."""
 
@@ -67,12 +78,23 @@ EXIT_PORT = Bits("exit_port", fields.REG1, 0, 32, "OpenFlow port number of the e
 ENDPOINT = Bits("endpoint", fields.REG2, 0, 32, "the Service's endpoint that was chosen; 0 none yet")
 SERVICE = Bits("service", fields.REG3, 0, 32, "the Service's port, where endpoints are looked up by it")
 ZONE = Bits("zone", fields.REG4, 0, 32, "the topology zone of this node, a hash of its name; 0 none")
+SOURCE_IDENTITY = Bits("source_identity", fields.REG5, 0, 24, "the sender's identity: 0 none, see Identity")
+FROM_POD = Bits("from_pod", fields.REG5, 24, 1, "the sender is a pod")
+DESTINATION_IDENTITY = Bits(
+    "destination_identity", fields.REG6, 0, 24, "the receiver's identity, as far as it is known"
+)
+TO_POD = Bits("to_pod", fields.REG6, 24, 1, "the receiver is a pod, and its identity is known")
 #: Scratch space inside one action list, meaningless between tables.
 SCRATCH = Bits("scratch", fields.REG7, 0, 32, "scratch of the ARP responder")
 
-REGISTERS: tuple[Bits, ...] = (SOURCE, EXIT, HAIRPIN, TO_NODE, EXIT_PORT, ENDPOINT, SERVICE, ZONE, SCRATCH)
+REGISTERS: tuple[Bits, ...] = (
+    *(SOURCE, EXIT, HAIRPIN, TO_NODE, EXIT_PORT, ENDPOINT, SERVICE, ZONE),
+    *(SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD, SCRATCH),
+)
+#: The part of a tunnel's key that is the sender's identity.
+TUNNEL_KEY = Bits("tunnel_key", fields.TUN_ID, 0, 24)
 #: Names for parts of registers.
-PARTS: tuple[Bits, ...] = (FROM_WORLD,)
+PARTS: tuple[Bits, ...] = (FROM_WORLD, TUNNEL_KEY)
 
 #: What a connection keeps (zones IPV4 and IPV6).
 MARK_SERVICE = Bits("is_service", fields.CT_MARK, 0, 1, "a Service's endpoint was chosen for the connection")

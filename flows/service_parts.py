@@ -23,6 +23,7 @@ from flows.tables import host, service
 from flows.update import CLUSTER, Forgotten
 from flows.values import Flow, Group
 from topology.endpoints import ENDPOINT_LIMIT, Backend, on_nodes
+from topology.identities import Identities
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Pod, Service
 from topology.naming import Address, object_id
 
@@ -50,8 +51,9 @@ class _Wants(msgspec.Struct, frozen=True):
 class ServiceParts:
     """The Services of a cluster as contributions."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, identities: Identities) -> None:
         self._cluster = cluster
+        self._identities = identities
         self._numbers = Numbers()
         self._wants: dict[Name, _Wants] = {}
         self._claimants: dict[Claim, set[Name]] = {}
@@ -71,7 +73,7 @@ class ServiceParts:
                 case EndpointSlice():
                     names.add((version.namespace, version.service))
                 case Pod():
-                    names |= {(each.namespace, each.name) for each in self._cluster.selecting(version)}
+                    names |= self.of_pod(version)
                 case Node():
                     for key in self._cluster.pods_on.get(version.name, ()):
                         found = self._cluster.selecting(self._cluster.pods[key])
@@ -79,6 +81,12 @@ class ServiceParts:
                     # Any node may be the one that announces an address, or be asked how it is.
                     names |= self.exposed()
         return names
+
+    def of_pod(self, pod: Pod) -> set[Name]:
+        """The Services that a pod is an endpoint of."""
+        names = {(each.namespace, each.name) for each in self._cluster.selecting(pod)}
+        slices = self._cluster.slices_with.get((pod.namespace, pod.name), ())
+        return names | {(pod.namespace, self._cluster.slices[key].service) for key in slices}
 
     def exposed(self) -> set[Name]:
         """The Services that the world reaches by addresses of their own."""
@@ -174,9 +182,12 @@ class ServiceParts:
         def wins(claim: Claim) -> bool:
             return self._has(claim, (namespace, name))
 
+        def identity(backend: Backend) -> int:
+            return self._identities.of_pod(namespace, backend.endpoint.pod)
+
         for view in services.views(self._cluster, found):
             if scope == CLUSTER:
-                yield from services.cluster_items(view, self._numbers, zone_number, wins, mark)
+                yield from services.cluster_items(view, self._numbers, zone_number, wins, identity, mark)
             else:
                 yield from services.node_items(view, scope, self._numbers, wins, mark)
         yield from services.health_items(self._cluster, found, scope, wins, mark)

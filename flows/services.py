@@ -161,7 +161,12 @@ def _numbers(found: Sequence[Backend]) -> dict[tuple[int, int], int]:
 
 
 def cluster_items(
-    view: PortView, number: Number, zone: Callable[[str], int], wins: Callable[[Claim], bool], cookie: int
+    view: PortView,
+    number: Number,
+    zone: Callable[[str], int],
+    wins: Callable[[Claim], bool],
+    identity: Callable[[Backend], int],
+    cookie: int,
 ) -> Iterator[Flow | Group]:
     """What all switches have of a Service's port."""
     here = view.service
@@ -189,7 +194,9 @@ def cluster_items(
     label = number(view.title)
     for backend in view.found:
         if backend.endpoint.ready or backend.endpoint.serving:
-            yield table.stats_flow(label, view.numbers[backend.order], cookie)
+            # Who comes from the world is judged where it comes in, so there it must be known who the endpoint is.
+            whose = identity(backend) if any(front.external for front in view.fronts) else 0
+            yield table.stats_flow(label, view.numbers[backend.order], cookie, whose)
 
 
 def node_items(

@@ -16,8 +16,9 @@ class Port(msgspec.Struct, frozen=True):
 
 
 class LocalPod(msgspec.Struct, frozen=True):
-    """A pod on the switch: the number of its port, its own MAC (not the port's), its addresses."""
+    """A pod on the switch: the number of its port, its own MAC (not the port's), its addresses, its identity."""
 
     port: int
     mac: int
     addresses: tuple[Address, ...]
+    identity: int = 0

@@ -18,6 +18,7 @@ from flows.values import (
     PORT_LOCAL,
     Action,
     Bucket,
+    Conjunction,
     Ct,
     Flow,
     Goto,
@@ -181,6 +182,8 @@ def _action_text(action: Action, names: bool) -> str:
             return f"resubmit(,{table_text(table, names)})"
         case Learn():
             return _learn_text(action, names)
+        case Conjunction(number, clause, clauses):
+            return f"conjunction({number},{clause}/{clauses})"
         case Note(data):
             # As it is read back: with the zeros that fill it up.
             return "note:" + (data + bytes(-(10 + len(data)) % 8)).hex(".")

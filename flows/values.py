@@ -108,13 +108,24 @@ class Learn(msgspec.Struct, frozen=True):
     loads: tuple[Term, ...]
 
 
+class Conjunction(msgspec.Struct, frozen=True):
+    """The flow is one alternative in dimension `clause` (from 1) of `clauses`; who meets one of each has `id`.
+
+    A flow with such actions has no others. The packet then meets the flow that matches `conj_id` (ovs-actions(7)).
+    """
+
+    id: int
+    clause: int
+    clauses: int
+
+
 class Note(msgspec.Struct, frozen=True):
     """Does nothing: bytes for whoever reads the flow. Zeros may follow when it is read back."""
 
     data: bytes
 
 
-Action = Output | OutputBits | SetField | Move | ToGroup | Ct | Resubmit | Learn | Note | Goto
+Action = Output | OutputBits | SetField | Move | ToGroup | Ct | Resubmit | Learn | Conjunction | Note | Goto
 #: Actions in order. An empty program drops the packet.
 Program = tuple[Action, ...]
 

@@ -64,6 +64,7 @@ from flows.values import (
     PORT_ANY,
     Action,
     Bucket,
+    Conjunction,
     Ct,
     Flow,
     Goto,
@@ -376,6 +377,9 @@ def _action(kind: int, encoded: bytes) -> Action:
                 return Resubmit(table)
             if (vendor, subtype) == (wire.NICIRA, wire.NX_LEARN2):
                 return _learn(encoded)
+            if (vendor, subtype) == (wire.NICIRA, wire.NX_CONJUNCTION):
+                clause, clauses, number = unpack_from("!BBI", encoded, 10)
+                return Conjunction(number, clause + 1, clauses)
             if (vendor, subtype) == (wire.NICIRA, wire.NX_NOTE):
                 return Note(encoded[10:])
             raise UnknownPartError(f"unknown action {subtype} of experimenter {vendor:#x}")

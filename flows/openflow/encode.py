@@ -45,6 +45,7 @@ from flows.openflow.wire import (
     NICIRA,
     NO_BUFFER,
     NO_TABLE,
+    NX_CONJUNCTION,
     NX_CT,
     NX_LEARN2,
     NX_NAT,
@@ -67,6 +68,7 @@ from flows.values import (
     PORT_ANY,
     Action,
     Bucket,
+    Conjunction,
     Ct,
     Flow,
     Goto,
@@ -224,6 +226,10 @@ def _action(action: Action) -> bytes:
             return pack("!HHIHHB3x", ACTION_EXPERIMENTER, 16, NICIRA, NX_RESUBMIT_TABLE, IN_PORT_16, table)
         case Learn():
             return _learn(action)
+        case Conjunction(number, clause, clauses):
+            # Clauses count from 0 on the wire.
+            head = (ACTION_EXPERIMENTER, 16, NICIRA, NX_CONJUNCTION)
+            return pack("!HHIHBBI", *head, clause - 1, clauses, number)
         case Note(data):
             size = 10 + len(data)
             fixed = pack("!HHIH", ACTION_EXPERIMENTER, size + -size % 8, NICIRA, NX_NOTE)

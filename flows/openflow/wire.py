@@ -117,7 +117,7 @@ GROUP_ALL = 0xFFFF_FFFC
 BUCKET_ALL = 0xFFFF_FFFF
 
 ACTION_OUTPUT, ACTION_GROUP, ACTION_SET_FIELD, ACTION_COPY_FIELD, ACTION_EXPERIMENTER = 0, 22, 25, 28, 0xFFFF
-NX_NOTE, NX_RESUBMIT_TABLE, NX_OUTPUT_REG, NX_CT, NX_NAT, NX_LEARN2 = 8, 14, 15, 35, 36, 45
+NX_NOTE, NX_RESUBMIT_TABLE, NX_OUTPUT_REG, NX_CONJUNCTION, NX_CT, NX_NAT, NX_LEARN2 = 8, 14, 15, 34, 35, 36, 45
 #: Which way the parts of a learn action go: from a field or a value, to the match or to an action.
 LEARN_IMMEDIATE, LEARN_LOAD = 1 << 13, 1 << 11
 #: "The packet's own port" in the 16 bits that Nicira's actions have for one.

@@ -1,4 +1,4 @@
-"""Classify: who sent this packet? Decided by the port it enters by, and by addresses that only this sender may use.
+"""Classify and SourceIdentity: who sent this packet? Decided by its port, and by what only this sender may use.
 
 A pod may send with its own MAC and its own addresses, ask by ARP for its own IPv4 address, and solicit neighbours
 from its own IPv6 or link-local address. Everything else that enters by its port is dropped by the table's miss.
@@ -9,23 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flows import fields as f
-from flows.pipeline import ARP, CLASSIFY, UNSNAT
-from flows.registers import SOURCE, Source
+from flows.pipeline import ARP, CLASSIFY, SOURCE_IDENTITY, UNSNAT
+from flows.registers import SOURCE, TUNNEL_KEY, Identity, Source
+from flows.registers import SOURCE_IDENTITY as IDENTITY
 from flows.state import LocalPod
-from flows.values import DROP, Flow, Goto, load
-from topology.naming import GATEWAY_MAC, Address, link_local
+from flows.values import DROP, Flow, Goto, Move, Program, load
+from topology.naming import GATEWAY_MAC, Address, Network, link_local
 
 #: Neighbour solicitations are admitted above the rule that drops all neighbour discovery, packets below it.
 SOLICITATION, NO_DISCOVERY, PACKET, WORLD = 220, 210, 200, 190
+_OTHERWISE = 0
 #: Router solicitation to redirect (RFC 4861 section 4): the switch is every neighbour, so no host may play one.
 _DISCOVERY_TYPES = (133, 134, 135, 136, 137)
 _SOLICITATION_TYPE = 135
 
 _TO_ARP = (Goto(ARP.number),)
-_FROM_POD = (load(SOURCE, Source.POD), Goto(UNSNAT.number))
-_FROM_TUNNEL = (load(SOURCE, Source.TUNNEL), Goto(UNSNAT.number))
-_FROM_GATEWAY = (load(SOURCE, Source.GATEWAY), Goto(UNSNAT.number))
-_FROM_WORLD = (load(SOURCE, Source.WORLD), Goto(UNSNAT.number))
+_FROM_TUNNEL = (load(SOURCE, Source.TUNNEL), Move(TUNNEL_KEY, IDENTITY), Goto(UNSNAT.number))
+_FROM_OTHER_NODE = (load(SOURCE, Source.TUNNEL), load(IDENTITY, Identity.OTHER_NODE), Goto(UNSNAT.number))
+_FROM_TUNNEL_WITHOUT_KEY = (load(SOURCE, Source.TUNNEL), Goto(SOURCE_IDENTITY.number))
+_FROM_GATEWAY = (load(SOURCE, Source.GATEWAY), load(IDENTITY, Identity.THIS_HOST), Goto(UNSNAT.number))
+_FROM_WORLD = (load(SOURCE, Source.WORLD), load(IDENTITY, Identity.WORLD), Goto(UNSNAT.number))
 
 _IPV4, _IPV6, _ARP = f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6), f.ETH_TYPE(f.ETH_ARP)
 _ICMPV6 = f.IP_PROTO(f.PROTO_ICMPV6)
@@ -43,18 +46,19 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
 def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
     """What a pod may send."""
     port, source = f.IN_PORT(pod.port), f.ETH_SRC(pod.mac)
+    admitted = (load(SOURCE, Source.POD), load(IDENTITY, pod.identity), Goto(UNSNAT.number))
     table = CLASSIFY.number
     for address in pod.addresses:
         if address.version == 4:
             value = int(address)
             # IPv4 packets with the pod's own MAC and address.
-            yield Flow(table, PACKET, (port, source, _IPV4, f.IPV4_SRC(value)), _FROM_POD, cookie)
+            yield Flow(table, PACKET, (port, source, _IPV4, f.IPV4_SRC(value)), admitted, cookie)
             # ARP requests that say truly who asks. Answers and announcements are nobody's business: nothing floods.
             asks = (port, source, _ARP, _ASKS, f.ARP_SPA(value), f.ARP_SHA(pod.mac))
             yield Flow(table, PACKET, asks, _TO_ARP, cookie)
         else:
             # IPv6 packets with the pod's own MAC and address.
-            yield Flow(table, PACKET, (port, source, _IPV6, f.IPV6_SRC(int(address))), _FROM_POD, cookie)
+            yield Flow(table, PACKET, (port, source, _IPV6, f.IPV6_SRC(int(address))), admitted, cookie)
             # Neighbour solicitations from that address or the link-local one; never from ::, so that duplicate
             # address detection finds nobody.
             for sender in (address, link_local(pod.mac)):
@@ -76,8 +80,39 @@ def gateway_flows(port: int, addresses: tuple[Address, ...], cookie: int) -> Ite
     yield Flow(table, SOLICITATION, match, _TO_ARP, cookie)
 
 
-def tunnel_flows(port: int, cookie: int) -> Iterator[Flow]:
-    """Packets from other nodes: their Classify has judged the sender. ARP and ND never cross a tunnel."""
+def tunnel_flows(port: int, cookie: int, *, keyed: bool) -> Iterator[Flow]:
+    """Packets from other nodes: their Classify has judged the sender. ARP and ND never cross a tunnel.
+
+    The tunnel's key tells who it is; where it is not `keyed`, SourceIdentity looks for the address.
+    """
     entry = f.IN_PORT(port)
-    yield Flow(CLASSIFY.number, PACKET, (entry, _IPV4), _FROM_TUNNEL, cookie)
-    yield Flow(CLASSIFY.number, PACKET, (entry, _IPV6), _FROM_TUNNEL, cookie)
+    for family in (_IPV4, _IPV6):
+        program = _FROM_TUNNEL if keyed else _FROM_TUNNEL_WITHOUT_KEY
+        yield Flow(CLASSIFY.number, PACKET, (entry, family), program, cookie)
+        if keyed:
+            # "This host" to itself, it is another node to us.
+            other = f.match(entry, f.TUN_ID(Identity.THIS_HOST), family)
+            yield Flow(CLASSIFY.number, PACKET + 1, other, _FROM_OTHER_NODE, cookie)
+
+
+def unkeyed_flows(cookie: int) -> Iterator[Flow]:
+    """Whom no address in SourceIdentity tells is of the world."""
+    yield Flow(SOURCE_IDENTITY.number, _OTHERWISE, (), (load(IDENTITY, Identity.WORLD), Goto(UNSNAT.number)), cookie)
+
+
+def stranger_flows(pod_cidrs: tuple[Network, ...], cookie: int) -> Iterator[Flow]:
+    """Addresses for pods that no pod has: nobody's."""
+    program: Program = (load(IDENTITY, Identity.NONE), Goto(UNSNAT.number))
+    for cidr in pod_cidrs:
+        mask = None if cidr.prefixlen == cidr.max_prefixlen else int(cidr.netmask)
+        ethertype, field = (_IPV4, f.IPV4_SRC) if cidr.version == 4 else (_IPV6, f.IPV6_SRC)
+        match = (ethertype, field(int(cidr.network_address), mask))
+        yield Flow(SOURCE_IDENTITY.number, WORLD, match, program, cookie)
+
+
+def identity_flows(addresses: tuple[Address, ...], identity: int, cookie: int) -> Iterator[Flow]:
+    """Whose addresses these are, wherever they are: for ways here without a key."""
+    program: Program = (load(IDENTITY, identity), Goto(UNSNAT.number))
+    for address in addresses:
+        own = (_IPV4, f.IPV4_SRC(int(address))) if address.version == 4 else (_IPV6, f.IPV6_SRC(int(address)))
+        yield Flow(SOURCE_IDENTITY.number, PACKET, own, program, cookie)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flows.pipeline import OUTPUT
-from flows.registers import EXIT, EXIT_PORT, HAIRPIN, Exit
-from flows.values import PORT_IN_PORT, Flow, Output, OutputBits
+from flows.registers import EXIT, EXIT_PORT, HAIRPIN, SOURCE_IDENTITY, TUNNEL_KEY, Exit
+from flows.values import PORT_IN_PORT, Flow, Move, Output, OutputBits
 
 _BACK, _PRIORITY = 210, 200
 
@@ -23,5 +23,6 @@ def gateway_flows(port: int, cookie: int) -> Iterator[Flow]:
 
 
 def tunnel_flows(port: int, cookie: int) -> Iterator[Flow]:
-    """To another node: Route has set the tunnel's far end."""
-    yield Flow(OUTPUT.number, _PRIORITY, (EXIT(Exit.TUNNEL),), (Output(port),), cookie)
+    """To another node, with word of who sends: Route has set the tunnel's far end."""
+    program = (Move(SOURCE_IDENTITY, TUNNEL_KEY), Output(port))
+    yield Flow(OUTPUT.number, _PRIORITY, (EXIT(Exit.TUNNEL),), program, cookie)

@@ -12,8 +12,17 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from flows import fields as f
 from flows.fields import Term
-from flows.pipeline import COMMIT, ROUTE
-from flows.registers import EXIT, EXIT_PORT, MARK_WORLD, SOURCE, Exit, Source
+from flows.pipeline import COMMIT, POLICY, ROUTE
+from flows.registers import (
+    DESTINATION_IDENTITY,
+    EXIT,
+    EXIT_PORT,
+    MARK_WORLD,
+    SOURCE,
+    TO_POD,
+    Exit,
+    Source,
+)
 from flows.state import LocalPod
 from flows.values import DROP, Flow, Goto, Program, SetField, load
 from topology.naming import GATEWAY_MAC, ROUTER_MAC, Address, Network
@@ -24,8 +33,11 @@ ANSWER, HERE, NOBODY_HERE, STRAYED, ELSEWHERE, NOT_ROUTED, OUTSIDE = 2300, 2200,
 _NEVER_ROUTED = tuple(ip_network(text) for text in ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "fe80::/10"))
 
 _FROM_ROUTER = SetField(f.ETH_SRC, ROUTER_MAC)
-_TO_COMMIT = Goto(COMMIT.number)
-TO_HOST: Program = (_FROM_ROUTER, SetField(f.ETH_DST, GATEWAY_MAC), load(EXIT, Exit.GATEWAY), _TO_COMMIT)
+_TO_POLICY = Goto(POLICY.number)
+_BY_HOST = (_FROM_ROUTER, SetField(f.ETH_DST, GATEWAY_MAC), load(EXIT, Exit.GATEWAY))
+#: To the host, and no policy has a say in it: answers, and what the host is to refuse.
+TO_HOST: Program = (*_BY_HOST, Goto(COMMIT.number))
+_BY_HOST_IF_ALLOWED: Program = (*_BY_HOST, _TO_POLICY)
 _IPV4, _IPV6 = f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6)
 
 
@@ -39,7 +51,7 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     for network in _NEVER_ROUTED:
         yield Flow(table, NOT_ROUTED, _to(network), DROP, cookie)
     # What a pod sends to no address of the cluster leaves by its node. The host's own packets don't come back to it.
-    yield Flow(table, OUTSIDE, (SOURCE(Source.POD),), TO_HOST, cookie)
+    yield Flow(table, OUTSIDE, (SOURCE(Source.POD),), _BY_HOST_IF_ALLOWED, cookie)
 
 
 def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
@@ -49,7 +61,8 @@ def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
         SetField(f.ETH_DST, pod.mac),
         load(EXIT, Exit.PORT),
         SetField(EXIT_PORT.field, pod.port),
-        _TO_COMMIT,
+        destination_pod(pod.identity),
+        _TO_POLICY,
     )
     for address in pod.addresses:
         yield Flow(ROUTE.number, HERE, _to_address(address), program, cookie)
@@ -58,7 +71,7 @@ def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
 def host_flows(addresses: tuple[Address, ...], pod_cidrs: tuple[Network, ...], cookie: int) -> Iterator[Flow]:
     """To the node itself, and to addresses of its pod CIDRs that no pod has."""
     for address in addresses:
-        yield Flow(ROUTE.number, HERE, _to_address(address), TO_HOST, cookie)
+        yield Flow(ROUTE.number, HERE, _to_address(address), _BY_HOST_IF_ALLOWED, cookie)
     for cidr in pod_cidrs:
         yield Flow(ROUTE.number, NOBODY_HERE, _to(cidr), DROP, cookie)
 
@@ -66,9 +79,15 @@ def host_flows(addresses: tuple[Address, ...], pod_cidrs: tuple[Network, ...], c
 def tunnel_flows(networks: tuple[Network, ...], endpoint: Address, cookie: int) -> Iterator[Flow]:
     """To another node's networks, by a tunnel that ends at `endpoint`. The same on every node."""
     field = f.TUN_DST if endpoint.version == 4 else f.TUN_IPV6_DST
-    program = (SetField(field, int(endpoint)), load(EXIT, Exit.TUNNEL), _TO_COMMIT)
+    program = (SetField(field, int(endpoint)), load(EXIT, Exit.TUNNEL), _TO_POLICY)
     for network in networks:
         yield Flow(ROUTE.number, ELSEWHERE + network.prefixlen, _to(network), program, cookie)
+
+
+def destination_pod(identity: int) -> SetField:
+    """The receiver is a pod of this identity."""
+    mask = DESTINATION_IDENTITY.mask | TO_POD.mask
+    return SetField(TO_POD.field, identity | TO_POD.mask, mask)
 
 
 def _to_address(address: Address) -> tuple[Term, ...]:

@@ -42,7 +42,7 @@ from flows.registers import (
 from flows.registers import (
     SERVICE as SERVICE_BITS,
 )
-from flows.tables.route import TO_HOST
+from flows.tables.route import TO_HOST, destination_pod
 from flows.values import (
     DROP,
     Bucket,
@@ -219,10 +219,11 @@ def balancer_items(balancer: Balancer, cookie: int) -> Iterator[Flow | Group]:
         yield Flow(ENDPOINT.number, _PRIORITY - 1, f.match(service), (ToGroup(balancer.number),), cookie)
 
 
-def stats_flow(label: int, number: int, cookie: int) -> Flow:
-    """Counts the packets of an endpoint's connections, in both directions."""
+def stats_flow(label: int, number: int, cookie: int, identity: int = 0) -> Flow:
+    """Counts the packets of an endpoint's connections, in both directions; says the identity of a pod, where known."""
     match = (f.CT_LABEL(label << 32 | number),)
-    return Flow(SERVICE_STATS.number, _PRIORITY, match, (Goto(ROUTE.number),), cookie)
+    whose = (destination_pod(identity),) if identity else ()
+    return Flow(SERVICE_STATS.number, _PRIORITY, match, (*whose, Goto(ROUTE.number)), cookie)
 
 
 def _bucket(balancer: Balancer, each: Chosen) -> Program:

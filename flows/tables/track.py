@@ -13,7 +13,20 @@ from collections.abc import Iterator
 from flows import fields as f
 from flows.fields import Term
 from flows.pipeline import COMMIT, LOCALITY, OUTPUT, ROUTE, SERVICE_STATS, TRACK, TRACK_STATE, UNSNAT
-from flows.registers import EXIT, FROM_WORLD, HAIRPIN, MARK_SERVICE, MARK_WORLD, SOURCE, Exit, Source, Zone
+from flows.registers import (
+    EXIT,
+    FROM_WORLD,
+    HAIRPIN,
+    MARK_SERVICE,
+    MARK_WORLD,
+    SOURCE,
+    SOURCE_IDENTITY,
+    TO_POD,
+    Exit,
+    Identity,
+    Source,
+    Zone,
+)
 from flows.state import LocalPod
 from flows.values import DROP, Ct, Flow, Goto, Move, Nat, load
 from topology.naming import HAIRPIN_ADDRESSES, Address
@@ -84,6 +97,9 @@ def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]
         ethertype = _ETHERTYPES[address.version]
         match = f.match(SOURCE(Source.WORLD), EXIT(Exit.TUNNEL), _FORWARD, MARK_SERVICE(1), ethertype)
         yield Flow(COMMIT.number, _RESOURCE, match, (_snat(address),), cookie)
+        # Judged here, by its true source; where the endpoint's identity isn't known, it is judged there.
+        judged = (load(SOURCE_IDENTITY, Identity.JUDGED), _snat(address))
+        yield Flow(COMMIT.number, _RESOURCE + 1, f.match(*match, TO_POD(1)), judged, cookie)
 
 
 def _snat(address: Address) -> Ct:

@@ -142,6 +142,8 @@ def tunnelled(packet: Packet) -> Mapping[Field, int]:
         f.REG2,
         f.REG3,
         f.REG4,
+        f.REG5,
+        f.REG6,
         f.REG7,
         f.CT_STATE,
         f.CT_ZONE,

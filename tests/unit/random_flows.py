@@ -10,6 +10,7 @@ from flows.registers import EXIT_PORT, MARKS, PARTS, REGISTERS, Bits, whole
 from flows.values import (
     Action,
     Bucket,
+    Conjunction,
     Ct,
     Flow,
     Goto,
@@ -118,6 +119,7 @@ actions: st.SearchStrategy[Action] = (
     | st.builds(ToGroup, u32)
     | cts
     | st.builds(Resubmit, u8)
+    | st.builds(Conjunction, u32, st.integers(1, 64), st.integers(2, 64))
     | notes
     | learns
 )

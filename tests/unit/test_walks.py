@@ -15,10 +15,17 @@ from flows.pipeline import (
     ARP,
     CLASSIFY,
     COMMIT,
+    EGRESS_ADMIN,
+    EGRESS_BASELINE,
+    EGRESS_POLICY,
+    INGRESS_ADMIN,
+    INGRESS_BASELINE,
+    INGRESS_POLICY,
     LOCALITY,
     ND_REPLY,
     NODE_ADDRESS,
     OUTPUT,
+    POLICY,
     ROUTE,
     SERVICE,
     TRACK,
@@ -28,8 +35,13 @@ from flows.pipeline import (
 from topology.naming import GATEWAY_MAC, ROUTER_MAC, link_local
 
 FAMILIES = pytest.mark.parametrize("version", [4, 6])
-NEW = (CLASSIFY, UNSNAT, TRACK, TRACK_STATE, LOCALITY, NODE_ADDRESS, SERVICE, ROUTE, COMMIT, OUTPUT)
-LATER = (CLASSIFY, UNSNAT, TRACK, TRACK_STATE, ROUTE, COMMIT, OUTPUT)
+JUDGED = (
+    *(POLICY, EGRESS_ADMIN, EGRESS_POLICY, EGRESS_BASELINE),
+    *(INGRESS_ADMIN, INGRESS_POLICY, INGRESS_BASELINE),
+)
+NEW = (CLASSIFY, UNSNAT, TRACK, TRACK_STATE, LOCALITY, NODE_ADDRESS, SERVICE, ROUTE, *JUDGED, COMMIT, OUTPUT)
+LATER = (CLASSIFY, UNSNAT, TRACK, TRACK_STATE, ROUTE, *JUDGED, COMMIT, OUTPUT)
+REPLY = (CLASSIFY, UNSNAT, TRACK, TRACK_STATE, ROUTE, POLICY, COMMIT, OUTPUT)
 WORLD = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
 NOBODY = {4: ip_address("10.244.1.200"), 6: ip_address("fd00:10:244:1::c8")}
 
@@ -77,6 +89,9 @@ def test_a_forwarded_packet_takes_the_short_way_through_the_tables(fabric: Fabri
     assert fabric.walk(node, packet).tables == [each.number for each in NEW]
     ping(fabric, "a2", "a1", version, reply=True)
     assert fabric.walk(node, packet).tables == [each.number for each in LATER]
+    _, other = fabric.pod("a2")
+    answer = packets.ping(other.port, (other.mac, OUT), target, of_family(pod.addresses, version), reply=True)
+    assert fabric.walk(node, answer).tables == [each.number for each in REPLY]
 
 
 @FAMILIES

@@ -1,0 +1,202 @@
+"""Identities: one number of 24 bits for all pods of a namespace whose labels, as far as they matter, are the same.
+
+Owns the numbers: who has which, which label keys matter, and when a number may be given away. Must not know policies or
+switches. Pods come in by `put` and `remove`; time stays outside: who calls says when an idle number is `release`d.
+
+A number is a hash of what it stands for, so that every process that sees the same pods comes to the same numbers. Where
+two hashes meet, the one that came later takes the next of its own hashes; those few are `collided`, and are to be kept
+over a restart, and handed in again. A number that no pod has any more stays as it is until it is released: packets
+on their way still carry it, and pods that come back soon change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from topology.model import Labels, Pod
+
+#: Numbers below are reserved (`flows.registers.Identity`); a tunnel's key has 24 bits.
+FIRST_IDENTITY, IDENTITY_BITS = 256, 24
+_SIZE = (1 << IDENTITY_BITS) - FIRST_IDENTITY
+
+#: Labels that a controller makes, another for each pod or each version of it. They matter only where a policy asks.
+UNIMPORTANT = frozenset(
+    {
+        "apps.kubernetes.io/pod-index",
+        "batch.kubernetes.io/controller-uid",
+        "batch.kubernetes.io/job-completion-index",
+        "batch.kubernetes.io/job-name",
+        "controller-revision-hash",
+        "controller-uid",
+        "job-name",
+        "pod-template-generation",
+        "pod-template-hash",
+        "statefulset.kubernetes.io/pod-name",
+    }
+)
+
+#: A named port of a pod: its name, protocol and number.
+NamedPort = tuple[str, str, int]
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """What pods of one identity have in common: namespace, labels that matter, ports that have names."""
+
+    namespace: str
+    labels: Labels
+    ports: tuple[NamedPort, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The text that is hashed: no two profiles have the same."""
+        return msgspec.json.encode(self).decode()
+
+
+class _Held(msgspec.Struct):
+    number: int
+    pods: set[tuple[str, str]]
+
+
+class Identities:
+    """All identities that are in use, or were until lately."""
+
+    def __init__(self, collided: Mapping[str, int] | None = None) -> None:
+        self._held: dict[Profile, _Held] = {}
+        self._profiles: dict[int, Profile] = {}
+        self._of_pod: dict[tuple[str, str], Profile] = {}
+        self._by_namespace: dict[str, set[int]] = {}
+        self._asked_for: dict[str, int] = {}
+        self._idle: set[int] = set()
+        self._kept = dict(collided or {})
+        #: Titles whose number is not their first hash, and the number.
+        self.collided: dict[str, int] = {}
+
+    # Which labels matter ----------------------------------------------------------------------------------------
+
+    def ask_for(self, keys: Iterable[str]) -> set[str]:
+        """Policies ask for these label keys, once more each; returns those that matter only now."""
+        fresh = set()
+        for key in UNIMPORTANT.intersection(keys):
+            self._asked_for[key] = self._asked_for.get(key, 0) + 1
+            if self._asked_for[key] == 1:
+                fresh.add(key)
+        return fresh
+
+    def ask_no_more(self, keys: Iterable[str]) -> set[str]:
+        """The opposite; returns those that matter no more."""
+        stale = set()
+        for key in UNIMPORTANT.intersection(keys):
+            self._asked_for[key] -= 1
+            if not self._asked_for[key]:
+                del self._asked_for[key]
+                stale.add(key)
+        return stale
+
+    def profile(self, pod: Pod) -> Profile:
+        """What a pod is to policies."""
+        labels = tuple(each for each in pod.labels if each[0] not in UNIMPORTANT or each[0] in self._asked_for)
+        ports = sorted((port.name, port.protocol, port.port) for port in pod.ports if port.name)
+        return Profile(pod.namespace, labels, tuple(dict.fromkeys(ports)))
+
+    # Pods come and go -------------------------------------------------------------------------------------------
+
+    def put(self, pod: Pod) -> int | None:
+        """A pod as it is now; one of the host's network has no identity. Returns a number that is new, if one is."""
+        name = (pod.namespace, pod.name)
+        profile = None if pod.host_network else self.profile(pod)
+        before = self._of_pod.get(name)
+        if before == profile:
+            return None
+        if before is not None:
+            self._leave(name, before)
+        if profile is None:
+            return None
+        self._of_pod[name] = profile
+        held = self._held.get(profile)
+        if held is not None:
+            held.pods.add(name)
+            self._idle.discard(held.number)
+            return None
+        number = self._number(profile)
+        self._held[profile] = _Held(number, {name})
+        self._profiles[number] = profile
+        self._by_namespace.setdefault(profile.namespace, set()).add(number)
+        return number
+
+    def remove(self, namespace: str, name: str) -> None:
+        """A pod is gone."""
+        profile = self._of_pod.get((namespace, name))
+        if profile is not None:
+            self._leave((namespace, name), profile)
+
+    def _leave(self, name: tuple[str, str], profile: Profile) -> None:
+        del self._of_pod[name]
+        held = self._held[profile]
+        held.pods.discard(name)
+        if not held.pods:
+            self._idle.add(held.number)
+
+    def _number(self, profile: Profile) -> int:
+        title = profile.title
+        kept = self._kept.get(title)
+        if kept is not None and kept not in self._profiles:
+            self.collided[title] = kept
+            return kept
+        attempt = 0
+        while (number := _hash(title, attempt)) in self._profiles:
+            attempt += 1
+        if attempt:
+            self.collided[title] = number
+        return number
+
+    @property
+    def idle(self) -> frozenset[int]:
+        """Numbers that no pod has."""
+        return frozenset(self._idle)
+
+    def release(self, number: int) -> None:
+        """An idle number stands for nothing any more, and may be given to others."""
+        self._idle.remove(number)
+        profile = self._profiles.pop(number)
+        del self._held[profile]
+        self.collided.pop(profile.title, None)
+        there = self._by_namespace[profile.namespace]
+        there.discard(number)
+        if not there:
+            del self._by_namespace[profile.namespace]
+
+    # What people and policies ask -------------------------------------------------------------------------------
+
+    def of_pod(self, namespace: str, name: str) -> int:
+        """A pod's number; 0 where it has none."""
+        profile = self._of_pod.get((namespace, name))
+        return 0 if profile is None else self._held[profile].number
+
+    def __getitem__(self, number: int) -> Profile:
+        return self._profiles[number]
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._profiles
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._profiles))
+
+    def namespaces(self) -> list[str]:
+        """The namespaces that have identities."""
+        return sorted(self._by_namespace)
+
+    def of_namespace(self, namespace: str) -> frozenset[int]:
+        """The numbers of a namespace."""
+        return frozenset(self._by_namespace.get(namespace, ()))
+
+    def pods(self, number: int) -> frozenset[tuple[str, str]]:
+        """The pods that have a number, by namespace and name."""
+        return frozenset(self._held[self._profiles[number]].pods)
+
+
+def _hash(title: str, attempt: int) -> int:
+    data = title.encode() + attempt.to_bytes(2, "big")
+    return FIRST_IDENTITY + int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") % _SIZE
