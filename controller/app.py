@@ -24,6 +24,7 @@ from controller.api import UnknownNodeError, serve
 from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.fleet import Fleet
+from controller.identity_memory import IdentityMemory
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
@@ -35,7 +36,7 @@ from flows.update import Update
 from flows.values import Flow, Group
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot
-from topology.manifests import Problem
+from topology.manifests import Problem, object_words
 from topology.services import ServiceRanges
 
 log = logging.getLogger(__name__)
@@ -46,18 +47,25 @@ DRIFT_LINES = 20
 DUMP_LIMIT = 10.0
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
+#: Seconds for which an identity that no pod has is kept: pods that come back soon change no policy's flows.
+IDENTITY_GRACE = 60.0
 
 
 class Controller:
     """The cluster's state and the switches, and what happens between them."""
 
-    def __init__(self, ranges: ServiceRanges | None = None) -> None:
-        self.compiler = Compiler((ranges or ServiceRanges()).cluster)
+    def __init__(
+        self, ranges: ServiceRanges | None = None, *, keyed: bool = True, memory: IdentityMemory | None = None
+    ) -> None:
+        self._memory = memory or IdentityMemory(None)
+        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, collided=self._memory.read())
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted)
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
         self.problems: tuple[Problem, ...] = ()
         #: When each node's switch was connected last.
         self._seen: dict[str, float] = {}
+        #: When each identity that no pod has was first seen so.
+        self._idle: dict[int, float] = {}
 
     # The source speaks ------------------------------------------------------------------------------------------
 
@@ -84,6 +92,15 @@ class Controller:
         self._seen = {name: now if name in self.fleet.syncs else self._seen.get(name, now) for name in names}
         lost = [name for name, seen in self._seen.items() if now - seen > LOST_AFTER]
         self.fleet.take(self.compiler.set_down(lost), now)
+
+    def release_identities(self) -> None:
+        """Identities that no pod has had for long are given up."""
+        now, identities = time.monotonic(), self.compiler.policies.identities
+        self._idle = {number: self._idle.get(number, now) for number in identities.idle}
+        old = [number for number, since in self._idle.items() if now - since > IDENTITY_GRACE]
+        if old:
+            self.fleet.take(self.compiler.release(sorted(old)), now)
+        self._memory.write(identities.collided)
 
     # The switches speak -----------------------------------------------------------------------------------------
 
@@ -173,6 +190,11 @@ class Controller:
             yield f"Service {service.namespace}/{service.name}: {reason}"
         for key, reason in self.compiler.services.strangers():
             yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
+        for key in sorted(self.compiler.policies.crowded):
+            yield (
+                f"{object_words(key)}: too many rules of its priority take turns accepting and denying, so it denies "
+                "all that it is about; give it a priority of its own"
+            )
         for datapath_id in self.fleet.unknown:
             yield f"switch {datapath_id:016x} is of no known node"
 
@@ -199,7 +221,14 @@ def collect_seldom() -> None:
 
 
 async def run(
-    listen: Sequence[str], manifests: Path, socket_path: Path, audit_interval: float, ranges: ServiceRanges
+    listen: Sequence[str],
+    manifests: Path,
+    socket_path: Path,
+    audit_interval: float,
+    ranges: ServiceRanges,
+    *,
+    keyed: bool = True,
+    memory: IdentityMemory | None = None,
 ) -> None:
     """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -207,7 +236,7 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    controller = Controller(ranges)
+    controller = Controller(ranges, keyed=keyed, memory=memory)
     snapshots = ManifestSource(manifests, ranges=ranges).watch()
     # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
     controller.take(await anext(snapshots))
@@ -230,6 +259,7 @@ async def run(
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
             controller.look_for_lost_nodes()
+            controller.release_identities()
 
     async def until_stopped() -> None:
         await stop.wait()

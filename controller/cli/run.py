@@ -50,6 +50,19 @@ import click
     help="Unix socket of the admin API.",
 )
 @click.option(
+    "--source-identity",
+    type=click.Choice(["tunnel-key", "address"]),
+    default="tunnel-key",
+    show_default=True,
+    help="How a node knows which pod sends from another node: by the tunnel's key, or by its address.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory for the few numbers that can't be derived anew (identities whose hashes meet). Without it, a "
+    "restart may number those otherwise.",
+)
+@click.option(
     "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
 )
 @click.option(
@@ -66,6 +79,8 @@ def controller(
     pools: tuple[str, ...],
     service_node_port_range: str,
     socket_path: Path,
+    source_identity: str,
+    state: Path | None,
     audit_interval: float,
     log_level: str,
 ) -> None:
@@ -75,12 +90,15 @@ def controller(
 
     from controller.app import run
     from controller.channel import TargetError
+    from controller.identity_memory import IdentityMemory, MemoryFileError
     from topology.manifest_source import UnreadableError
     from topology.services import RangeError, ServiceRanges
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
-        asyncio.run(run(listen, manifests, socket_path, audit_interval, ranges))
-    except (RangeError, TargetError, UnreadableError) as error:
+        memory = IdentityMemory(state / "identities.json" if state is not None else None)
+        keyed = source_identity == "tunnel-key"
+        asyncio.run(run(listen, manifests, socket_path, audit_interval, ranges, keyed=keyed, memory=memory))
+    except (MemoryFileError, RangeError, TargetError, UnreadableError) as error:
         raise click.ClickException(str(error)) from error
