@@ -6,22 +6,16 @@ only by `apply`, which says what the change was. No I/O, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import ClassVar, TypeVar
 
 import msgspec
 
+from topology.metadata import Key as Key
+from topology.metadata import Labels as Labels
+from topology.metadata import labels_of as labels_of
 from topology.naming import Address, Network, datapath_id, pod_port_name
-
-#: Sorted (key, value) pairs: hashable, and equal when the labels are.
-Labels = tuple[tuple[str, str], ...]
-#: Kind, namespace (empty where there is none) and name: what identifies an object.
-Key = tuple[str, str, str]
-
-
-def labels_of(mapping: Mapping[str, str]) -> Labels:
-    """A mapping of labels in the form that objects hold."""
-    return tuple(sorted(mapping.items()))
+from topology.policies import Policy
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,7 +174,7 @@ class EndpointSlice(msgspec.Struct, frozen=True, kw_only=True):
         return (self.kind, self.namespace, self.name)
 
 
-Object = Node | Namespace | Pod | Service | EndpointSlice
+Object = Node | Namespace | Pod | Service | EndpointSlice | Policy
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -210,6 +204,8 @@ class Cluster:
         self.slices: dict[Key, EndpointSlice] = {}
         #: The slices of a Service, by its namespace and name.
         self.slices_of: dict[tuple[str, str], set[Key]] = {}
+        #: Policies of all kinds.
+        self.policies: dict[Key, Policy] = {}
         #: Pods by namespace and one label, Services by namespace and the first label of their selector.
         self._pods_by_label: dict[tuple[str, str, str], set[str]] = {}
         self._services_by_label: dict[tuple[str, str, str], set[str]] = {}
@@ -221,6 +217,7 @@ class Cluster:
         yield from self.pods.values()
         yield from self.services.values()
         yield from self.slices.values()
+        yield from self.policies.values()
 
     def get(self, key: Key) -> Object | None:
         kind, namespace, name = key
@@ -235,6 +232,8 @@ class Cluster:
                 return self.services.get((namespace, name))
             case "EndpointSlice" | "Endpoints":
                 return self.slices.get(key)
+            case "NetworkPolicy" | "ClusterNetworkPolicy" | "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy":
+                return self.policies.get(key)
         raise KeyError(f"no such kind: {kind}")
 
     def put(self, new: Object) -> Change | None:
@@ -270,6 +269,8 @@ class Cluster:
                     self._forget_slice(old)
                 self.slices[new.key] = new
                 self.slices_of.setdefault((new.namespace, new.service), set()).add(new.key)
+            case Policy():
+                self.policies[new.key] = new
         return Change(old, new)
 
     def remove(self, key: Key) -> Change | None:
@@ -292,6 +293,8 @@ class Cluster:
             case EndpointSlice():
                 del self.slices[old.key]
                 self._forget_slice(old)
+            case Policy():
+                del self.policies[old.key]
         return Change(old, None)
 
     def _forget_pod(self, pod: Pod) -> None:

@@ -15,7 +15,7 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
-from topology.model import Key, Labels
+from topology.metadata import Key, Labels
 from topology.naming import Network
 from topology.selectors import Selector, selects
 
@@ -104,7 +104,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     A direction that is None the policy says nothing about; () is for a NetworkPolicy that allows nothing. `priority`
     orders policies of the Admin and Baseline tiers, the lowest first. `fault` says why a policy is not as it was
-    written: then it denies all that it might have been about.
+    written: its rules, as they are here, then deny all that it might have been about, or lack what they can't allow.
     """
 
     kind: str = "NetworkPolicy"
@@ -115,7 +115,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     subjects: PodSet
     ingress: tuple[Rule, ...] | None = None
     egress: tuple[Rule, ...] | None = None
-    #: Whether denied and allowed connections are to be logged (annotation `signalbox.io/log`: deny, allow or both).
+    #: Whether denied and allowed connections are logged (annotation `signalbox.io/log`: deny, allow, all or none).
     log_denied: bool = False
     log_allowed: bool = False
     fault: str = ""

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from topology.model import Labels
+from topology.metadata import Labels
 
 
 class Operator(StrEnum):
