@@ -1,4 +1,4 @@
-"""Fields that many kinds of object have - names, labels, addresses, ports - read from a tree, or refused in words.
+"""Fields that many kinds of object have - names, labels, selectors, addresses - read from a tree, or refused in words.
 
 Must not know any kind. Pure.
 """
@@ -6,10 +6,11 @@ Must not know any kind. Pure.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Network, ip_address, ip_network
 
 from topology.naming import Address, Network
-from topology.yaml_tree import Tree
+from topology.selectors import Operator, Requirement, Selector
+from topology.yaml_tree import FieldError, Tree
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -78,14 +79,68 @@ def address(tree: Tree) -> Address:
 
 def network(tree: Tree) -> Network:
     """A range of addresses, as 192.0.2.0/24."""
+    found = network_around(tree)
+    if ip_address(tree.text().partition("/")[0]) != found.network_address:
+        raise tree.error(f"is {tree.text()}, which is no network's address; write {found}")
+    return found
+
+
+def network_around(tree: Tree) -> Network:
+    """A range of addresses, written as any address in it and a prefix's length: 192.0.2.7/24 is 192.0.2.0/24."""
     text = tree.text()
+    # Python would take a netmask, its inverse and a zone as well.
+    if not re.fullmatch(r"[0-9A-Fa-f:.]+(/[0-9]+)?", text):
+        raise _not_a_cidr(tree)
     try:
         found = ip_network(text, strict=False)
     except ValueError as error:
-        raise tree.error(f"is {text!r}; it must be a CIDR, as 192.0.2.0/24 or 2001:db8::/64") from error
-    if "/" not in text or ip_address(text.partition("/")[0]) != found.network_address:
+        raise _not_a_cidr(tree) from error
+    if "/" not in text:
         raise tree.error(f"is {text}, which is no network's address; write {found}")
+    if isinstance(found, IPv6Network) and found.network_address.ipv4_mapped is not None:
+        raise tree.error(f"is {text}, IPv4 addresses in the form of IPv6; write them as IPv4")
     return found
+
+
+def _not_a_cidr(tree: Tree) -> FieldError:
+    return tree.error(f"is {tree.text()!r}; it must be a CIDR, as 192.0.2.0/24 or 2001:db8::/64")
+
+
+def selector(tree: Tree | None) -> Selector:
+    """A label selector; where there is none, or it is empty, it selects everything."""
+    if tree is None:
+        return ()
+    known(tree, "matchLabels", "matchExpressions")
+    requirements = [Requirement(key, Operator.IN, (value,)) for key, value in labels(tree.get("matchLabels")).items()]
+    expressions = tree.get("matchExpressions")
+    requirements += map(_requirement, expressions.items() if expressions else [])
+    return tuple(requirements)
+
+
+def _requirement(tree: Tree) -> Requirement:
+    known(tree, "key", "operator", "values")
+    key = tree.require("key", remedy="name the label to look at")
+    check_label_key(key, key.text())
+    names = ", ".join(Operator)
+    operator = tree.require("operator", remedy=f"give one of {names}")
+    if operator.text() not in list(Operator):
+        raise operator.error(f"is {operator.text()!r}; it must be one of {names}")
+    values = tree.get("values")
+    for value in values.items() if values else []:
+        check_label_value(value, value.text())
+    texts = values.texts() if values else ()
+    takes_values = operator.text() in (Operator.IN, Operator.NOT_IN)
+    if takes_values != bool(texts):
+        remedy = "list the values to compare with" if takes_values else f"{operator.text()} takes none: remove them"
+        raise (values or tree).error(f"has {'values' if texts else 'no values'}; {remedy}")
+    return Requirement(key.text(), Operator(operator.text()), texts)
+
+
+def known(tree: Tree, *names: str) -> None:
+    """Raise FieldError where a mapping has other fields: passed over, they might change what the rest means."""
+    for name, value in tree.fields().items():
+        if name not in names:
+            raise value.error(f"is not a field that is known here; it must be one of {', '.join(names)}")
 
 
 def protocol(tree: Tree | None) -> str:

@@ -7,6 +7,7 @@ text comes from. A broken object is a value, not an exception: the rest of its f
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 import msgspec
@@ -14,14 +15,16 @@ import msgspec
 from topology import manifest_fields as fields
 from topology.model import ContainerPort, EndpointSlice, Key, Namespace, Node, labels_of
 from topology.naming import Network, places
-from topology.selectors import Operator, Requirement, Selector, selects
+from topology.policies import Policy
+from topology.policy_manifests import Remarks, is_policy, policy
+from topology.selectors import selects
 from topology.service_manifests import endpoint_slice, endpoints, pod_status, service
 from topology.services import ServiceSpec
 from topology.workloads import PodSpec, PodStatus, Probe, Template, Workload
 from topology.yaml_tree import FieldError, Tree, YamlError, documents
 
 #: What a document can declare: pods and what makes them are workloads.
-Declaration = Node | Namespace | Workload | PodStatus | ServiceSpec | EndpointSlice
+Declaration = Node | Namespace | Workload | PodStatus | ServiceSpec | EndpointSlice | Policy
 
 #: More than Kubernetes bears in a whole cluster; keeps a slip of the finger from filling the memory.
 _MAX_REPLICAS = 100_000
@@ -70,7 +73,7 @@ class Parsed(msgspec.Struct, frozen=True):
     """What one file says.
 
     `broken` are the objects that it names but doesn't describe well; `unnamed` says that there may be others, in what
-    couldn't be read at all.
+    couldn't be read at all. A policy that isn't described well is declared all the same, as one that fails closed.
     """
 
     declared: tuple[Declared, ...]
@@ -125,16 +128,17 @@ class _Reader:
             if (api, kind) == ("v1", "List"):
                 self._read_list(tree, in_list)
                 return
-            known = _KINDS.get((api, kind))
+            known = _kind(api, kind)
             if known is None:
                 self._note(tree, f"{kind} of {api} is not a kind that is read here: passed over")
                 return
             namespaced, build = known
             key = _key(tree, kind, namespaced)
             words = object_words(key)
-            self.declared.append(Declared(build(_Object(key, tree, self._note)), self.file, tree.line))
+            value = build(_Object(key, tree, self._note, partial(self._report, words)))
+            self.declared.append(Declared(value, self.file, tree.line))
         except FieldError as error:
-            self.problems.append(Problem(self.file, error.line, words, str(error)))
+            self._report(words, error)
             if key is None:
                 self.unnamed = True
             else:
@@ -147,16 +151,23 @@ class _Reader:
         for item in items.items() if items else []:
             self.read(item, in_list=True)
 
+    def _report(self, words: str, error: FieldError) -> None:
+        self.problems.append(Problem(self.file, error.line, words, str(error)))
+
     def _note(self, tree: Tree, text: str) -> None:
         self.notes.append(Note(self.file, tree.line, text))
 
 
 class _Object(msgspec.Struct, frozen=True):
-    """An object that is being read: what it is called, its fields, and where to say what was passed over."""
+    """An object that is being read: what it is called, its fields, and where to say more of it.
+
+    `note` is for what was passed over, `report` for what is wrong with an object that is there all the same.
+    """
 
     key: Key
     tree: Tree
     note: Callable[[Tree, str], None]
+    report: Callable[[FieldError], None]
 
     @property
     def namespace(self) -> str:
@@ -252,9 +263,12 @@ def _workload(workload: _Object, replicas: int) -> Workload:
     kind, namespace, name = workload.key
     tree = workload.tree.require("spec", "template", remedy="describe the pods that are to be made")
     template = _template(tree, workload)
-    selector = _selector(
-        workload.tree.require("spec", "selector", remedy="say which pods are this object's, as matchLabels: {app: web}")
+    written = workload.tree.require(
+        "spec", "selector", remedy="say which pods are this object's, as matchLabels: {app: web}"
     )
+    selector = fields.selector(written)
+    if not selector:
+        raise written.error("selects every pod; name a label of the template, as matchLabels: {app: web}")
     for requirement in selector:
         if not selects((requirement,), template.labels):
             line = (tree.get("metadata", "labels") or tree).line
@@ -273,34 +287,6 @@ def _workload(workload: _Object, replicas: int) -> Workload:
         replicas=replicas,
         first_ordinal=0 if start is None else start.number(0, 2**31 - 1),
     )
-
-
-def _selector(tree: Tree) -> Selector:
-    requirements = [
-        Requirement(key, Operator.IN, (value,)) for key, value in fields.labels(tree.get("matchLabels")).items()
-    ]
-    expressions = tree.get("matchExpressions")
-    for expression in expressions.items() if expressions else []:
-        requirements.append(_requirement(expression))
-    if not requirements:
-        raise tree.error("selects every pod; name a label of the template, as matchLabels: {app: web}")
-    return tuple(requirements)
-
-
-def _requirement(tree: Tree) -> Requirement:
-    key = tree.require("key", remedy="name the label to look at")
-    fields.check_label_key(key, key.text())
-    names = ", ".join(Operator)
-    operator = tree.require("operator", remedy=f"give one of {names}")
-    if operator.text() not in list(Operator):
-        raise operator.error(f"is {operator.text()!r}; it must be one of {names}")
-    values = tree.get("values")
-    texts = values.texts() if values else ()
-    takes_values = operator.text() in (Operator.IN, Operator.NOT_IN)
-    if takes_values != bool(texts):
-        remedy = "list the values to compare with" if takes_values else f"{operator.text()} takes none: remove them"
-        raise (values or tree).error(f"has {'values' if texts else 'no values'}; {remedy}")
-    return Requirement(key.text(), Operator(operator.text()), texts)
 
 
 def _template(tree: Tree, owner: _Object) -> Template:
@@ -385,8 +371,27 @@ def _env(container: Tree, owner: _Object) -> tuple[tuple[str, str], ...]:
     return tuple(env)
 
 
-#: Of each API and kind that is read: whether its objects are in namespaces, and what makes a value of one.
-_KINDS: dict[tuple[str, str], tuple[bool, Callable[[_Object], Declaration]]] = {
+# Policies -----------------------------------------------------------------------------------------------------------
+
+
+def _policy(each: _Object) -> Policy:
+    def note(tree: Tree, text: str) -> None:
+        each.note(tree, f"{object_words(each.key)}: {tree.path} {text}")
+
+    return policy(each.key, each.tree, Remarks(each.report, note))
+
+
+#: Whether a kind's objects are in namespaces, and what makes a value of one.
+_Kind = tuple[bool, Callable[[_Object], Declaration]]
+
+
+def _kind(api: str, kind: str) -> _Kind | None:
+    # Policies in whichever version: one that isn't read must not be passed over as if it weren't there.
+    return (kind == "NetworkPolicy", _policy) if is_policy(api, kind) else _KINDS.get((api, kind))
+
+
+#: The APIs and kinds that are read, but for policies.
+_KINDS: dict[tuple[str, str], _Kind] = {
     ("v1", "Node"): (False, _node),
     ("v1", "Namespace"): (False, _namespace),
     ("v1", "Service"): (True, lambda each: service(each.namespace, each.name, each.tree)),

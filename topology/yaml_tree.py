@@ -85,6 +85,13 @@ class Tree:
 
     def fields(self) -> dict[str, Tree]:
         """The fields of a mapping."""
+        return self._fields(None)
+
+    def field(self, name: str) -> Tree | None:
+        """One field, although others may be given twice; None where it is absent or null."""
+        return self._fields(name).get(name) or None
+
+    def _fields(self, only: str | None) -> dict[str, Tree]:
         if self._tag != "map":
             raise self.error(f"is {self._what()}; it must be a mapping of names to values")
         fields: dict[str, Tree] = {}
@@ -94,6 +101,8 @@ class Tree:
             if key._tag == "merge":
                 # Merges of merges grow without bound in a few lines.
                 raise FieldError(key.line, path, "merges another mapping, which is not read; write its fields out")
+            if only not in (None, name):
+                continue
             if name in fields:
                 raise FieldError(key.line, path, "is given twice; keep one of them")
             fields[name] = value._at(path)
