@@ -1,7 +1,9 @@
 """The admin API: HTTP and JSON on a Unix socket that only its owner can open. Read-only, versioned in the path.
 
 GET /v1/nodes, /v1/pods, /v1/links: {"items": [...]}; /v1/services and /v1/endpoints, with ?counters=1 what they have
-carried; /v1/nodes/NAME/flows?pod=NAMESPACE/NAME&service=NAMESPACE/NAME&table=NAME;
+carried; /v1/identities; /v1/policies, with ?counters=1 the packets that they allowed and denied;
+/v1/policy-check?from=&to=&protocol=&port=&family=;
+/v1/nodes/NAME/flows?pod=NAMESPACE/NAME&service=NAMESPACE/NAME&table=NAME;
 /v1/topology?format=text|dot|svg|json; /v1/status. POST /v1/audit compares every flow of every switch now.
 Errors are {"error": "..."} with a status of 400 or above.
 """
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import views
+from controller import policy_views, views
 from controller.channel import make_private, unused
 from topology import render
 
@@ -53,6 +55,24 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
     async def endpoints(request: web.Request) -> web.Response:
         sums = await controller.count_services() if request.query.get("counters") else None
         return web.json_response({"items": list(views.endpoints(compiler, sums))})
+
+    async def identities(request: web.Request) -> web.Response:
+        return web.json_response({"items": list(policy_views.identities(compiler))})
+
+    async def policies(request: web.Request) -> web.Response:
+        counts = await controller.count_policies() if request.query.get("counters") else None
+        return web.json_response({"items": list(policy_views.policies(compiler, counts))})
+
+    async def policy_check(request: web.Request) -> web.Response:
+        query = request.query
+        try:
+            words = query["from"], query["to"], query.get("protocol", "TCP").upper()
+            numbers = int(query.get("port", "0")), int(query.get("family", "0"))
+            return web.json_response(policy_views.check(compiler, *words, *numbers))
+        except KeyError as error:
+            return _error(400, f"say {error}: NAMESPACE/POD, node/NAME or an address")
+        except ValueError as error:
+            return _error(400, str(error))
 
     async def links(request: web.Request) -> web.Response:
         return web.json_response({"items": list(views.links(compiler))})
@@ -98,6 +118,9 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         web.get("/v1/pods", pods),
         web.get("/v1/services", services),
         web.get("/v1/endpoints", endpoints),
+        web.get("/v1/identities", identities),
+        web.get("/v1/policies", policies),
+        web.get("/v1/policy-check", policy_check),
         web.get("/v1/links", links),
         web.get("/v1/topology", topology),
         web.get("/v1/status", status),

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from controller import service_counts, views
+from controller import policy_views, service_counts, views
 from controller.api import UnknownNodeError, serve
 from controller.audit import Drift
 from controller.channel import Channel, remove
@@ -166,6 +166,27 @@ class Controller:
         for answer in waiting:
             answer.cancel()
         return sums
+
+    async def count_policies(self) -> policy_views.Counts:
+        """The packets that each flow of the policy tables has met, on all switches that answer in time."""
+        counts: policy_views.Counts = {}
+        waiting = []
+        for sync in self.fleet.syncs.values():
+            for table in policy_views.TABLES:
+                answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                waiting.append(answer)
+
+                def take(flows: list[FlowStats], answer: asyncio.Future[None] = answer) -> None:
+                    if not answer.done():
+                        policy_views.add_counts(counts, flows)
+                        answer.set_result(None)
+
+                sync.dump(take, table=table)
+        if waiting:
+            await asyncio.wait(waiting, timeout=DUMP_LIMIT)
+        for answer in waiting:
+            answer.cancel()
+        return counts
 
     def audit(self, *, full: bool) -> None:
         """Look whether every switch holds what it should."""

@@ -343,6 +343,20 @@ class PolicyParts:
             if flow is not None:
                 yield flow
 
+    def size(self, policy: Key) -> int:
+        """How many flows a policy has a part in."""
+        record = self._records.get(policy)
+        return len(record.pieces) if record is not None else 0
+
+    def subjects(self, policy: Policy) -> frozenset[int]:
+        """The identities of the pods that a policy selects."""
+        return frozenset(self.identities) if policy.subjects.everybody else self.members(policy.subjects)
+
+    def action_of(self, flow: Flow, direction: Direction, tier: Tier) -> Action | None:
+        """What a flow of a tier's table says of packets; None for a part of a conjunction."""
+        found = (each for each in Action if table.verdict(direction, tier, each) == flow.program)
+        return next(found, None)
+
     def flows_of(self, policy: Key) -> Iterator[Flow]:
         """The flows that a policy has a part in."""
         record = self._records.get(policy)

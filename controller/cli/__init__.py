@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from controller.cli.ask import flows, get, status, topology
+from controller.cli.ask import flows, get, policy, status, topology
 from controller.cli.run import controller
 
-commands: list[click.Command] = [controller, get, flows, topology, status]
+commands: list[click.Command] = [controller, get, flows, policy, topology, status]

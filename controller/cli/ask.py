@@ -55,6 +55,31 @@ ENDPOINT_COLUMNS = [
     Column("ZONE", "zone", wide=True),
     Column("USED", "used", wide=True),
 ]
+_IDENTITY_COLUMNS = [
+    Column("NAMESPACE", "namespace"),
+    Column("IDENTITY", "number"),
+    Column("LABELS", "labels"),
+    Column("PORTS", "ports"),
+    Column("PODS", "pods"),
+    Column("STATUS", "status"),
+    Column("POD-NAMES", "podNames", wide=True),
+]
+_POLICY_COLUMNS = [
+    Column("NAMESPACE", "namespace"),
+    Column("KIND", "kind"),
+    Column("NAME", "name"),
+    Column("TIER", "tier", wide=True),
+    Column("PRIORITY", "priority"),
+    Column("SUBJECTS", "subjects"),
+    Column("PODS", "pods"),
+    Column("DIRECTIONS", "directions"),
+    Column("RULES", "rules"),
+    Column("FLOWS", "flows", wide=True),
+    Column("INGRESS", "ingress", wide=True),
+    Column("EGRESS", "egress", wide=True),
+    Column("REASON", "reason", wide=True),
+]
+_VERDICT_COLUMNS = [Column("ALLOWED", "allowed"), Column("DENIED", "denied")]
 COUNTER_COLUMNS = [Column("CONNECTIONS", "connections"), Column("PACKETS", "packets"), Column("BYTES", "bytes")]
 _LINK_COLUMNS = [Column("FROM", "from"), Column("TO", "to"), Column("KIND", "kind"), Column("COST", "cost")]
 _FLOW_COLUMNS = [
@@ -69,8 +94,14 @@ _KINDS = {"nodes": "nodes", "node": "nodes", "no": "nodes", "pods": "pods", "pod
 _KINDS |= {"links": "links", "link": "links"}
 _KINDS |= {"services": "services", "service": "services", "svc": "services"}
 _KINDS |= {"endpoints": "endpoints", "endpoint": "endpoints", "ep": "endpoints"}
+_KINDS |= {"identities": "identities", "identity": "identities", "id": "identities"}
+_KINDS |= {"policies": "policies", "policy": "policies"}
+_KINDS |= dict.fromkeys(("networkpolicies", "networkpolicy", "netpol", "clusternetworkpolicies", "cnp"), "policies")
 #: Kinds whose objects are in namespaces.
-_NAMESPACED = ("pods", "services", "endpoints")
+_NAMESPACED = ("pods", "services", "endpoints", "identities", "policies")
+_SINGULAR = {"identities": "identity", "policies": "policy"}
+#: What --counters adds.
+_COUNTED = {"services": COUNTER_COLUMNS, "endpoints": COUNTER_COLUMNS, "policies": _VERDICT_COLUMNS}
 
 
 def _socket_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,11 +128,13 @@ def _output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[...
 
 
 @click.command()
-@click.argument("kind", metavar="nodes|pods|services|endpoints|links")
+@click.argument("kind", metavar="nodes|pods|services|endpoints|policies|identities|links")
 @click.argument("name", required=False)
 @click.option("-n", "--namespace", default="default", show_default=True, help="The objects' namespace.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Objects of every namespace.")
-@click.option("--counters", is_flag=True, help="Of Services and endpoints: what all switches together have carried.")
+@click.option(
+    "--counters", is_flag=True, help="Of Services, endpoints and policies: what all switches together have counted."
+)
 @_output_option("table", "wide", "json", "yaml", "name")
 @_socket_options
 def get(
@@ -114,24 +147,27 @@ def get(
     socket_path: Path | None,
     lab: str | None,
 ) -> None:
-    """List nodes, pods, Services, their endpoints, or links."""
+    """List nodes, pods, Services, their endpoints, policies, identities, or links."""
     known = _KINDS.get(kind.lower())
     if known is None:
         raise click.ClickException(
             f"there is no kind {kind!r}; the kinds are {', '.join(dict.fromkeys(_KINDS.values()))}"
         )
-    if counters and known not in ("services", "endpoints"):
-        raise click.ClickException(f"--counters: {known} have none; services and endpoints do")
+    if counters and known not in _COUNTED:
+        raise click.ClickException(f"--counters: {known} have none; services, endpoints and policies do")
     rows: list[Row] = _ask(socket_path, lab, known, **({"counters": "1"} if counters else {}))["items"]
     columns = {
         "nodes": NODE_COLUMNS,
         "pods": _POD_COLUMNS,
         "services": SERVICE_COLUMNS,
         "endpoints": ENDPOINT_COLUMNS,
+        "identities": _IDENTITY_COLUMNS,
+        "policies": _POLICY_COLUMNS,
         "links": _LINK_COLUMNS,
-    }[known] + (COUNTER_COLUMNS if counters else [])
+    }[known] + (_COUNTED[known] if counters else [])
     if known in _NAMESPACED and not all_namespaces:
-        rows = [row for row in rows if row["namespace"] == namespace]
+        # Policies of the cluster are in no namespace, and concern all.
+        rows = [row for row in rows if row["namespace"] in (namespace, "")]
         columns = [column for column in columns if column.key != "namespace"]
     if name is not None:
         rows = [row for row in rows if row.get("name") == name]
@@ -140,7 +176,7 @@ def get(
             raise click.ClickException(f"{known} {name!r} not found{where}")
     if output == "name":
         for row in rows:
-            click.echo(f"{known[:-1]}/{row.get('name') or row['from'] + '--' + row['to']}")
+            click.echo(f"{_SINGULAR.get(known, known[:-1])}/{row.get('name') or row['from'] + '--' + row['to']}")
     elif not rows and output in ("table", "wide"):
         where = f" in {namespace} namespace" if known in _NAMESPACED and not all_namespaces else ""
         click.echo(f"No {known} found{where}.", err=True)
@@ -180,6 +216,65 @@ def flows(
         print_rows(rows, _FLOW_COLUMNS, output)
 
 
+@click.group()
+def policy() -> None:
+    """Questions about network policies."""
+
+
+@policy.command()
+@click.argument("source")
+@click.argument("destination")
+@click.option("--tcp", type=click.IntRange(1, 65535), metavar="PORT", help="A TCP connection to this port.")
+@click.option("--udp", type=click.IntRange(1, 65535), metavar="PORT", help="UDP to this port.")
+@click.option("--sctp", type=click.IntRange(1, 65535), metavar="PORT", help="SCTP to this port.")
+@click.option("--icmp", is_flag=True, help="A ping.")
+@click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
+@_output_option("text", "json", "yaml")
+@_socket_options
+def check(
+    source: str,
+    destination: str,
+    tcp: int | None,
+    udp: int | None,
+    sctp: int | None,
+    icmp: bool,
+    ipv6: bool,
+    output: str,
+    socket_path: Path | None,
+    lab: str | None,
+) -> None:
+    """Say whether SOURCE may reach DESTINATION, and which rule says so; the exit code is 1 where it may not.
+
+    Each is [NAMESPACE/]POD, node/NAME or an IP address.
+    """
+    asked = [(name, port) for name, port in (("TCP", tcp), ("UDP", udp), ("SCTP", sctp)) if port is not None]
+    asked += [("ICMP", 0)] if icmp else []
+    if len(asked) != 1:
+        raise click.UsageError("give one of --tcp PORT, --udp PORT, --sctp PORT and --icmp")
+    ((protocol, port),) = asked
+    query = {"from": source, "to": destination, "protocol": protocol, "port": str(port)}
+    answer = _ask(socket_path, lab, "policy-check", **query, **({"family": "6"} if ipv6 else {}))
+    if output != "text":
+        _dump(answer, output)
+    else:
+        way = protocol + (f" port {port}" if port else "")
+        click.echo(
+            f"{answer['source']} to {answer['destination']}, {way}: {'ALLOWED' if answer['allowed'] else 'DENIED'}"
+        )
+        for step in answer["steps"]:
+            click.echo(f"- {step}")
+    if not answer["allowed"]:
+        raise SystemExit(1)
+
+
+def _dump(answer: Any, output: str) -> None:
+    import json
+
+    import yaml
+
+    click.echo(json.dumps(answer, indent=2) if output == "json" else yaml.safe_dump(answer, sort_keys=False))
+
+
 @click.command()
 @_output_option("text", "dot", "svg", "json")
 @_socket_options
@@ -201,11 +296,7 @@ def status(output: str, socket_path: Path | None, lab: str | None) -> None:
     """Say whether everything is in order; the exit code is 1 where something isn't."""
     answer = _ask(socket_path, lab, "status")
     if output != "text":
-        import json
-
-        import yaml
-
-        click.echo(json.dumps(answer, indent=2) if output == "json" else yaml.safe_dump(answer, sort_keys=False))
+        _dump(answer, output)
     else:
         click.echo(f"{answer['nodesInSync']} of {answer['nodes']} nodes in sync, {answer['pods']} pods attached")
         for problem in answer["problems"]:

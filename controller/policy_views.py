@@ -1,0 +1,231 @@
+"""What people are shown of identities and policies: rows of plain values, and answers to "may A reach B?"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from flows.compiler import Compiler
+from flows.openflow.messages import FlowStats
+from flows.pipeline import (
+    EGRESS_ADMIN,
+    EGRESS_BASELINE,
+    EGRESS_POLICY,
+    INGRESS_ADMIN,
+    INGRESS_BASELINE,
+    INGRESS_POLICY,
+)
+from flows.tables.policy import table_of
+from flows.values import FlowKey
+from topology.identities import Profile
+from topology.manifests import object_words
+from topology.metadata import Key
+from topology.naming import Address
+from topology.policies import Action, Direction, IpBlock, Peer, PodSet, PolicyPort, Rule, Tier
+from topology.selectors import Selector
+from topology.verdicts import Party, Question, Step, Verdict, judge, party
+
+TABLES = tuple(
+    each.number
+    for each in (EGRESS_ADMIN, EGRESS_POLICY, EGRESS_BASELINE, INGRESS_ADMIN, INGRESS_POLICY, INGRESS_BASELINE)
+)
+_TIERS = {Tier.ADMIN: "Admin", Tier.NETWORK_POLICY: "NetworkPolicy", Tier.BASELINE: "Baseline"}
+Row = dict[str, Any]
+#: Packets by flow, over all switches.
+Counts = dict[FlowKey, int]
+
+
+class QuestionError(ValueError):
+    """A question that makes no sense; the text says what does."""
+
+
+def identities(compiler: Compiler) -> Iterator[Row]:
+    """Every identity: its number, what its pods have in common, and which they are."""
+    known = compiler.policies.identities
+    for number in known:
+        profile, pods = known[number], sorted(known.pods(number))
+        yield {
+            "number": number,
+            "name": str(number),
+            "namespace": profile.namespace,
+            "labels": [f"{key}={value}" for key, value in profile.labels],
+            "ports": [f"{name}={port}/{protocol}" for name, protocol, port in profile.ports],
+            "pods": len(pods),
+            "podNames": [name for _, name in pods],
+            "status": "Idle" if number in known.idle else "InUse",
+        }
+
+
+def identity_words(profile: Profile) -> str:
+    """An identity in few words: its namespace and labels."""
+    labels = ",".join(f"{key}={value}" for key, value in profile.labels)
+    return f"{profile.namespace}[{labels}]"
+
+
+def policies(compiler: Compiler, counts: Counts | None = None) -> Iterator[Row]:
+    """Every policy: its rules, the pods that it selects and what they came to, in packets."""
+    parts = compiler.policies
+    for key, policy in sorted(compiler.cluster.policies.items()):
+        identities = parts.subjects(policy)
+        pods = sorted("/".join(pod) for number in identities for pod in parts.identities.pods(number))
+        row: Row = {
+            "kind": policy.kind,
+            "namespace": policy.namespace,
+            "name": policy.name,
+            "tier": _TIERS[policy.tier],
+            "priority": policy.priority if policy.tier is not Tier.NETWORK_POLICY else None,
+            "subjects": _pods_words(policy.subjects),
+            "pods": len(pods),
+            "podNames": pods,
+            "directions": [each.value for each in Direction if policy.rules(each) is not None],
+            "ingress": [_rule_words(rule, "from") for rule in policy.ingress or ()],
+            "egress": [_rule_words(rule, "to") for rule in policy.egress or ()],
+            "rules": len(policy.ingress or ()) + len(policy.egress or ()),
+            "flows": parts.size(key),
+            "reason": policy.fault or ("no room at its priority: it denies" if key in parts.crowded else ""),
+        }
+        if counts is not None:
+            row |= _counted(compiler, key, counts)
+        yield row
+
+
+def _counted(compiler: Compiler, key: Key, counts: Counts) -> Row:
+    row: Row = {f"{direction}{what}": 0 for direction in Direction for what in ("Allowed", "Denied", "Passed")}
+    for flow in compiler.policies.flows_of(key):
+        packets = counts.get(flow.key, 0)
+        for direction in Direction:
+            for tier in Tier:
+                if table_of(direction, tier).number == flow.table:
+                    action = compiler.policies.action_of(flow, direction, tier)
+                    if action is not None:
+                        row[f"{direction}{_PAST[action]}"] += packets
+    row["allowed"] = row["ingressAllowed"] + row["egressAllowed"]
+    row["denied"] = row["ingressDenied"] + row["egressDenied"]
+    return row
+
+
+_PAST = {Action.ACCEPT: "Allowed", Action.DENY: "Denied", Action.PASS: "Passed"}
+
+
+def add_counts(counts: Counts, flows: Iterable[FlowStats]) -> None:
+    """Add what one switch says of the flows of the policy tables."""
+    for each in flows:
+        if each.flow is not None and each.table in TABLES:
+            counts[each.flow.key] = counts.get(each.flow.key, 0) + each.packet_count
+
+
+# Words --------------------------------------------------------------------------------------------------------------
+
+
+def _selector_words(selector: Selector) -> str:
+    return ",".join(map(str, selector))
+
+
+def _pods_words(pods: PodSet) -> str:
+    if pods.everybody:
+        return "all pods"
+    words = []
+    if pods.pods:
+        words.append(f"pods {_selector_words(pods.pods)}")
+    if pods.namespace:
+        words.append(f"namespace {pods.namespace}")
+    elif pods.namespaces:
+        words.append(f"namespaces {_selector_words(pods.namespaces)}")
+    return " in ".join(words)
+
+
+def _peer_words(peer: Peer) -> str:
+    match peer:
+        case PodSet():
+            return _pods_words(peer)
+        case IpBlock(network, excepted):
+            return str(network) + (f" except {', '.join(map(str, excepted))}" if excepted else "")
+    return f"nodes {_selector_words(peer.nodes)}" if peer.nodes else "all nodes"
+
+
+def _port_words(port: PolicyPort) -> str:
+    number = f"{port.port}-{port.end}" if port.end else str(port.port) if port.port else ""
+    return "/".join(filter(None, (number, port.protocol)))
+
+
+def _rule_words(rule: Rule, preposition: str) -> str:
+    peers = "anywhere" if rule.peers is None else " or ".join(map(_peer_words, rule.peers)) or "nobody"
+    ports = "" if rule.ports is None else " on " + (", ".join(map(_port_words, rule.ports)) or "no port")
+    name = f" ({rule.name})" if rule.name else ""
+    return f"{rule.action} {preposition} {peers}{ports}{name}"
+
+
+# May A reach B? -----------------------------------------------------------------------------------------------------
+
+
+def check(compiler: Compiler, source: str, destination: str, protocol: str, port: int, family: int) -> Row:
+    """The verdict on a connection, and which rule says so. Raises QuestionError."""
+    ends = _find(compiler, source), _find(compiler, destination)
+    versions = sorted({each.version for each in ends[0]} & {each.version for each in ends[1]})
+    if (family and family not in versions) or not versions:
+        raise QuestionError(f"{source} and {destination} have no family in common" if not family else f"no IPv{family}")
+    version = family or versions[0]
+    parties = [next(each for each in end if each.version == version) for end in ends]
+    first, second = (party(compiler.cluster, each) for each in parties)
+    verdict = judge(compiler.cluster, Question(first, second, protocol, port))
+    return {
+        "source": _party_words(first),
+        "destination": _party_words(second),
+        "protocol": protocol,
+        "port": port,
+        "allowed": verdict.allowed,
+        "reason": reason(verdict),
+        "steps": [_step_words(step) for step in verdict.steps],
+    }
+
+
+def reason(verdict: Verdict) -> str:
+    """The step that decided, in words."""
+    if not verdict.steps:
+        return "no policy is asked: neither end is a pod, or a node talks to its own pod"
+    decisive = [step for step in verdict.steps if step.action in (Action.ACCEPT, Action.DENY)]
+    return "; ".join(map(_step_words, decisive)) if decisive else "no policy says anything of it"
+
+
+def _step_words(step: Step) -> str:
+    where = f"{step.direction}, {_TIERS[step.tier]} tier"
+    if step.policy is not None:
+        rule = f"rule {step.rule}" + (f" ({step.name})" if step.name else "")
+        return f"{where}: {step.action} by {rule} of {object_words(step.policy)}"
+    if step.action is Action.DENY:
+        return f"{where}: Deny, no rule of {_all_words(step.isolated_by)} allows it"
+    return f"{where}: nothing"
+
+
+def _all_words(keys: Sequence[Key]) -> str:
+    return " or ".join(map(object_words, keys))
+
+
+def _party_words(end: Party) -> str:
+    if end.pod is not None:
+        return f"{object_words(end.pod.key)} ({end.address})"
+    return f"{object_words(end.node.key)} ({end.address})" if end.node is not None else str(end.address)
+
+
+def _find(compiler: Compiler, text: str) -> Sequence[Address]:
+    """The addresses of `NAMESPACE/POD`, `POD`, `node/NAME`, or an address itself."""
+    try:
+        return (ip_address(text),)
+    except ValueError:
+        pass
+    namespace, _, name = text.rpartition("/")
+    if namespace == "node":
+        node = compiler.cluster.nodes.get(name)
+        if node is None:
+            raise QuestionError(f"no node {name!r}")
+        return node.addresses
+    pod = compiler.cluster.pods.get((namespace or "default", name))
+    if pod is None:
+        raise QuestionError(f"no pod {namespace or 'default'}/{name}; say NAMESPACE/POD, node/NAME or an address")
+    if pod.host_network:
+        node = compiler.cluster.nodes.get(pod.node)
+        return node.addresses if node is not None else ()
+    if not pod.addresses:
+        raise QuestionError(f"pod {namespace or 'default'}/{name} has no address yet")
+    return pod.addresses
