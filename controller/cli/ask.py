@@ -132,9 +132,7 @@ def _output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[...
 @click.argument("name", required=False)
 @click.option("-n", "--namespace", default="default", show_default=True, help="The objects' namespace.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Objects of every namespace.")
-@click.option(
-    "--counters", is_flag=True, help="Of Services, endpoints and policies: what all switches together have counted."
-)
+@click.option("--counters", is_flag=True, help="What all switches together have counted for each.")
 @_output_option("table", "wide", "json", "yaml", "name")
 @_socket_options
 def get(
@@ -258,9 +256,8 @@ def check(
         _dump(answer, output)
     else:
         way = protocol + (f" port {port}" if port else "")
-        click.echo(
-            f"{answer['source']} to {answer['destination']}, {way}: {'ALLOWED' if answer['allowed'] else 'DENIED'}"
-        )
+        word = "ALLOWED" if answer["allowed"] else "DENIED"
+        click.echo(f"{answer['source']} to {answer['destination']}, {way}: {word}")
         for step in answer["steps"]:
             click.echo(f"- {step}")
     if not answer["allowed"]:
