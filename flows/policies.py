@@ -91,8 +91,7 @@ def _flows(
                 yield Piece((stage, priority, match), program)
         return
     conjunction = number()
-    if plain:
-        priority = table.conjunction_priority(conjunction)
+    priority = table.conjunction_priority(conjunction) if plain else priority - 1
     # A dimension of one alternative is none: it goes into the flow that the conjunction ends in, and into each part,
     # so that parts are shared, and looked at, as little as can be.
     fixed = [each[0] for each in dimensions if len(each) == 1]

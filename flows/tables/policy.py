@@ -49,8 +49,9 @@ _REPLY, _SPECIAL, _NEAR, _OTHERS, _OTHERWISE = 400, 300, 200, 100, 0
 #: `conjunction_priority`); isolated.
 ALLOWED, ISOLATED = 900, 100
 _CONJUNCTIONS, CONJUNCTION_PRIORITIES = 800, 64
-#: Of the Admin and Baseline tiers: `ranks` of one policy priority, the first above the next.
-RANKS = 64
+#: Of the Admin and Baseline tiers: ranks of one policy priority, the first above the next, each with two priorities:
+#: one for single flows and one below for conjunctions, so that no flow is of both kinds.
+RANKS = 32
 _LOWEST_RANK = 100
 
 _STAGES: dict[Direction, tuple[Table, Table, Table]] = {
@@ -93,8 +94,11 @@ def verdict(direction: Direction, tier: Tier, action: Action) -> Program:
 
 
 def rank_priority(priority: int, rank: int) -> int:
-    """The flow priority of the `rank`-th run of rules, from 0, of a policy of this priority (0 to 1000)."""
-    return _LOWEST_RANK + (1000 - priority) * RANKS + (RANKS - 1 - rank)
+    """The flow priority of the `rank`-th run of rules, from 0, of policies of this priority (0 to 1000).
+
+    That of single flows; conjunctions have the one below.
+    """
+    return _LOWEST_RANK + 2 * ((1000 - priority) * RANKS + (RANKS - 1 - rank)) + 1
 
 
 def conjunction_priority(number: int) -> int:

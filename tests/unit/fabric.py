@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
@@ -52,41 +52,38 @@ class Fabric:
         pods: Iterable[tuple[int, str]],
         objects: Iterable[Object] = (),
         zones: Mapping[int, str] = {},
+        *,
+        keyed: bool = True,
     ) -> None:
-        self.compiler = Compiler(SERVICE_CIDRS)
-        self.names = [f"n{number}" for number in range(1, nodes + 1)]
+        made: list[Object] = [_node(number, zones.get(number, "")) for number in range(1, nodes + 1)]
+        places = dict.fromkeys(range(1, nodes + 1), 2)
+        for number, name in pods:
+            made.append(_pod(number, name, places[number]))
+            places[number] += 1
+        self._build([*made, *objects], keyed)
+
+    @classmethod
+    def of(cls, objects: Iterable[Object], *, keyed: bool = True) -> Fabric:
+        """The nodes and pods, and whatever else, that these objects are."""
+        fabric = cls.__new__(cls)
+        fabric._build(list(objects), keyed)
+        return fabric
+
+    def _build(self, objects: Sequence[Object], keyed: bool) -> None:
+        self.compiler = Compiler(SERVICE_CIDRS, keyed=keyed)
+        self._keyed = keyed
+        self.names = [each.name for each in objects if isinstance(each, Node)]
         ports = {
             name: [Port(GATEWAY, GATEWAY_PORT, GATEWAY_MAC), Port(TUNNEL, TUNNEL_PORT, 0x5B)] for name in self.names
         }
-        for number, name in enumerate(self.names, 1):
-            self.compiler.put(
-                Node(
-                    name=name,
-                    addresses=(ip_address(f"172.30.0.{number}"), ip_address(f"fd00:172:30::{number:x}")),
-                    pod_cidrs=(ip_network(f"10.244.{number}.0/24"), ip_network(f"fd00:10:244:{number:x}::/64")),
-                    labels=((ZONE_LABEL, zones[number]),) if number in zones else (),
-                )
-            )
-        for number, name in pods:
-            there = ports[f"n{number}"]
-            self.compiler.put(
-                Pod(
-                    namespace="default",
-                    name=name,
-                    node=f"n{number}",
-                    labels=(("name", name),),
-                    addresses=(
-                        ip_address(f"10.244.{number}.{len(there)}"),
-                        ip_address(f"fd00:10:244:{number:x}::{len(there):x}"),
-                    ),
-                )
-            )
-            mac = mac_of(HOST_END_MAC_PREFIX, ip_address(f"10.244.{number}.{len(there)}"))
-            there.append(Port(FIRST_POD + len(there) - 2, pod_port_name("default", name), mac))
-        for name in self.names:
-            self.compiler.set_ports(name, ports[name])
         for each in objects:
             self.compiler.put(each)
+            if isinstance(each, Pod) and not each.host_network:
+                there = ports[each.node]
+                mac = mac_of(HOST_END_MAC_PREFIX, each.addresses[0])
+                there.append(Port(FIRST_POD + len(there) - 2, pod_port_name(each.namespace, each.name), mac))
+        for name in self.names:
+            self.compiler.set_ports(name, ports[name])
         self.conntracks = {name: Conntrack() for name in self.names}
         self.interpret()
         self._ends: dict[int, str] = {
@@ -125,7 +122,7 @@ class Fabric:
             if each.port != TUNNEL:
                 arrivals.append(Arrival(node, each.port, each.packet))
                 continue
-            inner = tunnelled(each.packet)
+            inner = tunnelled(each.packet, keyed=self._keyed)
             far = self._ends[each.packet.get(f.TUN_DST) or each.packet[f.TUN_IPV6_DST]]
             assert far != node, "a switch sends to itself"
             for last in self.walk(far, inner).emissions:
@@ -134,8 +131,27 @@ class Fabric:
         return arrivals
 
 
-def tunnelled(packet: Packet) -> Mapping[Field, int]:
-    """A packet as it comes out of a tunnel's other end: with none of the first switch's metadata."""
+def _node(number: int, zone: str) -> Node:
+    return Node(
+        name=f"n{number}",
+        addresses=(ip_address(f"172.30.0.{number}"), ip_address(f"fd00:172:30::{number:x}")),
+        pod_cidrs=(ip_network(f"10.244.{number}.0/24"), ip_network(f"fd00:10:244:{number:x}::/64")),
+        labels=((ZONE_LABEL, zone),) if zone else (),
+    )
+
+
+def _pod(number: int, name: str, place: int) -> Pod:
+    return Pod(
+        namespace="default",
+        name=name,
+        node=f"n{number}",
+        labels=(("name", name),),
+        addresses=(ip_address(f"10.244.{number}.{place}"), ip_address(f"fd00:10:244:{number:x}::{place:x}")),
+    )
+
+
+def tunnelled(packet: Packet, *, keyed: bool = True) -> Mapping[Field, int]:
+    """A packet as it comes out of a tunnel's other end: with the key, and none of the first switch's metadata."""
     metadata = {
         f.REG0,
         f.REG1,
@@ -152,6 +168,8 @@ def tunnelled(packet: Packet) -> Mapping[Field, int]:
         f.TUN_DST,
         f.TUN_IPV6_DST,
     }
+    if not keyed:
+        metadata.add(f.TUN_ID)
     return {field: value for field, value in packet.items() if field not in metadata} | {f.IN_PORT: TUNNEL}
 
 
