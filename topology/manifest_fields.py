@@ -6,7 +6,10 @@ Must not know any kind. Pure.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import IPv6Network, ip_address, ip_network
+
+import msgspec
 
 from topology.naming import Address, Network
 from topology.selectors import Operator, Requirement, Selector
@@ -15,7 +18,18 @@ from topology.yaml_tree import FieldError, Tree
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 PROTOCOLS = ("TCP", "UDP", "SCTP")
+
+
+class Remarks(msgspec.Struct, frozen=True):
+    """Where to say more of an object than its value does.
+
+    `report` is for what is wrong with an object that is there all the same, `note` for what was passed over.
+    """
+
+    report: Callable[[FieldError], None]
+    note: Callable[[Tree, str], None]
 
 
 def name(tree: Tree, longest: int) -> str:
@@ -79,14 +93,21 @@ def address(tree: Tree) -> Address:
 
 def network(tree: Tree) -> Network:
     """A range of addresses, as 192.0.2.0/24."""
-    found = network_around(tree)
+    found = _range(tree)
     if ip_address(tree.text().partition("/")[0]) != found.network_address:
         raise tree.error(f"is {tree.text()}, which is no network's address; write {found}")
     return found
 
 
-def network_around(tree: Tree) -> Network:
-    """A range of addresses, written as any address in it and a prefix's length: 192.0.2.7/24 is 192.0.2.0/24."""
+def network_around(tree: Tree, remarks: Remarks) -> Network:
+    """A range of addresses, given by any address in it, as Kubernetes allows: 192.0.2.7/24, which is noted."""
+    found = _range(tree)
+    if ip_address(tree.text().partition("/")[0]) != found.network_address:
+        remarks.note(tree, f"is {tree.text()}: read as {found}, as Kubernetes does")
+    return found
+
+
+def _range(tree: Tree) -> Network:
     text = tree.text()
     # Python would take a netmask, its inverse and a zone as well.
     if not re.fullmatch(r"[0-9A-Fa-f:.]+(/[0-9]+)?", text):
@@ -141,6 +162,21 @@ def known(tree: Tree, *names: str) -> None:
     for name, value in tree.fields().items():
         if name not in names:
             raise value.error(f"is not a field that is known here; it must be one of {', '.join(names)}")
+
+
+def port_number(tree: Tree) -> int:
+    """The number of a port."""
+    return tree.number(1, 65535)
+
+
+def port_name(tree: Tree) -> str:
+    """The name of a container's port."""
+    if not _PORT_NAME.fullmatch(tree.text()):
+        raise tree.error(
+            f"is {tree.text()!r}; the name of a port has up to 15 lower-case letters, digits and single hyphens, a "
+            "letter among them, and no hyphen at an end (a number is written without quotes)"
+        )
+    return tree.text()
 
 
 def protocol(tree: Tree | None) -> str:

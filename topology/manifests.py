@@ -16,7 +16,7 @@ from topology import manifest_fields as fields
 from topology.model import ContainerPort, EndpointSlice, Key, Namespace, Node, labels_of
 from topology.naming import Network, places
 from topology.policies import Policy
-from topology.policy_manifests import Remarks, is_policy, policy
+from topology.policy_manifests import is_policy, policy
 from topology.selectors import selects
 from topology.service_manifests import endpoint_slice, endpoints, pod_status, service
 from topology.services import ServiceSpec
@@ -378,7 +378,7 @@ def _policy(each: _Object) -> Policy:
     def note(tree: Tree, text: str) -> None:
         each.note(tree, f"{object_words(each.key)}: {tree.path} {text}")
 
-    return policy(each.key, each.tree, Remarks(each.report, note))
+    return policy(each.key, each.tree, fields.Remarks(each.report, note))
 
 
 #: Whether a kind's objects are in namespaces, and what makes a value of one.

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topology.model import Change, Cluster, Key, Namespace, Node, Object, Pod, labels_of
+from topology.policies import PodSet, Policy
 
 NODE = Node(name="a", addresses=(ip_address("192.0.2.1"),), pod_cidrs=(ip_network("10.244.0.0/24"),))
 POD = Pod(namespace="default", name="web-0", node="a")
@@ -20,6 +21,12 @@ objects: st.SearchStrategy[Object] = st.one_of(
         names,
         st.one_of(st.just(""), names),
         st.booleans(),
+    ),
+    st.builds(
+        lambda kind, name, namespace: Policy(kind=kind, name=name, subjects=PodSet(namespace=namespace)),
+        st.sampled_from(["NetworkPolicy", "ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"]),
+        names,
+        names,
     ),
 )
 events = st.lists(st.one_of(objects, objects.map(lambda new: new.key)))
