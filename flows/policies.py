@@ -116,14 +116,14 @@ def _parts(policy: Policy, rule: Rule, direction: Direction, directory: Director
         yield _dimensions(subjects, peers, [match for each in numbers for match in _numbered(each)])
     if not names:
         return
+    everybody = frozenset(each for port in names for each in directory.having(str(port.port)))
     if direction is Direction.INGRESS:
-        members = directory.members(policy.subjects)
+        members = everybody if policy.subjects.everybody else everybody & directory.members(policy.subjects)
         for ports, identities in _by_ports(names, members, directory):
             chosen = [table.subject_match(direction, each) for each in identities]
             yield _dimensions(chosen, peers, ports)
         return
     # The name is the receiver's: the pod at the other end, however the rule has found it.
-    everybody = frozenset(each for port in names for each in directory.having(str(port.port)))
     sets = None if rule.peers is None else [each for each in rule.peers if isinstance(each, PodSet)]
     chosen_pods = everybody
     if sets is not None and not any(each.everybody for each in sets):
