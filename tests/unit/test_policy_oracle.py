@@ -186,6 +186,15 @@ def test_both_selectors_in_one_peer_must_match_and_in_two_peers_either() -> None
         watch/prom > shop/db TCP/5432 : allowed
         """,
     )
+    says(
+        ingress_to_db("[{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}]"),
+        """
+        bank/web > shop/db TCP/5432 : allowed
+        shop/web > shop/db TCP/5432 : allowed
+        watch/prom > shop/db TCP/5432 : ingress
+        kube-system/dns > shop/db TCP/5432 : ingress
+        """,
+    )
 
 
 def test_empty_selectors_select_all_pods_and_no_one_else() -> None:
@@ -418,6 +427,31 @@ def test_a_named_port_of_a_pod_that_a_block_finds_is_that_pods() -> None:
     )
 
 
+def test_containers_may_give_ports_of_two_protocols_one_name() -> None:
+    """Names are unique within a container, not within a pod: all the ports of that name and protocol are meant."""
+    pod = """
+kind: Pod
+apiVersion: v1
+metadata: {name: names, namespace: bank}
+spec:
+  nodeName: n1
+  containers:
+    - {name: a, ports: [{name: dns, containerPort: 53, protocol: UDP}]}
+    - {name: b, ports: [{name: dns, containerPort: 53}]}
+    - {name: c, ports: [{name: dns, containerPort: 5353}]}
+status: {podIP: 10.244.1.9}
+"""
+    rule = "NetworkPolicy bank/names\npodSelector: {}\ningress: [{ports: [{port: dns}]}]"
+    says(
+        world(rule, extra=pod),
+        """
+        shop/web > bank/names TCP/53 IPv4 : allowed
+        shop/web > bank/names TCP/5353 IPv4 : allowed
+        shop/web > bank/names UDP/53 IPv4 : ingress
+        """,
+    )
+
+
 def test_ports_of_sidecars_have_names_as_those_of_containers_have() -> None:
     """A container that is started first and restarted always runs beside the others; one that ends first does not."""
     pod = """
@@ -540,14 +574,35 @@ def test_names_of_ports_mean_nothing_in_the_hosts_network() -> None:
     )
 
 
-def test_an_address_is_whoever_has_it_now() -> None:
-    """A pod that has ended keeps its status but not its address: another may have got it."""
-    ended = """
+def test_a_namespace_without_an_object_has_the_label_that_each_has() -> None:
+    """Our choice, for sets of files that don't declare their namespaces."""
+    pod = """
 kind: Pod
 apiVersion: v1
-metadata: {name: job, namespace: bank, labels: {app: job}}
-spec: {nodeName: n1, containers: [{name: job}]}
-status: {phase: Succeeded, podIPs: [{ip: 10.244.1.2}, {ip: "fd00:10:244:1::2"}, {ip: 10.244.1.9}]}
+metadata: {name: lone, namespace: nowhere}
+spec: {nodeName: n1, containers: [{name: lone}]}
+status: {podIP: 10.244.1.9}
+"""
+    rule = "NetworkPolicy shop/db\npodSelector: {{}}\ningress: [{{from: [{{namespaceSelector: {}}}]}}]"
+    line = "nowhere/lone > shop/db TCP/80 IPv4 : "
+    says(world(rule.format("{}"), extra=pod), line + "allowed")
+    says(world(rule.format("{matchLabels: {kubernetes.io/metadata.name: nowhere}}"), extra=pod), line + "allowed")
+    says(
+        world(rule.format("{matchExpressions: [{key: env, operator: NotIn, values: [dev]}]}"), extra=pod),
+        line + "allowed",
+    )
+    says(world(rule.format("{matchExpressions: [{key: env, operator: Exists}]}"), extra=pod), line + "ingress")
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_an_address_is_whoever_has_it_now(phase: str) -> None:
+    """A pod that has ended keeps its status but not its address: another may have got it."""
+    ended = f"""
+kind: Pod
+apiVersion: v1
+metadata: {{name: job, namespace: bank, labels: {{app: job}}}}
+spec: {{nodeName: n1, containers: [{{name: job}}]}}
+status: {{phase: {phase}, podIPs: [{{ip: 10.244.1.2}}, {{ip: "fd00:10:244:1::2"}}, {{ip: 10.244.1.9}}]}}
 """
     deny = "NetworkPolicy bank/job\npodSelector: {matchLabels: {app: job}}\npolicyTypes: [Ingress, Egress]"
     there = world(deny, extra=ended)

@@ -346,6 +346,8 @@ def test_subjects_by_namespace_and_by_pods_in_namespaces() -> None:
         shop/web > watch/prom TCP/80 : allowed
         """,
     )
+    bank = pods.replace("env: prod", "team: finance")
+    says(world(cluster_policy("web", "Admin", 1, rule, bank)), "watch/prom > shop/web TCP/80 : allowed")
     all_pods = "{pods: {podSelector: {}}}"
     says(world(cluster_policy("all", "Admin", 1, rule, all_pods)), "watch/prom > kube-system/dns TCP/80 : ingress")
 
@@ -507,6 +509,7 @@ def test_rules_that_are_not_understood_fail_closed() -> None:
     for each in (deny, pass_):
         says(world(each), f"shop/web > bank/web TCP/80 : egress\nshop/web > {OUT} ICMP : egress")
     names = cluster_policy("names", "Admin", 1, "egress: [{action: Accept, to: [{domainNames: ['*.kubernetes.io']}]}]")
-    says(world(names, DENY_EGRESS), f"shop/web > {OUT} TCP/443 : egress")
+    says(world(names, DENY_EGRESS), f"shop/web > {OUT} TCP/443 : egress\nshop/web > bank/web TCP/443 : egress")
     sources = cluster_policy("sources", "Admin", 1, "ingress: [{action: Deny, from: [{networks: [192.0.2.0/24]}]}]")
-    says(world(sources), "bank/web > shop/web TCP/80 : ingress")
+    says(world(sources), f"bank/web > shop/web TCP/80 : ingress\n{OUT6} > shop/web ICMP : ingress")
+    says(world(sources), "n1 > shop/web TCP/80 : allowed")  # its own node, whatever a policy says
