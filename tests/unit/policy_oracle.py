@@ -1,7 +1,7 @@
 """What network policies say of a connection, straight from the API texts: the oracle that tests hold the product to.
 
-It reads Kubernetes objects as the dicts that YAML gives, imports nothing but the standard library and
-takes no short cut: each question walks through every policy. Objects are taken to be valid.
+It reads Kubernetes objects as the dicts that YAML gives, imports nothing but the standard library, and takes no short
+cut: each question walks through every policy. Objects are taken to be valid.
 
 A question is about a connection as it is opened: the original source, and the destination once a Service's address has
 been turned into an endpoint's. Replies to what was allowed, and ICMP errors about it, are allowed and not asked about.
@@ -19,7 +19,8 @@ Where the API texts leave a choice, this is the one taken:
 - A pod in the host's network is its node: no policy's subject, no selector's peer, no bearer of named ports. Addresses
   find it (`ipBlock`, `networks`, `nodes`).
 - Its own node may always reach a pod, whatever a policy says. The other way a pod's node is judged as any address is:
-  NetworkPolicy's reference exempts traffic *from* the node alone, and `nodes` peers would else be of no use there.
+  the reference of NetworkPolicy and the concept page's section on isolation exempt traffic *from* the node alone
+  (though that page's opening says "to and from"), and `nodes` peers would else be of no use there.
 - Addresses are matched by who has them now: an address of a pod or node is that pod or node, however it is asked about.
   A pod that has ended (Succeeded, Failed) has none.
 - A name of a port is looked up on the destination pod, whichever peer of the rule matched, `ipBlock` too; on what is no

@@ -72,7 +72,7 @@ def _choice(objects: list[Raw], seed: int, most: int) -> list[Question]:
     chance = random.Random(seed)
     answers: defaultdict[object, list[Question]] = defaultdict(list)
     world = World(objects)
-    for question in chance.sample(everything, min(len(everything), 10 * most)):
+    for question in chance.sample(everything, min(len(everything), 8 * most)):
         answer = verdict(world, *question)
         answers[answer.egress, answer.ingress].append(question)
     in_turn = chain.from_iterable(zip_longest(*answers.values()))
@@ -380,6 +380,7 @@ _KINDS = (
     ("ClusterNetworkPolicy", "Baseline"),
     ("AdminNetworkPolicy", "Admin"),
     ("AdminNetworkPolicy", "Admin"),
+    ("BaselineAdminNetworkPolicy", "Baseline"),
     ("BaselineAdminNetworkPolicy", "Baseline"),
 )
 
