@@ -16,7 +16,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from controller import service_counts, views
@@ -56,6 +56,8 @@ class Controller:
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted)
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
         self.problems: tuple[Problem, ...] = ()
+        #: Which state of its source is in force, in the source's own words.
+        self.edition: Callable[[], str] = str
         #: When each node's switch was connected last.
         self._seen: dict[str, float] = {}
 
@@ -208,9 +210,11 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     controller = Controller(ranges)
-    snapshots = ManifestSource(manifests, ranges=ranges).watch()
+    source = ManifestSource(manifests, ranges=ranges)
+    snapshots = source.watch()
     # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
     controller.take(await anext(snapshots))
+    controller.edition = lambda: source.edition
     channel = Channel(controller.fleet, time.monotonic)
     for target in listen:
         await channel.listen(target)

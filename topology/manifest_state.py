@@ -23,11 +23,14 @@ from topology.manifests import Declared, Note, Parsed, Problem, make_namespace, 
 from topology.model import Key, Node, Object, Pod
 from topology.naming import Network
 from topology.services import ServiceRanges, ServiceSpec, allocate
-from topology.workloads import PodSpec, PodStatus, Workload, expand
+from topology.workloads import PodSpec, PodStatus, Template, Workload, expand
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Everything in force at one time. `pod_specs` says, by a pod's key, what to run in it."""
+    """Everything in force at one time. `pod_specs` says, by a pod's key, what to run in it.
+
+    A pod without one is asked for by nothing: it runs, or ran a moment ago, and is to end.
+    """
 
     objects: Mapping[Key, Object] = {}
     pod_specs: Mapping[Key, PodSpec] = {}
@@ -159,6 +162,19 @@ def _problem(item: Declared, reason: str) -> Problem:
     return Problem(item.file, item.line, object_words(item.key), reason)
 
 
+def _standing(status: PodStatus, template: Template) -> Pod:
+    """A pod that nothing asks for any more: it is there until its status goes."""
+    pod = Pod(
+        namespace=status.namespace,
+        name=status.name,
+        node=template.node,
+        labels=template.labels,
+        host_network=template.host_network,
+        ports=template.ports,
+    )
+    return _with_status(pod, status)
+
+
 def _with_status(pod: Pod, status: object) -> Pod:
     if not isinstance(status, PodStatus):
         return pod
@@ -199,6 +215,10 @@ def _expand(
             status = in_force.get(("PodStatus", pod.namespace, pod.name))
             objects[pod.key] = _with_status(pod, status.value if status is not None else None)
             pod_specs[pod.key] = template.run
+    for item in in_force.values():
+        if isinstance(item.value, PodStatus) and item.value.template is not None:
+            leaving = _standing(item.value, item.value.template)
+            objects.setdefault(leaving.key, leaving)
     for name in sorted({"default"} | {key[1] for key in in_force if key[1]}):
         implied = make_namespace(name, {})
         objects.setdefault(implied.key, implied)
