@@ -90,7 +90,9 @@ def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]
         match = f.match(SOURCE(Source.WORLD), EXIT(Exit.TUNNEL), _FORWARD, MARK_SERVICE(1), ethertype)
         yield Flow(COMMIT.number, _RESOURCE, match, (_snat(address),), cookie)
         if address.version == 4:
-            refusals = f.match(SOURCE(Source.GATEWAY), EXIT(Exit.GATEWAY), _RELATED, ethertype, f.IP_PROTO(f.PROTO_ICMP))
+            refusals = f.match(
+                SOURCE(Source.GATEWAY), EXIT(Exit.GATEWAY), _RELATED, ethertype, f.IP_PROTO(f.PROTO_ICMP)
+            )
             program = (SetField(f.IPV4_SRC, int(address)), Goto(OUTPUT.number))
             yield Flow(COMMIT.number, _RESOURCE, refusals, program, cookie)
 
