@@ -199,7 +199,7 @@ def switch_environment(layout: Layout, node: str) -> dict[str, str]:
 
 
 def directed(layout: Layout, node: str, argv: Sequence[str]) -> list[str]:
-    """A command on a node; ovs-appctl is told the switch's control socket, which no variable says, unless it has been."""
+    """A command on a node. No variable says where ovs-appctl finds the switch: it is told, unless it has been."""
     words = list(argv)
     if words and words[0] == "ovs-appctl" and not any(each.startswith(("-t", "--target")) for each in words):
         words.insert(1, f"--target={layout.node(node) / 'vswitchd.ctl'}")
