@@ -82,14 +82,10 @@ class ClusterLog:
         while self._size > self._limit:
             self._size -= self._entries.popleft().size
 
-    def keeps(self, cursor: int) -> bool:
-        """Whether all changes after a version are still kept."""
-        return self.version - cursor <= len(self._entries)
-
     def since(self, cursor: int) -> list[Batch] | None:
         """The changes after a version, in order; None where they are no longer kept."""
         behind = self.version - cursor
-        if not self.keeps(cursor):
+        if behind > len(self._entries):
             return None
         return [self._entries[index] for index in range(len(self._entries) - behind, len(self._entries))]
 

@@ -158,7 +158,7 @@ class SwitchSync:
         self._repairs: list[Step] = []
         #: Of a scope that is replaced: what leads nowhere any more is to be forgotten too.
         self._flushes: tuple[bytes, ...] = ()
-        #: Groups that a switch was found to hold, when a scope is to be replaced; None where that is to be asked first.
+        #: Groups that a switch out of sync was found to hold; None where it must be asked before a scope is replaced.
         self._found_groups: dict[int, Group] | None = None
 
     @property
@@ -255,10 +255,10 @@ class SwitchSync:
         """Send what has gathered, if nothing is in flight and there is something."""
         if self._reading or self._standby or self._flight is not None or not self._is_behind():
             return
-        if not self._log.keeps(self._cursor):
+        if self._log.since(self._cursor) is None:
             self._replace.add(Scope.CLUSTER)
         if self._replace and self._found_groups is None:
-            # The whole scope instead of its changes: those of its groups are in neither.
+            # The flows to come are of no use without their groups: which of these it has, only the switch knows.
             self._read_groups()
             return
         groups_first, groups_last = self._group_steps()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from struct import pack, unpack_from
 
+from msgspec import structs
+
 from controller.app import Controller
 from controller.fleet import Peer
 from flows.openflow import wire
@@ -60,10 +62,13 @@ class FakeSwitch:
 
     @property
     def balancers(self) -> set[Group]:
-        """Every group, decoded."""
+        """Every group, decoded; its buckets in the order of their ids."""
         reply = decode(_reply(Multipart.GROUP_DESC, b"".join(map(_group_desc, self.groups.values())), 0))
         assert isinstance(reply, GroupDescReply)
-        return set(reply.items)
+        return {
+            structs.replace(group, buckets=tuple(sorted(group.buckets, key=lambda each: each.bucket_id)))
+            for group in reply.items
+        }
 
     @property
     def digests(self) -> dict[tuple[object, ...], int]:

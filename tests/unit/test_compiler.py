@@ -229,7 +229,27 @@ def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: l
     assert_same_as_afresh(compiler, switches)
 
 
-def test_so_they_do_where_the_numbers_of_groups_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+@settings(max_examples=100, deadline=None)
+@given(st.permutations(range(5)))
+def test_the_order_in_which_parts_become_known_does_not_matter(order: list[int]) -> None:
+    ports = [*UPLINKS, pod_port(10, "default", "a", 2)]
+    events: list[Step] = [
+        lambda compiler: compiler.put(node(1)),
+        lambda compiler: compiler.put(node(2)),
+        lambda compiler: compiler.put(Pod(namespace="default", name="a", node="n1")),
+        lambda compiler: compiler.set_ports("n1", ports),
+        lambda compiler: compiler.set_ports("n2", UPLINKS),
+    ]
+    compiler, expected = Compiler(), Compiler()
+    for index in order:
+        events[index](compiler)
+    for event in events:
+        event(expected)
+    for scope in (CLUSTER, "n1", "n2"):
+        assert set(compiler.flows(scope)) == set(expected.flows(scope))
+
+
+def test_updates_add_up_where_the_numbers_of_groups_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     first = flow_numbers._first
     monkeypatch.setattr(flow_numbers, "_first", lambda title: 1 + first(title) % 5)
 
@@ -272,26 +292,6 @@ def test_what_there_is_in_the_end_decides_and_not_how_it_came_to_be(events: list
 
 def _announce(name: str, ports: list[Port]) -> Step:
     return lambda compiler: compiler.set_ports(name, ports)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.permutations(range(5)))
-def test_the_order_in_which_parts_become_known_does_not_matter(order: list[int]) -> None:
-    ports = [*UPLINKS, pod_port(10, "default", "a", 2)]
-    events: list[Step] = [
-        lambda compiler: compiler.put(node(1)),
-        lambda compiler: compiler.put(node(2)),
-        lambda compiler: compiler.put(Pod(namespace="default", name="a", node="n1")),
-        lambda compiler: compiler.set_ports("n1", ports),
-        lambda compiler: compiler.set_ports("n2", UPLINKS),
-    ]
-    compiler, expected = Compiler(), Compiler()
-    for index in order:
-        events[index](compiler)
-    for event in events:
-        event(expected)
-    for scope in (CLUSTER, "n1", "n2"):
-        assert set(compiler.flows(scope)) == set(expected.flows(scope))
 
 
 def small_cluster() -> Compiler:
