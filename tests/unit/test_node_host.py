@@ -210,6 +210,7 @@ class Machine:
         self.notes: list[Note] = []
         self.done: list[tuple[Any, ...]] = []
         self.fails: dict[str, Exception] = {}
+        self.away = False
         self._looked = asyncio.Event()
         self._answers: set[Address] = set()
         monkeypatch.setattr(node_host, "_INTERVAL", 0.001)
@@ -223,6 +224,8 @@ class Machine:
     async def _read(self, rundir: Path, table: int, patience: float) -> list[Note]:
         assert table == 71
         self._looked.set()
+        if self.away:
+            raise NotesError("no switch")
         return self.notes
 
     def _do(self, what: str, *words: Any) -> None:
@@ -292,7 +295,25 @@ async def test_a_host_that_has_to_forget_does_everything_again(machine: Machine)
     async with following() as host:
         await machine.settle()
         host.forget()
-        assert {"routes", "announce"} <= {each[0] for each in await machine.settle()}
+        assert [each[0] for each in await machine.settle()] == ["rules", "routes", "announce", "tell"]
+
+
+async def test_a_host_whose_switch_was_away_is_compared_with_the_notes_anew(machine: Machine) -> None:
+    machine.notes = [read(FLOWS[0])]
+    async with following():
+        await machine.settle()
+        machine.away = True
+        await machine.settle()
+        machine.away = False
+        assert [each[0] for each in await machine.settle()] == ["rules", "routes", "announce", "tell"]
+        assert await machine.settle() == []
+
+
+async def test_what_went_while_no_agent_was_there_is_taken_away_though_there_is_no_note_left(machine: Machine) -> None:
+    async with following():
+        done = await machine.settle()
+    assert ("announce", "the uplink of 192.0.2.11", frozenset()) in done
+    assert ("routes", "sb-gw0", frozenset(), gateway_addresses(SETTINGS.pod_cidrs)) in done
 
 
 @pytest.mark.parametrize(
