@@ -194,10 +194,10 @@ def _expand(
         if not isinstance(value, Workload | PodStatus | ServiceSpec):
             objects[key] = value
     specs = {key: item.value for key, item in in_force.items() if isinstance(item.value, ServiceSpec)}
-    services, refused = allocate(specs, ranges)
+    nodes = [value for value in objects.values() if isinstance(value, Node)]
+    services, refused = allocate(specs, ranges, nodes)
     objects |= services
     problems += [_problem(in_force[key], reason) for key, reason in refused]
-    nodes = [value for value in objects.values() if isinstance(value, Node)]
     # Pods declared as such come first: a workload's pod of the same name gives way.
     for key in sorted(in_force, key=lambda key: (key[0] != "Pod", key)):
         item = in_force[key]

@@ -112,9 +112,11 @@ def _ports(tree: Tree, kind: str) -> tuple[ServicePort, ...]:
 def _target(tree: Tree | None) -> int | str:
     if tree is None:
         return 0
-    if tree.is_text:
-        return tree.text()
-    return tree.number(1, 65535)
+    if not tree.is_text:
+        return tree.number(1, 65535)
+    if tree.text().isdecimal():
+        raise tree.error(f"is {tree.text()!r}, a name of digits; write the number without quotes")
+    return tree.text()
 
 
 def _addresses(tree: Tree | None) -> tuple[Address, ...]:

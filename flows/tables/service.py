@@ -68,7 +68,8 @@ HERE, OF_WORLD, NEAR, IN_ZONE, EVERYBODY, NOT_ALLOWED, REFUSED = 330, 320, 315, 
 _PRIORITY, _OTHERWISE = 200, 0
 #: A group must fit one message of 64 KiB: beyond this its buckets only name endpoints, which table Endpoint knows.
 DIRECT_LIMIT = 400
-#: Flows that one endpoint may have the switch learn: clients that are remembered; others are still hashed.
+#: Flows that a switch may learn for one Service's port: clients that are remembered; others are still hashed. Open
+#: vSwitch counts those in the table with one cookie.
 AFFINITY_LIMIT = 10_000
 #: The longest idle timeout that a flow can have, in seconds.
 LONGEST_AFFINITY = 0xFFFF
