@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import flows.compiler
 from flows import pipeline
 from flows.compiler import Compiler
 from flows.openflow.digest import changed, digest, group_hash
@@ -209,6 +211,41 @@ def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: l
     for event in events:
         switches.take(event(compiler))
     assert_same_as_afresh(compiler, switches)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(steps(), max_size=15), st.lists(steps(), max_size=25), st.sampled_from([1, 3, 1000]))
+def test_many_changes_at_once_end_up_where_one_after_another_do(first: list[Step], then: list[Step], step: int) -> None:
+    compiler, goal = Compiler(), Compiler()
+    for event in first:
+        event(compiler)
+        event(goal)
+    switches = Switches(compiler)
+    for scope in ("n1", "n2", "n3"):
+        switches.take([Update(scope, (), tuple(compiler.flows(scope)), (), tuple(compiler.groups(scope)))])
+    switches.take([Update(CLUSTER, groups_added=tuple(compiler.groups(CLUSTER)))])
+    for event in then:
+        event(goal)
+    for name in ("n1", "n2", "n3"):
+        switches.take(compiler.set_ports(name, goal.ports(name)))
+    switches.take(compiler.set_down(goal.services.down))
+    wanted = {each.key: each for each in goal.cluster.objects()}
+    gone = [each.key for each in compiler.cluster.objects() if each.key not in wanted]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows.compiler, "STEP", step)
+        for updates in compiler.take(wanted.values(), gone):
+            switches.take(updates)
+    assert_same_as_afresh(compiler, switches)
+    afresh = Compiler()
+    for each in wanted.values():
+        afresh.put(each)
+    for name in ("n1", "n2", "n3"):
+        afresh.set_ports(name, goal.ports(name))
+    afresh.set_down(goal.services.down)
+    for scope in (CLUSTER, "n1", "n2", "n3"):
+        for made in (goal, afresh):
+            assert set(compiler.flows(scope)) == set(made.flows(scope))
+            assert set(compiler.groups(scope)) == set(made.groups(scope))
 
 
 @settings(max_examples=100, deadline=None)
