@@ -138,9 +138,11 @@ class Compiler:
         wanted = self.services.wanted(names)
         rivals = self.services.rivals(wanted)
         for part in self.services.parts(rivals):
-            before.setdefault(part, list(self._contribution(part)))
+            # Who announces an address is decided by all its Services, so the addresses above are all that may change.
+            if part[1] is Kind.SERVICE:
+                before.setdefault(part, list(self._contribution(part)))
         self.services.settle(wanted)
-        parts |= before.keys() | self.services.parts(names)
+        parts |= before.keys() | self.services.parts(names) | self.services.announcements(before)
         forgotten |= used - self.services.endpoints(names)
         return self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)))
 

@@ -141,6 +141,16 @@ class ServiceParts:
             frozenset(services.nodes_of(views)),
         )
 
+    def announcements(self, parts: Iterable[Part]) -> set[Part]:
+        """By which contributions nodes announce, as it is now, the addresses that are among these contributions."""
+        found: set[Part] = set()
+        for scope, kind, title in parts:
+            if kind is Kind.ADDRESS and scope == CLUSTER:
+                announcer = self.announcer(ip_address(title))
+                if announcer:
+                    found.add((announcer, kind, title))
+        return found
+
     def rivals(self, wanted: Mapping[Name, Wants]) -> set[Name]:
         """Other Services that may win or lose a number or a way in when what these want counts."""
         rivals: set[Name] = set()

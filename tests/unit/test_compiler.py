@@ -345,3 +345,18 @@ def test_every_node_gets_the_same_cluster_flows_and_its_own_routes_come_first() 
     elsewhere = max(flow.priority for flow in compiler.flows(CLUSTER) if flow.table == route and len(flow.program) == 3)
     here = min(flow.priority for flow in compiler.flows("n1") if flow.table == route)
     assert here > elsewhere
+
+
+def test_an_address_is_announced_for_the_service_that_is_left_when_the_one_that_shared_it_goes() -> None:
+    shared, vip = (ip_address("192.0.2.1"),), (ip_address("10.96.0.1"),)
+    first = Service(namespace="default", name="a", ports=(ServicePort(port=80),), cluster_ips=vip, external_ips=shared)
+    second = Service(
+        namespace="default", name="b", ports=(ServicePort(port=81),), cluster_ips=vip, load_balancer_ips=shared
+    )
+    compiler = Compiler()
+    for each in (node(1), first, second):
+        compiler.put(each)
+    assert compiler.services.announcer(shared[0]) == ""
+    updates = {update.scope: update for update in compiler.remove(first.key)}
+    assert compiler.services.announcer(shared[0]) == "n1"
+    assert len(updates["n1"].added) == 1
