@@ -31,11 +31,11 @@ from flows.openflow.messages import FlowStats, GroupStats
 from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
-from flows.update import Update
 from flows.values import Flow, Group
 from topology.manifest_source import ManifestSource
-from topology.manifest_state import Snapshot
+from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem
+from topology.model import Key, Object
 from topology.services import ServiceRanges
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ class Controller:
         self.problems: tuple[Problem, ...] = ()
         #: Which state of its source is in force, in the source's own words.
         self.edition: Callable[[], str] = str
+        #: The objects that were taken last.
+        self._taken: dict[Key, Object] = {}
         #: When each node's switch was connected last.
         self._seen: dict[str, float] = {}
 
@@ -65,13 +67,9 @@ class Controller:
 
     def take(self, snapshot: Snapshot) -> None:
         """The objects that there are now, all of them."""
-        updates: list[Update] = []
-        before = {each.key: each for each in self.compiler.cluster.objects()}
-        for key in before.keys() - snapshot.objects.keys():
-            updates += self.compiler.remove(key)
-        for key, new in snapshot.objects.items():
-            if before.get(key) != new:
-                updates += self.compiler.put(new)
+        changed, gone = difference(self._taken, snapshot.objects)
+        self._taken = snapshot.objects
+        updates = (update for step in self.compiler.take(changed, gone) for update in step)
         self.fleet.take(updates, time.monotonic())
         self.fleet.admit(time.monotonic())
         for problem in sorted(set(snapshot.problems) - set(self.problems)):

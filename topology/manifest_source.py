@@ -154,6 +154,8 @@ class ManifestSource:
         self._synced = False
         #: The files that the last snapshot is of.
         self._shown: Mapping[str, Signature] = {}
+        #: How long the last scan took.
+        self._scan_seconds = 0.0
 
     @property
     def edition(self) -> str:
@@ -177,12 +179,15 @@ class ManifestSource:
             self._shown = self._settling.taken
             if self._synced and self._state.snapshot != before:
                 yield self._state.snapshot
-            # A large or slow directory is looked at less often: never more than a twentieth of the time.
-            await asyncio.sleep(max(self._interval, 20 * elapsed))
+            # A large or slow directory is looked at less often: never more than a twentieth of the time. What a change
+            # costs beyond looking comes with changes alone, and they don't wait twenty times as long for it.
+            await asyncio.sleep(max(self._interval, 20 * self._scan_seconds, elapsed))
 
     def _look(self) -> None:
         """Scan once and take what there is to take."""
+        started = time.monotonic()
         found, problem = scan(self.directory)
+        self._scan_seconds = time.monotonic() - started
         if problem is not None and not self._synced:
             raise UnreadableError(str(problem))
         texts = self._texts if problem is not None else self._take(found)
