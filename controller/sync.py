@@ -50,7 +50,7 @@ from flows.openflow.messages import (
     RoleStatus,
     TableStatsReply,
 )
-from flows.openflow.wire import BundleControl, Role
+from flows.openflow.wire import BundleControl, GroupCommand, Role
 from flows.pipeline import DIGEST, ENDPOINT, LEARNT, SERVICE, SERVICE_STATS
 from flows.state import Port
 from flows.tables.digest import digest_flow
@@ -158,8 +158,8 @@ class SwitchSync:
         self._repairs: list[Step] = []
         #: Of a scope that is replaced: what leads nowhere any more is to be forgotten too.
         self._flushes: tuple[bytes, ...] = ()
-        #: Groups that a switch out of sync was found to hold.
-        self._found_groups: dict[int, Group] = {}
+        #: Groups that a switch out of sync was found to hold; None where it must be asked before a scope is replaced.
+        self._found_groups: dict[int, Group] | None = None
 
     @property
     def phase(self) -> Phase:
@@ -206,9 +206,13 @@ class SwitchSync:
             if stored.get(digest_flow(scope, digest).key) != digest:
                 self._replace.add(scope)
         if self._replace:
-            self._request(encode.group_desc_request, self._take_groups)
+            self._read_groups()
         else:
             self._start(now)
+
+    def _read_groups(self) -> None:
+        self._reading = True
+        self._request(encode.group_desc_request, self._take_groups)
 
     def _take_groups(self, message: Message, now: float) -> None:
         if not isinstance(message, GroupDescReply):
@@ -250,6 +254,12 @@ class SwitchSync:
     def flush(self, now: float) -> None:
         """Send what has gathered, if nothing is in flight and there is something."""
         if self._reading or self._standby or self._flight is not None or not self._is_behind():
+            return
+        if self._log.since(self._cursor) is None:
+            self._replace.add(Scope.CLUSTER)
+        if self._replace and self._found_groups is None:
+            # The flows to come are of no use without their groups: which of these it has, only the switch knows.
+            self._read_groups()
             return
         groups_first, groups_last = self._group_steps()
         batches = [batch(groups_first, self._xids)] if groups_first else []
@@ -320,21 +330,24 @@ class SwitchSync:
 
     def _group_steps(self) -> tuple[list[Step], list[Step]]:
         """Groups to make before and to delete after a replacement: the difference, never all of them."""
-        if not self._replace:
+        found, self._found_groups = self._found_groups, None
+        if not self._replace or found is None:
             return [], []
-        wanted = {
-            group.group_id: group
-            for scope in (CLUSTER, self.node)
-            for group in self._source.groups(scope)
-            if group.group_id not in self.refusals[Scope.CLUSTER] and group.group_id not in self.refusals[Scope.NODE]
-        }
-        found, self._found_groups = self._found_groups, wanted
-        self._flushes = flushes(
-            sorted(_endpoints(found.values()) - _endpoints(wanted.values()), key=lambda each: each.order)
-        )
-        make = update_of_groups(found, wanted)
-        both = change(make, Scope.CLUSTER, 0)[:-1]
-        return both[: len(make.groups_added)], both[len(make.groups_added) :]
+        refused = self.refusals[Scope.CLUSTER].keys() | self.refusals[Scope.NODE].keys()
+        wanted = {number: made for number, made in self._log.groups().items() if number not in refused}
+        for group in self._source.groups(self.node):
+            if group.group_id not in refused:
+                wanted[group.group_id] = (group, encode.group_mod(group))
+        gone = [group for number, group in found.items() if number not in wanted]
+        # Connections to where no group sends any more lead nowhere.
+        lost = _endpoints(found.values()) - _endpoints(group for group, _ in wanted.values()) if found else set()
+        self._flushes = flushes(sorted(lost, key=lambda each: each.order))
+        make: list[Step] = [
+            (message, group)
+            for number, (group, message) in wanted.items()
+            if number not in found or _in_order(found[number]) != group
+        ]
+        return make, [(encode.group_mod(group, GroupCommand.DELETE), group) for group in gone]
 
     def _digest_step(self, scope: Scope) -> Step:
         state = self._log.state if scope is Scope.CLUSTER else self._scope
@@ -394,8 +407,7 @@ class SwitchSync:
         if self._failures >= FAILURE_LIMIT:
             raise SyncError(f"{self._failures} bundles failed, the last with error type {error.type} code {error.code}")
         self._replace |= {Scope.CLUSTER, Scope.NODE}
-        self._request(encode.group_desc_request, self._take_groups)
-        self._reading = True
+        self._read_groups()
 
     def _set_aside(self, flight: _Flight) -> set[Scope]:
         scopes = set()
@@ -509,17 +521,8 @@ def _first(changes: list[Batch], limit: int) -> list[Batch]:
     return changes
 
 
-def update_of_groups(found: dict[int, Group], wanted: dict[int, Group]) -> Update:
-    """What takes one set of groups to another. In which order a group has its buckets is all the same."""
-    found = {number: _in_order(group) for number, group in found.items()}
-    return Update(
-        "",
-        groups_added=tuple(group for number, group in wanted.items() if found.get(number) != group),
-        groups_removed=tuple(group for number, group in found.items() if number not in wanted),
-    )
-
-
 def _in_order(group: Group) -> Group:
+    """A group as it is made: in which order a switch says that it has its buckets is all the same."""
     return msgspec.structs.replace(group, buckets=tuple(sorted(group.buckets, key=lambda bucket: bucket.bucket_id)))
 
 

@@ -79,18 +79,19 @@ class PolicyParts:
         pods = self._cluster.pods.items()
         return {name for name, pod in pods if any(key in wanted for key, _ in pod.labels)}
 
-    def take(self, change: Change) -> list[tuple[Flow | None, Flow | None]]:
-        """Follow a change that the cluster has made already. Returns the flows that changed, before and after."""
+    def take(self, changes: Iterable[Change]) -> list[tuple[Flow | None, Flow | None]]:
+        """Follow changes that the cluster has made already. Returns the flows that changed, before and after."""
         touched: set[Key] = set()
-        old, new = change.old, change.new
-        if isinstance(old, Policy) or isinstance(new, Policy):
-            touched |= self._take_policy(old, new)
-        if isinstance(old, Namespace) or isinstance(new, Namespace):
-            touched |= self._take_namespace(change.key[2])
-        if isinstance(old, Node) or isinstance(new, Node):
-            touched |= self._node_users
-        if isinstance(old, Pod) or isinstance(new, Pod):
-            touched |= self._take_pod(change.key[1], change.key[2])
+        for change in changes:
+            match change.new if change.new is not None else change.old:
+                case Policy():
+                    touched |= self._take_policy(change.old, change.new)
+                case Namespace(name=name):
+                    touched |= self._take_namespace(name)
+                case Node():
+                    touched |= self._node_users
+                case Pod(namespace=namespace, name=name):
+                    touched |= self._take_pod(namespace, name)
         return self._remake(touched)
 
     def release(self, numbers: Iterable[int]) -> list[tuple[Flow | None, Flow | None]]:

@@ -92,11 +92,18 @@ async def clean(settings: Settings) -> None:
         database.start()
         if not await database.until(lambda rows: rows.connected, 10.0):
             raise AgentError(f"{settings.ovsdb} doesn't answer")
-        netlink.remove_gateway_routes([*settings.cluster_cidrs, *settings.service_cidrs], naming.GATEWAY_PORT)
+        cidrs = [*settings.cluster_cidrs, *settings.service_cidrs]
+        await asyncio.to_thread(netlink.remove_gateway_routes, cidrs, naming.GATEWAY_PORT)
         await database.transact(ovsdb.remove_bridge)
         await database.stop()
-        netlink.remove_links(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
-        nftables.remove()
+        await asyncio.to_thread(_clean_host, settings)
+
+
+def _clean_host(settings: Settings) -> None:
+    """What doesn't go with the bridge's ports."""
+    netlink.remove_links(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
+    netlink.set_announced(netlink.interface_of(settings.node_ips[0]), ())
+    nftables.remove()
 
 
 @contextlib.contextmanager

@@ -79,6 +79,8 @@ class Host:
         self._settings = settings
         self._table = next((number for number, name in settings.tables if name == HOST_TABLE), None)
         self._done = Tasks()
+        #: Whether the host may be other than what was done: everything is to be compared with it.
+        self._unsure = True
         self._health: dict[int, Health] = {}
         self._servers: dict[int, asyncio.Server] = {}
         self._checks = asyncio.Semaphore(_CHECKS)
@@ -89,10 +91,16 @@ class Host:
         while self._table is not None:
             try:
                 found = tasks_of(await notes.read(self._settings.ovs_rundir, self._table, _PATIENCE))
-                if found != self._done:
+                if found != self._done or self._unsure:
                     await self._make(found)
                 complaint = ""
-            except (NotesError, LinkError, NftError, OSError) as error:
+            except NotesError as error:
+                # A switch that comes back may have made interfaces anew, and what was set on them is gone.
+                self.forget()
+                if str(error) != complaint:
+                    log.warning("the host may not be as Services need it: %s", error)
+                complaint = str(error)
+            except (LinkError, NftError, OSError) as error:
                 if str(error) != complaint:
                     log.warning("the host isn't as Services need it: %s", error)
                 complaint = str(error)
@@ -100,7 +108,7 @@ class Host:
 
     def forget(self) -> None:
         """The gateway is another, or the rules are gone: everything is to be made again."""
-        self._done = Tasks()
+        self._unsure = True
 
     def rules(self, tasks: Tasks | None = None) -> str:
         """The nftables rules with what the notes ask for."""
@@ -110,16 +118,22 @@ class Host:
         return nftables.rules(settings.cluster_cidrs, settings.node_ports, tasks.host_ports, health)
 
     async def _make(self, wanted: Tasks) -> None:
+        # What is said to be forgotten meanwhile is made once more.
+        unsure, self._unsure = self._unsure, False
         settings = self._settings
-        if self.rules(wanted) != self.rules():
-            await asyncio.to_thread(nftables.apply, self.rules(wanted))
-        if wanted.addresses != self._done.addresses or self._done == Tasks():
-            await asyncio.to_thread(netlink.set_service_routes, GATEWAY_PORT, wanted.addresses, settings.gateways)
-        if wanted.announced != self._done.announced or self._done == Tasks():
-            uplink = await asyncio.to_thread(netlink.interface_of, settings.node_ips[0])
-            fresh = await asyncio.to_thread(netlink.set_announced, uplink, wanted.announced)
-            await asyncio.to_thread(netlink.announce, uplink, fresh)
-        await self._serve_health(dict(wanted.health))
+        try:
+            if unsure or self.rules(wanted) != self.rules():
+                await asyncio.to_thread(nftables.apply, self.rules(wanted))
+            if unsure or wanted.addresses != self._done.addresses:
+                await asyncio.to_thread(netlink.set_service_routes, GATEWAY_PORT, wanted.addresses, settings.gateways)
+            if unsure or wanted.announced != self._done.announced:
+                uplink = await asyncio.to_thread(netlink.interface_of, settings.node_ips[0])
+                fresh = await asyncio.to_thread(netlink.set_announced, uplink, wanted.announced)
+                await asyncio.to_thread(netlink.announce, uplink, fresh)
+            await self._serve_health(dict(wanted.health))
+        except BaseException:
+            self._unsure = True
+            raise
         self._done = wanted
 
     async def _serve_health(self, wanted: dict[int, Health]) -> None:

@@ -27,6 +27,10 @@ _CLONE_NEWNET = 0x4000_0000
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _NODAD = 0x02
 _NTF_PROXY = 0x08
+#: rtnetlink(7): the header of each message, what neighbours are asked for with, and the kinds of answers.
+_NLMSGHDR, _NDMSG = struct.Struct("=IHHII"), struct.Struct("=B3xiHBB")
+_GET_NEIGHBOURS, _NEW_NEIGHBOUR, _NLMSG_ERROR, _NLMSG_DONE = 30, 28, 2, 3
+_DUMP, _NDA_DST = 0x301, 1
 #: Who made a route (rtnetlink(7), rtm_protocol): by these the agent knows its own again.
 _OUR_ROUTES, _ADDRESS_ROUTES = 0x5B, 0x5C
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
@@ -300,12 +304,7 @@ def set_announced(name: str, addresses: Iterable[Address]) -> set[Address]:
             index = _index(route, name)
             if index is None:
                 raise LinkError(f"the host has no interface {name}")
-            found = set()
-            for family in (socket.AF_INET, socket.AF_INET6):
-                # Proxy entries are told only to who asks for proxy entries.
-                for each in route.get_neighbours(family=family, flags=_NTF_PROXY):
-                    if each["ifindex"] == index and each["flags"] & _NTF_PROXY:
-                        found.add(ip_address(each.get_attr("NDA_DST")))
+            found = _proxied(index)
             for address in sorted(found - wanted, key=int):
                 _proxy(route, "del", index, address)
             fresh = wanted - found
@@ -319,6 +318,37 @@ def set_announced(name: str, addresses: Iterable[Address]) -> set[Address]:
             return fresh
     except (NetlinkError, OSError) as error:
         raise LinkError(f"{name}: {_reason(error)}") from error
+
+
+def _proxied(index: int) -> set[Address]:
+    """The addresses that an interface answers for though they are elsewhere.
+
+    The kernel tells proxy entries only to who asks for proxy entries, which pyroute2 can't.
+    """
+    found: set[Address] = set()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.settimeout(5)
+        for family in (socket.AF_INET, socket.AF_INET6):
+            request = _NDMSG.pack(family, 0, 0, _NTF_PROXY, 0)
+            kernel.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(request), _GET_NEIGHBOURS, _DUMP, 1, 0) + request)
+            done = False
+            while not done:
+                data = kernel.recv(1 << 16)
+                while data:
+                    length, kind, _, _, _ = _NLMSGHDR.unpack_from(data)
+                    done |= kind in (_NLMSG_DONE, _NLMSG_ERROR)
+                    if kind == _NEW_NEIGHBOUR and _NDMSG.unpack_from(data, 16)[1] == index:
+                        found |= set(_destinations(data[16 + _NDMSG.size : length]))
+                    data = data[length + -length % 4 :]
+    return found
+
+
+def _destinations(attributes: bytes) -> Iterator[Address]:
+    while len(attributes) >= 4:
+        length, kind = struct.unpack_from("=HH", attributes)
+        if kind == _NDA_DST:
+            yield ip_address(attributes[4:length])
+        attributes = attributes[max(length, 4) + -length % 4 :]
 
 
 def _proxy(route: Any, command: str, index: int, address: Address) -> None:

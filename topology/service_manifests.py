@@ -9,7 +9,7 @@ from topology import manifest_fields as fields
 from topology.model import Endpoint, EndpointPort, EndpointSlice, ServicePort, Subset, labels_of
 from topology.naming import Address
 from topology.services import ServiceSpec
-from topology.workloads import PodStatus
+from topology.workloads import PodStatus, Template
 from topology.yaml_tree import Tree
 
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
@@ -112,9 +112,11 @@ def _ports(tree: Tree, kind: str) -> tuple[ServicePort, ...]:
 def _target(tree: Tree | None) -> int | str:
     if tree is None:
         return 0
-    if tree.is_text:
-        return tree.text()
-    return tree.number(1, 65535)
+    if not tree.is_text:
+        return tree.number(1, 65535)
+    if tree.text().isdecimal():
+        raise tree.error(f"is {tree.text()!r}, a name of digits; write the number without quotes")
+    return tree.text()
 
 
 def _addresses(tree: Tree | None) -> tuple[Address, ...]:
@@ -203,8 +205,11 @@ def endpoints(namespace: str, name: str, tree: Tree) -> EndpointSlice:
     return EndpointSlice(kind="Endpoints", namespace=namespace, name=name, service=name, subsets=tuple(subsets))
 
 
-def pod_status(namespace: str, name: str, tree: Tree) -> PodStatus:
-    """What a Pod document says of a pod that is there: its addresses, whether it is ready, whether it is ending."""
+def pod_status(namespace: str, name: str, tree: Tree, template: Template | None = None) -> PodStatus:
+    """What a Pod document says of a pod that is there: its addresses, whether it is ready, whether it is ending.
+
+    With `template` the pod is there also when nothing else declares it.
+    """
     addresses = tree.get("status", "podIPs")
     conditions = tree.get("status", "conditions")
     ready = True
@@ -220,4 +225,5 @@ def pod_status(namespace: str, name: str, tree: Tree) -> PodStatus:
         else (),
         ready=ready,
         terminating=tree.get("metadata", "deletionTimestamp") is not None,
+        template=template,
     )

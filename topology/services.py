@@ -9,12 +9,13 @@ is a hash of its name, so that Services that come and go move nobody else, but f
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 
 import msgspec
 
-from topology.model import Key, Labels, Service, ServicePort
+from topology.model import Key, Labels, Node, Service, ServicePort
 from topology.naming import Address, Network
 
 #: The loadBalancerClass that stands for us; Services without a class are ours too.
@@ -65,7 +66,7 @@ class ServiceRanges(msgspec.Struct, frozen=True, kw_only=True):
         if len({each.version for each in cidrs}) != len(cidrs):
             raise RangeError(f"--service-cidr: give one for each family, not {_words(cidrs)}")
         low, _, high = node_ports.partition("-")
-        if not (low.isdigit() and high.isdigit() and 1 <= int(low) <= int(high) <= 65535):
+        if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high) <= 65535):
             raise RangeError(f"--service-node-port-range {node_ports}: give two ports, the lower first: 30000-32767")
         pools = _networks("--load-balancer-pool", load_balancer)
         return cls(cluster=cidrs, load_balancer=pools, node_ports=(int(low), int(high)))
@@ -87,18 +88,38 @@ class AllocationError(ValueError):
 
 
 class _Taken:
-    """What has been given, and to whom."""
+    """What has been given, and to whom; and what nodes have, for themselves and their pods."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Iterable[Node]) -> None:
         self.addresses: dict[Address, tuple[str, set[tuple[str, int]]]] = {}
         self.node_ports: dict[tuple[str, int], str] = {}
+        #: By family: (last, first, whose), sorted; no two nodes in force overlap.
+        self._of_nodes: dict[int, list[tuple[int, int, str]]] = {4: [], 6: []}
+        for node in nodes:
+            for each in node.pod_cidrs:
+                last, first = int(each.broadcast_address), int(each.network_address)
+                self._of_nodes[each.version].append((last, first, node.name))
+            for address in node.addresses:
+                self._of_nodes[address.version].append((int(address), int(address), node.name))
+        for found in self._of_nodes.values():
+            found.sort()
+        self.nodes = sum(map(len, self._of_nodes.values()))
+
+    def node_of(self, address: Address) -> str:
+        """The node that has an address, or pods at such addresses; empty where none has."""
+        found, value = self._of_nodes[address.version], int(address)
+        at = bisect_left(found, (value, 0, ""))
+        return found[at][2] if at < len(found) and found[at][1] <= value else ""
 
 
 def allocate(
-    specs: Mapping[Key, ServiceSpec], ranges: ServiceRanges
+    specs: Mapping[Key, ServiceSpec], ranges: ServiceRanges, nodes: Iterable[Node] = ()
 ) -> tuple[dict[Key, Service], list[tuple[Key, str]]]:
-    """Every Service with what it is given, and for those that get nothing the reason."""
-    taken = _Taken()
+    """Every Service with what it is given, and what some don't get, with the reason.
+
+    Who can't have all else gets nothing; without a load balancer's address the rest of a Service is of use.
+    """
+    taken = _Taken(nodes)
     found: dict[Key, Service] = {}
     problems: list[tuple[Key, str]] = []
     asked: list[Key] = []
@@ -112,6 +133,7 @@ def allocate(
     for key in asked:
         try:
             found[key] = _give(specs[key], ranges, taken)
+            found[key] = _balance(found[key], specs[key], ranges, taken)
         except AllocationError as error:
             problems.append((key, str(error)))
     return found, problems
@@ -133,6 +155,7 @@ def _reserve(spec: ServiceSpec, ranges: ServiceRanges, taken: _Taken) -> None:
     for address in spec.external_ips:
         if any(address in cidr for cidr in ranges.cluster):
             raise AllocationError(f"spec.externalIPs: {address} is in the range of cluster addresses; choose another")
+        _check_of_no_node(address, "spec.externalIPs:", taken)
         _check_shared(address, "spec.externalIPs", ports, taken)
     balanced = _asked_of_load_balancer(spec)
     for address in balanced:
@@ -140,17 +163,22 @@ def _reserve(spec: ServiceSpec, ranges: ServiceRanges, taken: _Taken) -> None:
             raise AllocationError(
                 f"spec.loadBalancerIP {address} is in no pool ({_words(ranges.load_balancer)}); choose another"
             )
+        _check_of_no_node(address, "spec.loadBalancerIP", taken)
         _check_shared(address, "spec.loadBalancerIP", ports, taken)
     numbers = [("nodePort", port.protocol, port.node_port) for port in spec.ports if port.node_port]
     if spec.health_check_node_port and _checks_health(spec):
         numbers.append(("healthCheckNodePort", "TCP", spec.health_check_node_port))
     low, high = ranges.node_ports
+    given: set[tuple[str, int]] = set()
     for field, protocol, number in numbers:
         if not low <= number <= high:
             raise AllocationError(f"spec: {field} {number} is not in the range of node ports, {low}-{high}")
         owner = taken.node_ports.get((protocol, number))
         if owner is not None:
             raise AllocationError(f"spec: {field} {number} is {owner}'s already; choose another, or leave it out")
+        if (protocol, number) in given:
+            raise AllocationError(f"spec: {field} {number} is given twice; choose another for one of them")
+        given.add((protocol, number))
     for address in spec.cluster_ips:
         taken.addresses[address] = (mine, set())
     for address in (*spec.external_ips, *balanced):
@@ -162,6 +190,13 @@ def _reserve(spec: ServiceSpec, ranges: ServiceRanges, taken: _Taken) -> None:
 def _check_free(address: Address, field: str, taken: _Taken) -> None:
     if address in taken.addresses:
         raise AllocationError(f"{field} {address} is {taken.addresses[address][0]}'s already; choose another")
+
+
+def _check_of_no_node(address: Address, field: str, taken: _Taken) -> None:
+    """What every host hands to its bridge must not be what nodes and pods are reached by."""
+    node = taken.node_of(address)
+    if node:
+        raise AllocationError(f"{field} {address} is of node {node} or of its pods; choose another")
 
 
 def _check_shared(address: Address, field: str, ports: set[tuple[str, int]], taken: _Taken) -> None:
@@ -200,16 +235,6 @@ def _give(spec: ServiceSpec, ranges: ServiceRanges, taken: _Taken) -> Service:
             )
             for port in ports
         )
-    balanced = _asked_of_load_balancer(spec)
-    ours = spec.load_balancer_class in ("", LOAD_BALANCER_CLASS)
-    if programmed and spec.type == "LoadBalancer" and not balanced and ours and ranges.load_balancer:
-        balanced = tuple(
-            _address(
-                f"{mine}/load-balancer", [pool for pool in ranges.load_balancer if pool.version == each.version], taken
-            )
-            for each in cluster_ips
-            if any(pool.version == each.version for pool in ranges.load_balancer)
-        )
     health = 0
     if _checks_health(spec):
         health = spec.health_check_node_port or _node_port(f"{mine}/health", "TCP", ranges, taken)
@@ -221,7 +246,7 @@ def _give(spec: ServiceSpec, ranges: ServiceRanges, taken: _Taken) -> Service:
         selector=spec.selector,
         cluster_ips=cluster_ips,
         external_ips=spec.external_ips,
-        load_balancer_ips=balanced,
+        load_balancer_ips=_asked_of_load_balancer(spec),
         source_ranges=spec.source_ranges if spec.type == "LoadBalancer" else (),
         # Policies of a kind of traffic that the Service doesn't get mean nothing.
         external_local=spec.external_local and (exposed or bool(spec.external_ips)),
@@ -231,6 +256,20 @@ def _give(spec: ServiceSpec, ranges: ServiceRanges, taken: _Taken) -> Service:
         publish_not_ready=spec.publish_not_ready,
         distribution=spec.distribution,
     )
+
+
+def _balance(service: Service, spec: ServiceSpec, ranges: ServiceRanges, taken: _Taken) -> Service:
+    """The Service with load balancers' addresses, one of each of its families that there is a pool for."""
+    ours = spec.load_balancer_class in ("", LOAD_BALANCER_CLASS)
+    if spec.type != "LoadBalancer" or service.load_balancer_ips or not ours:
+        return service
+    mine = f"{_title(spec)}/load-balancer"
+    pools = {
+        each.version: [pool for pool in ranges.load_balancer if pool.version == each.version]
+        for each in service.cluster_ips
+    }
+    addresses = tuple(_address(mine, found, taken) for found in pools.values() if found)
+    return msgspec.structs.replace(service, load_balancer_ips=addresses)
 
 
 def _cluster_ips(spec: ServiceSpec, ranges: ServiceRanges, taken: _Taken) -> tuple[Address, ...]:
@@ -267,9 +306,10 @@ def _address(title: str, pools: Iterable[Network], taken: _Taken) -> Address:
             first, last = first + 1, last - (pool.version == 4)
         size = last - first + 1
         start = _hash(title) % size
-        for step in range(min(size, len(taken.addresses) + 1)):
+        # That many can't all be taken: a pool that has all of a node's pods in it is given up before.
+        for step in range(min(size, len(taken.addresses) + taken.nodes + 1)):
             address = pool[first + (start + step) % size - int(pool.network_address)]
-            if address not in taken.addresses:
+            if address not in taken.addresses and not taken.node_of(address):
                 taken.addresses[address] = (title.partition("/load-balancer")[0], set())
                 return address
     raise AllocationError(f"no address is free in {_words(pools)}; make the range larger")

@@ -181,11 +181,11 @@ def _pod_first(argv: tuple[str, ...]) -> tuple[dict[str, str], tuple[str, ...]]:
 @_command
 def node_(name: str, node: str, argv: tuple[str, ...]) -> None:
     """Run a command on a node: ovs-vsctl, ovs-ofctl and ovs-appctl find the node's own switch."""
-    from deploy.lab.substrate import switch_environment
+    from deploy.lab.substrate import directed, switch_environment
 
     here = _lab(name)
     _, command = _pod_first(argv)
-    _become(here.netns_of_node(node), command, switch_environment(here.layout, node), "")
+    _become(here.netns_of_node(node), directed(here.layout, node, command), switch_environment(here.layout, node), "")
 
 
 def _become(netns: str, argv: Sequence[str], env: dict[str, str], directory: str) -> NoReturn:

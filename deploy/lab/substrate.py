@@ -198,6 +198,14 @@ def switch_environment(layout: Layout, node: str) -> dict[str, str]:
     return {"OVS_RUNDIR": directory, "OVS_DBDIR": directory, "OVS_LOGDIR": directory}
 
 
+def directed(layout: Layout, node: str, argv: Sequence[str]) -> list[str]:
+    """A command on a node. No variable says where ovs-appctl finds the switch: it is told, unless it has been."""
+    words = list(argv)
+    if words and words[0] == "ovs-appctl" and not any(each.startswith(("-t", "--target")) for each in words):
+        words.insert(1, f"--target={layout.node(node) / 'vswitchd.ctl'}")
+    return words
+
+
 def vsctl(layout: Layout, node: str, *words: str) -> str:
     """ovs-vsctl on a node."""
     database = f"--db=unix:{layout.node(node) / 'db.sock'}"

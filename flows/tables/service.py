@@ -68,7 +68,8 @@ HERE, OF_WORLD, NEAR, IN_ZONE, EVERYBODY, NOT_ALLOWED, REFUSED = 330, 320, 315, 
 _PRIORITY, _OTHERWISE = 200, 0
 #: A group must fit one message of 64 KiB: beyond this its buckets only name endpoints, which table Endpoint knows.
 DIRECT_LIMIT = 400
-#: Flows that one endpoint may have the switch learn: clients that are remembered; others are still hashed.
+#: Flows that a switch may learn for one Service's port: clients that are remembered; others are still hashed. Open
+#: vSwitch counts those in the table with one cookie.
 AFFINITY_LIMIT = 10_000
 #: The longest idle timeout that a flow can have, in seconds.
 LONGEST_AFFINITY = 0xFFFF
@@ -206,7 +207,8 @@ def balancer_items(balancer: Balancer, cookie: int) -> Iterator[Flow | Group]:
         Bucket(each.number, _bucket(balancer, each), _WEIGHT)
         for each in sorted(balancer.chosen, key=lambda each: each.number)
     )
-    yield Group(balancer.number, GroupType.SELECT, buckets, "hash" if fields else "", 0, fields)
+    # By name, which means all of a packet's addresses and ports: Open vSwitch's own choice leaves out those of UDP.
+    yield Group(balancer.number, GroupType.SELECT, buckets, "hash" if fields else "dp_hash", 0, fields)
     if not balancer.indirect:
         return
     service, ethertype = SERVICE_BITS(balancer.number), _ETHERTYPES[balancer.version]

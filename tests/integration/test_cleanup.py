@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from probes import until
 
-from deploy.lab import processes
-from deploy.lab.cluster import Lab, labs, sweep
+from deploy.lab import processes, substrate
+from deploy.lab.cluster import Lab, labs, owner, settings_for, sweep
 from deploy.lab.layout import Layout
 from deploy.lab.substrate import namespaces
 
@@ -108,3 +108,30 @@ def test_a_lab_that_nobody_owns_stays_until_it_is_taken_down(lab: Lab) -> None:
     sweep()
     assert lab.is_up
     assert lab.ask("status")["healthy"]
+
+
+def test_a_node_that_is_cleaned_has_nothing_of_the_agent_s_left() -> None:
+    here = Lab(f"clean{os.getpid()}")
+    here.up(settings_for(here.layout.name, 1, **owner(os.getpid())), [EXAMPLES])
+    try:
+        (node,) = here.nodes
+        netns = here.layout.node_netns(node)
+        (web,) = (row for row in here.ask("services")["items"] if row["name"] == "web")
+
+        def announced() -> set[str]:
+            lines = (substrate.run(["ip", family, "neigh", "show", "proxy"], netns=netns) for family in ("-4", "-6"))
+            return {line.split()[0] for each in lines for line in each.splitlines()}
+
+        until(lambda: announced() == set(web["externalIPs"]), "the node announces the Service's addresses")
+        process = processes.recorded(here.layout.processes / f"agent-{node}.json")
+        assert process is not None
+        argv = Path(f"/proc/{process.pid}/cmdline").read_text().rstrip("\0").split("\0")
+        here.stop_agent(node)
+        substrate.run([*argv, "--clean"], netns=netns, env={"PYTHONPATH": str(ROOT)})
+        assert announced() == set()
+        assert substrate.vsctl(here.layout, node, "list-br").split() == ["br-phy"]
+        assert "signalbox" not in substrate.run(["nft", "list", "tables"], netns=netns)
+        assert "sb-gw0" not in substrate.run(["ip", "route"], netns=netns)
+        assert "pod" not in substrate.run(["ip", "-br", "link"], netns=netns)
+    finally:
+        here.down()

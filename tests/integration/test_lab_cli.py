@@ -83,6 +83,7 @@ def test_a_node_s_own_tools_show_named_tables(shell: Lab) -> None:
     plain = signalbox("lab", "node", "node-1", "--", "ovs-ofctl", "dump-flows", "br-int")
     assert "priority=" in plain
     assert "br-int" in signalbox("lab", "node", "node-1", "--", "ovs-vsctl", "show")
+    assert "ovs-vswitchd" in signalbox("lab", "node", "node-1", "--", "ovs-appctl", "version")
 
 
 def test_apply_and_delete_speak_as_kubectl_does(shell: Lab, tmp_path: Path) -> None:

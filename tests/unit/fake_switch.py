@@ -1,24 +1,28 @@
 """A switch in memory: it speaks OpenFlow 1.5 as bytes, keeps flows and groups, and does bundles as Open vSwitch does.
 
 What it doesn't do: forward packets, check matches, enforce roles. An item that `refuses` names is answered with an
-error and left out of its bundle, while the rest goes in: that is what Open vSwitch 3.1 does.
+error and left out of its bundle, while the rest goes in: that is what Open vSwitch 3.1 does. A flow must find the group
+that it names, and goes with it when that is deleted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from struct import pack, unpack_from
+
+from msgspec import structs
 
 from controller.app import Controller
 from controller.fleet import Peer
 from flows.openflow import wire
 from flows.openflow.decode import decode
 from flows.openflow.framing import Framer
-from flows.openflow.messages import FlowStatsReply
+from flows.openflow.messages import FlowStatsReply, GroupDescReply
 from flows.openflow.wire import BundleControl, FlowCommand, GroupCommand, Multipart, Type
 from flows.pipeline import DIGEST
 from flows.state import Port
-from flows.values import Flow
+from flows.values import Flow, Group, ToGroup
 
 #: Table, priority, encoded match.
 _Key = tuple[int, int, bytes]
@@ -35,8 +39,9 @@ class FakeSwitch:
         self.refuses: Callable[[bytes], bool] = lambda message: False
         #: Whole bundles to fail at their commit.
         self.failing_commits = 0
-        #: What has been received, by type.
+        #: What has been received, by type; and commits and what no bundle can hold, in order.
         self.count: dict[int, int] = {}
+        self.unbundled: list[bytes] = []
         self.reset()
 
     def reset(self) -> None:
@@ -54,6 +59,16 @@ class FakeSwitch:
     def flows(self) -> set[Flow]:
         """Everything but the digests."""
         return {flow for flow in self._flows() if flow.table != DIGEST.number}
+
+    @property
+    def balancers(self) -> set[Group]:
+        """Every group, decoded; its buckets in the order of their ids."""
+        reply = decode(_reply(Multipart.GROUP_DESC, b"".join(map(_group_desc, self.groups.values())), 0))
+        assert isinstance(reply, GroupDescReply)
+        return {
+            structs.replace(group, buckets=tuple(sorted(group.buckets, key=lambda each: each.bucket_id)))
+            for group in reply.items
+        }
 
     @property
     def digests(self) -> dict[tuple[object, ...], int]:
@@ -97,6 +112,8 @@ class FakeSwitch:
                 return self._bundle_control(message, xid)
             case Type.BUNDLE_ADD:
                 return self._bundle_add(message[16:], xid)
+            case Type.EXPERIMENTER:
+                self.unbundled.append(message)
         return b""
 
     def _multipart(self, message: bytes, xid: int) -> bytes:
@@ -134,6 +151,7 @@ class FakeSwitch:
                 return _error(17, 15, message, xid)
             for mod in mods:
                 self._apply(mod)
+            self.unbundled.append(message)
         return pack("!BBHIIHH", 6, Type.BUNDLE_CONTROL, 16, xid, bundle, step + 1, 3)
 
     def _bundle_add(self, mod: bytes, xid: int) -> bytes:
@@ -150,6 +168,8 @@ class FakeSwitch:
             command, number = unpack_from("!H2xI", mod, 8)
             if command == GroupCommand.DELETE:
                 self.groups.pop(number, None)
+                for key in [key for key, held in self.held.items() if _group_of(held[8:]) == number]:
+                    del self.held[key]
             else:
                 self.groups[number] = mod
             return
@@ -157,6 +177,8 @@ class FakeSwitch:
         (priority,) = unpack_from("!H", mod, 30)
         key = (table, priority, _match(mod))
         if command == FlowCommand.ADD:
+            group = _group_of(mod[8:])
+            assert group is None or group in self.groups, f"a flow names group {group}, which isn't there"
             self.held[key] = mod
         elif command == FlowCommand.DELETE_STRICT:
             self.held.pop(key, None)
@@ -165,6 +187,16 @@ class FakeSwitch:
             for other, each in list(self.held.items()):
                 if other[0] == table and unpack_from("!Q", each, 8)[0] & mask == cookie & mask:
                     del self.held[other]
+
+
+@lru_cache(maxsize=10_000)
+def _group_of(body: bytes) -> int | None:
+    """The group that a flow-mod without its header names."""
+    reply = decode(_reply(Multipart.FLOW_DESC, _flow_desc(bytes(8) + body), 0))
+    assert isinstance(reply, FlowStatsReply)
+    (stats,) = reply.items
+    program = stats.flow.program if stats.flow is not None else ()
+    return next((action.group_id for action in program if isinstance(action, ToGroup)), None)
 
 
 def _match(mod: bytes) -> bytes:

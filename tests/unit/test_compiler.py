@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
+from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import flows.compiler
+from flows import numbers as flow_numbers
 from flows import pipeline
 from flows.compiler import Compiler
 from flows.openflow.digest import changed, digest, group_hash
 from flows.state import Port
 from flows.update import CLUSTER, Update
 from flows.values import Flow, FlowKey, Group
+from topology.endpoints import ZONE_LABEL
 from topology.model import (
     ContainerPort,
     Endpoint,
@@ -21,6 +26,7 @@ from topology.model import (
     EndpointSlice,
     Namespace,
     Node,
+    Object,
     Pod,
     Service,
     ServicePort,
@@ -37,13 +43,14 @@ from topology.naming import (
 )
 
 
-def node(number: int, *, address: int | None = None, cidr: int | None = None) -> Node:
+def node(number: int, *, address: int | None = None, cidr: int | None = None, zone: str = "") -> Node:
     """Node n<number>; `address` and `cidr` make it claim those of another."""
     cidr = number if cidr is None else cidr
     return Node(
         name=f"n{number}",
         addresses=(ip_address(f"172.30.0.{number if address is None else address}"),),
         pod_cidrs=(ip_network(f"10.244.{cidr}.0/24"), ip_network(f"fd00:10:244:{cidr}::/64")),
+        labels=((ZONE_LABEL, zone),) if zone else (),
     )
 
 
@@ -111,15 +118,22 @@ def services(draw: st.DrawFn) -> Service:
     vips = [ip_address("10.96.0.1"), ip_address("10.96.0.2"), ip_address("fd00:10:96::1")]
     worlds = [ip_address("192.0.2.1"), ip_address("2001:db8::1")]
     port = ServicePort(
-        port=80, protocol=draw(st.sampled_from(["TCP", "UDP"])), node_port=draw(st.sampled_from([0, 30080]))
+        port=80,
+        name="a",
+        protocol=draw(st.sampled_from(["TCP", "UDP"])),
+        target=draw(st.sampled_from([0, "web"])),
+        node_port=draw(st.sampled_from([0, 30080])),
     )
+    other = ServicePort(port=81, name="b", node_port=draw(st.sampled_from([0, 30081])))
     return Service(
         namespace="default",
         name=draw(names),
-        ports=(port,),
+        ports=(port, other) if draw(flags) else (port,),
         selector=draw(st.sampled_from([None, (("app", "web"),)])),
         cluster_ips=tuple(sorted(draw(st.sets(st.sampled_from(vips))), key=str)),
         load_balancer_ips=tuple(sorted(draw(st.sets(st.sampled_from(worlds))), key=str)),
+        source_ranges=draw(st.sampled_from([(), (ip_network("198.51.100.0/24"),)])),
+        publish_not_ready=draw(flags),
         external_ips=tuple(sorted(draw(st.sets(st.sampled_from(worlds))), key=str)),
         external_local=draw(flags),
         internal_local=draw(flags),
@@ -136,14 +150,17 @@ def slices(draw: st.DrawFn) -> EndpointSlice:
             address=address,
             node=draw(st.sampled_from(["", "n1", "n2"])),
             ready=draw(flags),
+            serving=draw(flags),
             terminating=draw(flags),
-            zones=draw(st.sampled_from([(), ("east",)])),
+            zones=draw(st.sampled_from([(), ("east",), ("east", "west")])),
         )
         for address in draw(st.sets(st.sampled_from([ip_address("10.244.2.2"), ip_address("fd00:10:244:2::2")])))
     )
-    ports = tuple(EndpointPort(port=8080, protocol=protocol) for protocol in ("TCP", "UDP"))
+    ports = tuple(EndpointPort(port=8080, name=name, protocol=protocol) for name in "ab" for protocol in ("TCP", "UDP"))
+    kind, name = draw(st.sampled_from(["EndpointSlice", "Endpoints"])), draw(names)
+    service = name if kind == "Endpoints" else draw(names)
     return EndpointSlice(
-        namespace="default", name=draw(names), service=draw(names), subsets=(Subset(ports, endpoints),)
+        kind=kind, namespace="default", name=name, service=service, subsets=(Subset(ports, endpoints),)
     )
 
 
@@ -152,7 +169,8 @@ def steps(draw: st.DrawFn) -> Step:
     """One event: a node, pod or namespace comes, changes or goes; a switch announces its ports."""
     match draw(st.sampled_from(["node", "pod", "ports", "namespace", "remove node", "remove pod", *_OF_SERVICES])):
         case "node":
-            new = node(draw(numbers), address=draw(numbers), cidr=draw(numbers))
+            zone = draw(st.sampled_from(["", "east", "west"]))
+            new = node(draw(numbers), address=draw(numbers), cidr=draw(numbers), zone=zone)
             return lambda compiler: compiler.put(new)
         case "pod":
             where = draw(st.sampled_from(["", "n1", "n2", "n3"]))
@@ -164,7 +182,8 @@ def steps(draw: st.DrawFn) -> Step:
                 labels=draw(st.sampled_from([(), (("app", "web"),)])),
                 addresses=draw(st.sampled_from([(), (ip_address("10.244.1.2"),), (ip_address("fd00:10:244:1::2"),)])),
                 ready=draw(st.booleans()),
-                ports=draw(st.sampled_from([(), (ContainerPort(port=80, host_port=8080),)])),
+                terminating=draw(st.booleans()),
+                ports=draw(st.sampled_from([(), (ContainerPort(port=80, name="web", host_port=8080),)])),
             )
             return lambda compiler: compiler.put(pod)
         case "namespace":
@@ -183,7 +202,7 @@ def steps(draw: st.DrawFn) -> Step:
             key = ("Service", "default", draw(names))
             return lambda compiler: compiler.remove(key)
         case "remove slice":
-            key = ("EndpointSlice", "default", draw(names))
+            key = (draw(st.sampled_from(["EndpointSlice", "Endpoints"])), "default", draw(names))
             return lambda compiler: compiler.remove(key)
         case "remove node":
             key = ("Node", "", f"n{draw(numbers)}")
@@ -211,6 +230,41 @@ def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: l
     assert_same_as_afresh(compiler, switches)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(steps(), max_size=15), st.lists(steps(), max_size=25), st.sampled_from([1, 3, 1000]))
+def test_many_changes_at_once_end_up_where_one_after_another_do(first: list[Step], then: list[Step], step: int) -> None:
+    compiler, goal = Compiler(), Compiler()
+    for event in first:
+        event(compiler)
+        event(goal)
+    switches = Switches(compiler)
+    for scope in ("n1", "n2", "n3"):
+        switches.take([Update(scope, (), tuple(compiler.flows(scope)), (), tuple(compiler.groups(scope)))])
+    switches.take([Update(CLUSTER, groups_added=tuple(compiler.groups(CLUSTER)))])
+    for event in then:
+        event(goal)
+    for name in ("n1", "n2", "n3"):
+        switches.take(compiler.set_ports(name, goal.ports(name)))
+    switches.take(compiler.set_down(goal.services.down))
+    wanted = {each.key: each for each in goal.cluster.objects()}
+    gone = [each.key for each in compiler.cluster.objects() if each.key not in wanted]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows.compiler, "STEP", step)
+        for updates in compiler.take(wanted.values(), gone):
+            switches.take(updates)
+    assert_same_as_afresh(compiler, switches)
+    afresh = Compiler()
+    for each in wanted.values():
+        afresh.put(each)
+    for name in ("n1", "n2", "n3"):
+        afresh.set_ports(name, goal.ports(name))
+    afresh.set_down(goal.services.down)
+    for scope in (CLUSTER, "n1", "n2", "n3"):
+        for made in (goal, afresh):
+            assert set(compiler.flows(scope)) == set(made.flows(scope))
+            assert set(compiler.groups(scope)) == set(made.groups(scope))
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.permutations(range(5)))
 def test_the_order_in_which_parts_become_known_does_not_matter(order: list[int]) -> None:
@@ -229,6 +283,51 @@ def test_the_order_in_which_parts_become_known_does_not_matter(order: list[int])
         event(expected)
     for scope in (CLUSTER, "n1", "n2"):
         assert set(compiler.flows(scope)) == set(expected.flows(scope))
+
+
+def test_updates_add_up_where_the_numbers_of_groups_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = flow_numbers._first
+    monkeypatch.setattr(flow_numbers, "_first", lambda title: 1 + first(title) % 5)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(st.one_of(services().map(put), slices().map(put), steps()), max_size=25))
+    def holds(events: list[Step]) -> None:
+        compiler = Compiler()
+        switches = Switches(compiler)
+        for event in events:
+            switches.take(event(compiler))
+        assert_same_as_afresh(compiler, switches)
+
+    holds()
+
+
+def put(new: Object) -> Step:
+    return lambda compiler: compiler.put(new)
+
+
+def state(compiler: Compiler) -> dict[str, tuple[set[Flow], set[Group]]]:
+    scopes = (CLUSTER, "n1", "n2", "n3")
+    return {scope: (set(compiler.flows(scope)), set(compiler.groups(scope))) for scope in scopes}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(steps(), max_size=12), st.randoms(use_true_random=False))
+def test_what_there_is_in_the_end_decides_and_not_how_it_came_to_be(events: list[Step], random: Random) -> None:
+    compiler = Compiler()
+    for event in events:
+        event(compiler)
+    afresh = Compiler()
+    left: list[Step] = [put(each) for each in compiler.cluster.objects()]
+    left += [_announce(name, list(compiler.ports(name))) for name in ("n1", "n2", "n3")]
+    left.append(lambda other: other.set_down(compiler.services.down))
+    random.shuffle(left)
+    for event in left:
+        event(afresh)
+    assert state(afresh) == state(compiler)
+
+
+def _announce(name: str, ports: list[Port]) -> Step:
+    return lambda compiler: compiler.set_ports(name, ports)
 
 
 def small_cluster() -> Compiler:
@@ -308,3 +407,18 @@ def test_every_node_gets_the_same_cluster_flows_and_its_own_routes_come_first() 
     elsewhere = max(flow.priority for flow in compiler.flows(CLUSTER) if flow.table == route and len(flow.program) == 3)
     here = min(flow.priority for flow in compiler.flows("n1") if flow.table == route)
     assert here > elsewhere
+
+
+def test_an_address_is_announced_for_the_service_that_is_left_when_the_one_that_shared_it_goes() -> None:
+    shared, vip = (ip_address("192.0.2.1"),), (ip_address("10.96.0.1"),)
+    first = Service(namespace="default", name="a", ports=(ServicePort(port=80),), cluster_ips=vip, external_ips=shared)
+    second = Service(
+        namespace="default", name="b", ports=(ServicePort(port=81),), cluster_ips=vip, load_balancer_ips=shared
+    )
+    compiler = Compiler()
+    for each in (node(1), first, second):
+        compiler.put(each)
+    assert compiler.services.announcer(shared[0]) == ""
+    updates = {update.scope: update for update in compiler.remove(first.key)}
+    assert compiler.services.announcer(shared[0]) == "n1"
+    assert len(updates["n1"].added) == 1

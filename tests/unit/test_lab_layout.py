@@ -78,3 +78,14 @@ def test_missing_programs_are_named_by_the_packages_that_have_them(monkeypatch: 
     assert str(problem.value) == (
         "missing programs: apt-get install ethtool nftables openvswitch-common openvswitch-switch"
     )
+
+
+def test_ovs_appctl_is_told_where_the_node_s_switch_is_unless_it_has_been() -> None:
+    there = "--target=/run/signalbox/lab/lab/nodes/node-1/vswitchd.ctl"
+
+    def directed(*words: str) -> list[str]:
+        return substrate.directed(Layout("lab"), "node-1", words)
+
+    assert directed("ovs-appctl", "version") == ["ovs-appctl", there, "version"]
+    assert directed("ovs-appctl", "-t", "ovsdb-server", "version") == ["ovs-appctl", "-t", "ovsdb-server", "version"]
+    assert directed("ovs-ofctl", "-t", "x") == ["ovs-ofctl", "-t", "x"]
