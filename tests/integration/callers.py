@@ -146,7 +146,7 @@ def to(address: str, port: int, kind: str = "tcp", count: int = 1, **rest: Any) 
 
 def client(netns: str, mode: str, calls: Sequence[Call]) -> list[str]:
     return [
-        "nsenter", f"--net={netns_path(netns)}", "--", "python3", "-I", str(HERE / "call_client.py"), mode,
+        "nsenter", f"--net={netns_path(netns)}", "--", "python3", "-I", "-S", str(HERE / "call_client.py"), mode,
         json.dumps(list(calls)),
     ]  # fmt: skip
 

@@ -169,7 +169,6 @@ def test_internal_traffic_policy_local_never_leaves_the_node(lab: Lab) -> None:
     ("distribution", "wanted"),
     [
         pytest.param("PreferClose", {"c1": {"s1", "s2"}, "c2": {"s1", "s2"}, "c3": {"s3"}}, id="zone"),
-        pytest.param("PreferSameZone", {"c1": {"s1", "s2"}, "c3": {"s3"}}, id="same zone"),
         pytest.param("PreferSameNode", {"c1": {"s1"}, "c2": {"s2"}, "c3": {"s3"}}, id="node"),
     ],
 )
