@@ -40,7 +40,6 @@ from topology.model import (
     ServicePort,
     Subset,
 )
-from topology.policies import PodSet, Policy
 from topology.naming import (
     GATEWAY_MAC,
     GATEWAY_PORT,
@@ -49,6 +48,7 @@ from topology.naming import (
     mac_of,
     pod_port_name,
 )
+from topology.policies import PodSet, Policy
 
 UPLINKS = (Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x5B))
 
