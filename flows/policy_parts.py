@@ -88,6 +88,8 @@ class PolicyParts:
                     touched |= self._take_policy(change.old, change.new)
                 case Namespace(name=name):
                     touched |= self._take_namespace(name)
+                    if _logs(change.old) != _logs(change.new):
+                        touched |= {key for key in self._policies if key[1] == name}
                 case Node():
                     touched |= self._node_users
                 case Pod(namespace=namespace, name=name):
@@ -295,7 +297,15 @@ class PolicyParts:
                     given = dict.fromkeys(Direction, (table.RANKS - 1,))
                     break
                 given[direction] = placed[policy]
-        return pieces(policy, given, self, number)
+        return pieces(self._with_logs(policy), given, self, number)
+
+    def _with_logs(self, policy: Policy) -> Policy:
+        """A policy with what its namespace asks to be logged."""
+        namespace = self._cluster.namespaces.get(policy.namespace)
+        if namespace is None or not (namespace.log_denied or namespace.log_allowed):
+            return policy
+        denied, allowed = policy.log_denied or namespace.log_denied, policy.log_allowed or namespace.log_allowed
+        return msgspec.structs.replace(policy, log_denied=denied, log_allowed=allowed)
 
     def _want(self, key: FlowKey, policy: Key) -> None:
         there = self._wanted.get(key)
@@ -324,7 +334,8 @@ class PolicyParts:
         programs = [program for owner in owners if (program := self._program(owner, key)) is not None]
         if not programs:
             return None
-        program = programs[0]
+        # Where one of them asks for more than the verdict, to tell of it, that is done for all.
+        program = max(programs, key=len)
         if program and isinstance(program[0], Conjunction):
             parts = {each for program in programs for each in program if isinstance(each, Conjunction)}
             program = tuple(sorted(parts, key=lambda each: (each.id, each.clause)))
@@ -355,7 +366,8 @@ class PolicyParts:
 
     def action_of(self, flow: Flow, direction: Direction, tier: Tier) -> Action | None:
         """What a flow of a tier's table says of packets; None for a part of a conjunction."""
-        found = (each for each in Action if table.verdict(direction, tier, each) == flow.program)
+        program = table.untold(flow.program)
+        found = (each for each in Action if table.verdict(direction, tier, each) == program)
         return next(found, None)
 
     def flows_of(self, policy: Key) -> Iterator[Flow]:
@@ -383,6 +395,12 @@ def _join(wanted: dict[FlowKey, Program], piece: Piece) -> None:
         wanted[piece.key] = (*there, *(each for each in piece.program if each not in there))
     else:
         wanted[piece.key] = piece.program
+
+
+def _logs(namespace: object) -> tuple[bool, bool]:
+    if not isinstance(namespace, Namespace):
+        return False, False
+    return namespace.log_denied, namespace.log_allowed
 
 
 def _owner(title: str) -> Key:

@@ -85,7 +85,7 @@ DESTINATION_IDENTITY = Bits(
 )
 TO_POD = Bits("to_pod", fields.REG6, 24, 1, "the receiver is a pod, and its identity is known")
 #: Scratch space inside one action list, meaningless between tables.
-SCRATCH = Bits("scratch", fields.REG7, 0, 32, "scratch of the ARP responder")
+SCRATCH = Bits("scratch", fields.REG7, 0, 32, "scratch of the ARP responder; 1 where a policy tells of what it allows")
 
 REGISTERS: tuple[Bits, ...] = (
     *(SOURCE, EXIT, HAIRPIN, TO_NODE, EXIT_PORT, ENDPOINT, SERVICE, ZONE),

@@ -38,12 +38,17 @@ _COLUMNS = {
     "Interface": [
         "name", "type", "options", "mac", "mtu_request", "ofport", "error", "external_ids", "admin_state", "mtu",
     ],
-    "Controller": ["target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected"],
+    "Controller": [
+        "target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected",
+        "controller_rate_limit", "controller_burst_limit",
+    ],
     "Flow_Table": ["name"],
 }  # fmt: skip
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 #: Milliseconds between attempts to reach a controller, at most; and of silence before one is probed.
 _MAX_BACKOFF, _INACTIVITY_PROBE = 1000, 5000
+#: Packets a second that the controller is told of, and how many at once: the least that Open vSwitch takes.
+_TOLD_PACKETS, _TOLD_BURST = 100, 25
 #: Attempts at a transaction that the database asks to try again.
 _ATTEMPTS = 10
 #: Keys of a pod port's external_ids.
@@ -278,6 +283,9 @@ def _set_controllers(transaction: Any, idl: Any, bridge: Any, settings: Settings
         _set(row, "connection_mode", ["out-of-band"])
         _set(row, "max_backoff", [_MAX_BACKOFF])
         _set(row, "inactivity_probe", [_INACTIVITY_PROBE])
+        # Logs of connections are a sample: what is above the limit isn't told.
+        _set(row, "controller_rate_limit", [_TOLD_PACKETS])
+        _set(row, "controller_burst_limit", [_TOLD_BURST])
         wanted.append(row)
     if set(rows) != set(settings.controllers):
         bridge.controller = wanted

@@ -31,6 +31,7 @@ from flows.registers import (
     DESTINATION_IDENTITY,
     EXIT,
     FROM_POD,
+    SCRATCH,
     SOURCE,
     SOURCE_IDENTITY,
     TO_POD,
@@ -38,7 +39,7 @@ from flows.registers import (
     Identity,
     Source,
 )
-from flows.values import DROP, Flow, Goto, Program, load
+from flows.values import DROP, PORT_CONTROLLER, Flow, FlowKey, Goto, Output, Program, load
 from topology.naming import Network
 from topology.policies import Action, Direction, Tier
 
@@ -59,6 +60,14 @@ _STAGES: dict[Direction, tuple[Table, Table, Table]] = {
     Direction.INGRESS: (INGRESS_ADMIN, INGRESS_POLICY, INGRESS_BASELINE),
 }
 _AFTER = {Direction.EGRESS: INGRESS_ADMIN, Direction.INGRESS: COMMIT}
+#: Of a packet that the controller is told of: enough for every header that is looked at.
+TOLD_BYTES = 128
+_TOLD = Output(PORT_CONTROLLER, TOLD_BYTES)
+#: The one thing of a packet that says which it was.
+_TELL_DENIED: Program = (_TOLD,)
+_TELL_ALLOWED: Program = (load(SCRATCH, 1), _TOLD)
+_NEW = f.CT_STATE(f.CT_NEW | f.CT_TRK, f.CT_NEW | f.CT_TRK)
+_NOT_NEW = f.CT_STATE(f.CT_TRK, f.CT_NEW | f.CT_TRK)
 _PROTOCOLS = {"TCP": (f.PROTO_TCP, f.TCP_DST), "UDP": (f.PROTO_UDP, f.UDP_DST), "SCTP": (f.PROTO_SCTP, f.SCTP_DST)}
 FAMILIES: tuple[Term, ...] = (f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6))
 _FIELDS = {
@@ -91,6 +100,34 @@ def verdict(direction: Direction, tier: Tier, action: Action) -> Program:
             return (Goto(_after_tier(direction, tier).number),)
         case Action.DENY:
             return DROP
+
+
+def logged(piece: FlowKey, program: Program, *, denies: bool) -> Iterator[tuple[FlowKey, Program]]:
+    """A flow of a verdict as one that tells the controller of what it denies, or of each new connection that it allows.
+
+    What isn't new has a flow of its own then, so that the fast path doesn't know of it. How much is told is up to the
+    switch: its rate is limited (`node.ovsdb`).
+    """
+    if denies:
+        yield piece, (*_TELL_DENIED, *program)
+        return
+    number, priority, match = piece
+    for state, tell in ((_NEW, _TELL_ALLOWED), (_NOT_NEW, ())):
+        yield (number, priority, f.match(*match, state)), (*tell, *program)
+
+
+def untold(program: Program) -> Program:
+    """A verdict without what tells the controller of it."""
+    for tell in (_TELL_DENIED, _TELL_ALLOWED):
+        if program[: len(tell)] == tell:
+            return program[len(tell) :]
+    return program
+
+
+def direction_of(number: int) -> Direction | None:
+    """The direction that a table is about."""
+    found = (direction for direction, stages in _STAGES.items() if number in [stage.number for stage in stages])
+    return next(found, None)
 
 
 def rank_priority(priority: int, rank: int) -> int:
