@@ -15,6 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from controller import sync as syncs
 from controller.app import Controller
+from controller.batch import Xids
+from controller.scopes import ClusterLog
 from controller.sync import FAILURE_LIMIT, Phase
 from flows.cookies import Scope
 from flows.openflow import encode
@@ -24,7 +26,17 @@ from flows.tables.digest import digest_flow
 from flows.update import CLUSTER
 from flows.values import Flow, Group
 from topology.manifest_state import Snapshot
-from topology.model import Node, Object, Pod
+from topology.model import (
+    Endpoint,
+    EndpointPort,
+    EndpointSlice,
+    Node,
+    Object,
+    Pod,
+    Service,
+    ServicePort,
+    Subset,
+)
 from topology.naming import (
     GATEWAY_MAC,
     GATEWAY_PORT,
@@ -177,6 +189,29 @@ def test_many_changes_go_out_in_bundles_of_bounded_size_and_none_is_cut(monkeypa
     assert added == [10, 10, 10, 5]
     assert sizes[0] and controller.fleet.syncs["n1"].counters.bundles == 6
     assert_in_sync(controller, "n1", switch)
+
+
+def test_a_switch_too_far_behind_gets_the_groups_of_what_it_missed_and_loses_those_that_went() -> None:
+    def slice_of(name: str) -> EndpointSlice:
+        subset = Subset((EndpointPort(port=8080),), (Endpoint(address=ip_address("10.244.1.10")),))
+        return EndpointSlice(namespace="default", name=f"{name}-1", service=name, subsets=(subset,))
+
+    def service(name: str, address: str) -> Service:
+        ports = (ServicePort(port=80),)
+        return Service(namespace="default", name=name, ports=ports, cluster_ips=(ip_address(address),))
+
+    old, new = (service("old", "10.96.0.1"), slice_of("old")), (service("new", "10.96.0.2"), slice_of("new"))
+    controller = started(node(1), *old)
+    # Nothing is kept for switches that are behind: each change is one that they are too far behind for.
+    controller.fleet.cluster = ClusterLog(controller.compiler, Xids(), limit=0)
+    switch = switch_of(1)
+    wire = connect(controller, switch)
+    before = set(switch.groups)
+    controller.take(snapshot(node(1), *new))
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    assert set(switch.groups) == {group.group_id for group in controller.compiler.groups(CLUSTER)}
+    assert len(before) == len(switch.groups) == 1 and not before & switch.groups.keys()
 
 
 def test_a_pod_s_flows_follow_its_port() -> None:
