@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import rig
@@ -78,7 +77,7 @@ class _Served:
         self.controller = Controller()
         self.channel = Channel(self.controller.fleet, time.monotonic)
         self.target = f"tcp:127.0.0.1:{port}"
-        self.objects: Mapping[Key, Object] = {}
+        self.objects: dict[Key, Object] = {}
 
     async def listen(self) -> dict[str, Any]:
         """Listen before there is any object: switches that connect wait."""

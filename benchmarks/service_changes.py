@@ -18,7 +18,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import rig
@@ -37,7 +37,7 @@ from topology.model import Endpoint, EndpointPort, EndpointSlice, Key, Object, S
 from topology.naming import Address
 from topology.services import ServiceRanges
 
-SIZES, CHANGES, FILE_CHANGES = (10, 1_000, 10_000), 100, 10
+SIZES, CHANGES, FILE_CHANGES = (10, 1_000, 10_000), 200, 10
 QUICK_SIZES, QUICK_CHANGES, QUICK_FILE_CHANGES = (10, 1_000), 10, 3
 ENDPOINTS, NODES, AIM = 10, 1_000, 0.015
 #: Services of one manifest file.
@@ -74,7 +74,7 @@ class Bench:
         )
         self.controller = Controller(self.ranges)
         self.channel = Channel(self.controller.fleet, time.monotonic)
-        self.objects: Mapping[Key, Object] = lab.snapshot().objects
+        self.objects: dict[Key, Object] = lab.snapshot().objects
         self.watcher = watcher
 
     async def listen(self) -> None:
@@ -89,7 +89,7 @@ class Bench:
 
         await rig.until(true, "switches in sync")
 
-    def take(self, changed: Mapping[Key, Object]) -> float:
+    def take(self, changed: dict[Key, Object]) -> float:
         """Give the controller these objects; when that was."""
         snapshot = Snapshot(changed)
         begun = time.monotonic()
@@ -244,7 +244,7 @@ async def from_files(bench: Bench, size: int, changes: int) -> dict[str, list[fl
             ):
                 before = taken
                 if name:
-                    write = lambda path=path, text=text: _write(path, text)  # type: ignore[misc]  # noqa: E731
+                    write = lambda path=path, text=text: _write(path, text)  # noqa: E731
                     found.setdefault(what, []).append(await bench.watcher.right_answer(address, name, write))
                 else:
                     _write(path, text)

@@ -86,7 +86,7 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         return web.json_response({"text": drawings[form]()})
 
     async def status(request: web.Request) -> web.Response:
-        return web.json_response(views.status(compiler, fleet, controller.troubles()))
+        return web.json_response(views.status(compiler, fleet, controller.troubles(), controller.edition()))
 
     async def audit(request: web.Request) -> web.Response:
         controller.audit(full=True)

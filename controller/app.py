@@ -16,7 +16,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from controller import service_counts, views
@@ -31,11 +31,11 @@ from flows.openflow.messages import FlowStats, GroupStats
 from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
-from flows.update import Update
 from flows.values import Flow, Group
 from topology.manifest_source import ManifestSource
-from topology.manifest_state import Snapshot
+from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem
+from topology.model import Key, Object
 from topology.services import ServiceRanges
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,10 @@ class Controller:
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted)
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
         self.problems: tuple[Problem, ...] = ()
+        #: Which state of its source is in force, in the source's own words.
+        self.edition: Callable[[], str] = str
+        #: The objects that were taken last.
+        self._taken: dict[Key, Object] = {}
         #: When each node's switch was connected last.
         self._seen: dict[str, float] = {}
 
@@ -63,13 +67,9 @@ class Controller:
 
     def take(self, snapshot: Snapshot) -> None:
         """The objects that there are now, all of them."""
-        updates: list[Update] = []
-        before = {each.key: each for each in self.compiler.cluster.objects()}
-        for key in before.keys() - snapshot.objects.keys():
-            updates += self.compiler.remove(key)
-        for key, new in snapshot.objects.items():
-            if before.get(key) != new:
-                updates += self.compiler.put(new)
+        changed, gone = difference(self._taken, snapshot.objects)
+        self._taken = snapshot.objects
+        updates = (update for step in self.compiler.take(changed, gone) for update in step)
         self.fleet.take(updates, time.monotonic())
         self.fleet.admit(time.monotonic())
         for problem in sorted(set(snapshot.problems) - set(self.problems)):
@@ -208,9 +208,11 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     controller = Controller(ranges)
-    snapshots = ManifestSource(manifests, ranges=ranges).watch()
+    source = ManifestSource(manifests, ranges=ranges)
+    snapshots = source.watch()
     # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
     controller.take(await anext(snapshots))
+    controller.edition = lambda: source.edition
     channel = Channel(controller.fleet, time.monotonic)
     for target in listen:
         await channel.listen(target)

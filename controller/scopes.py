@@ -8,12 +8,13 @@ that log and nothing else, so a switch that doesn't read costs no memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from controller.batch import Batch, Xids, batch, digest_step, encoded, flushes, replacement
 from flows.cookies import Scope
 from flows.openflow.digest import digest, flow_hash, group_hash
+from flows.openflow.encode import group_mod
 from flows.update import CLUSTER, Update
 from flows.values import Flow, Group
 
@@ -66,6 +67,7 @@ class ClusterLog:
         self._entries: deque[Batch] = deque()
         self._size = 0
         self._whole: Batch | None = None
+        self._groups: dict[int, tuple[Group, bytes]] | None = None
         self.state = ScopeState(source.flows(CLUSTER), source.groups(CLUSTER))
         self.version = 0
 
@@ -78,7 +80,7 @@ class ClusterLog:
         self._entries.append(entry)
         self._size += entry.size
         self.version += 1
-        self._whole = None
+        self._whole = self._groups = None
         while self._size > self._limit:
             self._size -= self._entries.popleft().size
 
@@ -95,3 +97,9 @@ class ClusterLog:
             steps = replacement(self._source.flows(CLUSTER), Scope.CLUSTER, self.state.digest)
             self._whole = batch(steps, self._xids)
         return self._whole
+
+    def groups(self) -> Mapping[int, tuple[Group, bytes]]:
+        """The groups of the scope as it is now, each with the message that makes it: encoded once, like the whole."""
+        if self._groups is None:
+            self._groups = {each.group_id: (each, group_mod(each)) for each in self._source.groups(CLUSTER)}
+        return self._groups

@@ -50,7 +50,7 @@ from flows.openflow.messages import (
     RoleStatus,
     TableStatsReply,
 )
-from flows.openflow.wire import BundleControl, Role
+from flows.openflow.wire import BundleControl, GroupCommand, Role
 from flows.pipeline import DIGEST, ENDPOINT, LEARNT, SERVICE, SERVICE_STATS
 from flows.state import Port
 from flows.tables.digest import digest_flow
@@ -333,18 +333,21 @@ class SwitchSync:
         found, self._found_groups = self._found_groups, None
         if not self._replace or found is None:
             return [], []
-        wanted = {
-            group.group_id: group
-            for scope in (CLUSTER, self.node)
-            for group in self._source.groups(scope)
-            if group.group_id not in self.refusals[Scope.CLUSTER] and group.group_id not in self.refusals[Scope.NODE]
-        }
-        self._flushes = flushes(
-            sorted(_endpoints(found.values()) - _endpoints(wanted.values()), key=lambda each: each.order)
-        )
-        make = update_of_groups(found, wanted)
-        both = change(make, Scope.CLUSTER, 0)[:-1]
-        return both[: len(make.groups_added)], both[len(make.groups_added) :]
+        refused = self.refusals[Scope.CLUSTER].keys() | self.refusals[Scope.NODE].keys()
+        wanted = {number: made for number, made in self._log.groups().items() if number not in refused}
+        for group in self._source.groups(self.node):
+            if group.group_id not in refused:
+                wanted[group.group_id] = (group, encode.group_mod(group))
+        gone = [group for number, group in found.items() if number not in wanted]
+        # Connections to where no group sends any more lead nowhere.
+        lost = _endpoints(found.values()) - _endpoints(group for group, _ in wanted.values()) if found else set()
+        self._flushes = flushes(sorted(lost, key=lambda each: each.order))
+        make: list[Step] = [
+            (message, group)
+            for number, (group, message) in wanted.items()
+            if number not in found or _in_order(found[number]) != group
+        ]
+        return make, [(encode.group_mod(group, GroupCommand.DELETE), group) for group in gone]
 
     def _digest_step(self, scope: Scope) -> Step:
         state = self._log.state if scope is Scope.CLUSTER else self._scope
@@ -518,17 +521,8 @@ def _first(changes: list[Batch], limit: int) -> list[Batch]:
     return changes
 
 
-def update_of_groups(found: dict[int, Group], wanted: dict[int, Group]) -> Update:
-    """What takes one set of groups to another. In which order a group has its buckets is all the same."""
-    found = {number: _in_order(group) for number, group in found.items()}
-    return Update(
-        "",
-        groups_added=tuple(group for number, group in wanted.items() if found.get(number) != group),
-        groups_removed=tuple(group for number, group in found.items() if number not in wanted),
-    )
-
-
 def _in_order(group: Group) -> Group:
+    """A group as it is made: in which order a switch says that it has its buckets is all the same."""
     return msgspec.structs.replace(group, buckets=tuple(sorted(group.buckets, key=lambda bucket: bucket.bucket_id)))
 
 

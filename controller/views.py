@@ -229,8 +229,8 @@ def _unseen(each: object) -> bool:
     return isinstance(each, Pod) and each.host_network
 
 
-def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str]) -> Row:
-    """The whole in a few numbers."""
+def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str], edition: str) -> Row:
+    """The whole in a few numbers, and which state of the source (its `edition`) they are of."""
     total = len(compiler.cluster.nodes)
     synced = sum(fleet.phase(name) is Phase.SYNCED for name in compiler.cluster.nodes)
     problems = list(troubles)
@@ -240,6 +240,7 @@ def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str]) -> Row:
         "nodesInSync": synced,
         "pods": sum(1 for name in compiler.cluster.nodes for _ in compiler.local_pods(name)),
         "clusterVersion": fleet.cluster.version,
+        "edition": edition,
         "flowModsSent": sum(sync.counters.flow_mods for sync in fleet.syncs.values()),
         "problems": problems,
     }

@@ -14,7 +14,7 @@ first, and two ports of one pod's MAC likewise; the other waits its turn and is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 
 from flows.cookies import Kind, Scope, cookie
@@ -25,7 +25,7 @@ from flows.update import CLUSTER, Forgotten, Update
 from flows.values import Flow, FlowKey, Group
 from topology.endpoints import zone_of
 from topology.graph import OVERLAY, Topology
-from topology.model import Change, Cluster, Key, Node, Object, Pod
+from topology.model import Change, Cluster, EndpointSlice, Key, Node, Object, Pod, Service
 from topology.naming import (
     ENTRY_ADDRESSES,
     GATEWAY_PORT,
@@ -44,6 +44,8 @@ from topology.naming import (
 )
 
 Item = Flow | Group
+#: Objects and endpoints that one step of many changes takes, about: their flows should fit one bundle.
+STEP = 4_000
 
 
 class Compiler:
@@ -64,12 +66,45 @@ class Compiler:
     def put(self, new: Object) -> list[Update]:
         """Make or replace an object."""
         change = Change(self.cluster.get(new.key), new)
-        return [] if change.old == new else self._apply(change)
+        return [] if change.old == new else self._apply([change])
 
     def remove(self, key: Key) -> list[Update]:
         """Delete an object."""
         old = self.cluster.get(key)
-        return [] if old is None else self._apply(Change(old, None))
+        return [] if old is None else self._apply([Change(old, None)])
+
+    def take(self, new: Iterable[Object], gone: Iterable[Key] = ()) -> Iterator[list[Update]]:
+        """Many objects at once: made or replaced, and deleted. The updates come, as they are made, step by step.
+
+        What several of them have a part in, as pods have in a Service, is made once for all of a step.
+        """
+        changes = [Change(self.cluster.get(key), None) for key in gone]
+        changes += [Change(self.cluster.get(each.key), each) for each in new]
+        changes = [change for change in changes if change.old != change.new]
+        if len(changes) > 1:
+            # Those of one Service together; of new Services and new pods the pods first, which then concern nobody.
+            changes.sort(key=self._order)
+        step: list[Change] = []
+        size = 0
+        for change in changes:
+            step.append(change)
+            size += _size(change)
+            if size >= STEP:
+                yield self._apply(step)
+                step, size = [], 0
+        if step:
+            yield self._apply(step)
+
+    def _order(self, change: Change) -> tuple[int, str, str]:
+        version = change.old if change.new is None else change.new
+        match version:
+            case Pod():
+                return (1, *min(self.services.names(change), default=("", "")))
+            case Service():
+                return (2, version.namespace, version.name)
+            case EndpointSlice():
+                return (2, version.namespace, version.service)
+        return (0, "", "")
 
     def set_ports(self, node: str, ports: Iterable[Port]) -> list[Update]:
         """The ports that a node's switch has now, all of them."""
@@ -87,11 +122,31 @@ class Compiler:
         self._first_with_mac[node] = {new[name].mac: name for name in sorted(new, reverse=True) if is_pod_port(name)}
         return self._updates(parts, before)
 
-    def _apply(self, change: Change) -> list[Update]:
-        names = self.services.names(change)
-        parts = self._affected(change) | self.services.parts(names, change)
+    def _apply(self, changes: Sequence[Change]) -> list[Update]:
+        names = {name for change in changes for name in self.services.names(change)}
+        parts = self.services.parts(names, changes)
+        for change in changes:
+            parts |= self._affected(change)
         before = self._contributions(parts)
         used = self.services.endpoints(names)
+        forgotten: set[Forgotten] = set()
+        for change in changes:
+            self._carry_out(change)
+            forgotten |= _of_gone_pod(change)
+        self.services.cluster_changed()
+        # What a rival has now it may lose when numbers and ways in are given out anew; nothing else of it has changed.
+        wanted = self.services.wanted(names)
+        rivals = self.services.rivals(wanted)
+        for part in self.services.parts(rivals):
+            # Who announces an address is decided by all its Services, so the addresses above are all that may change.
+            if part[1] is Kind.SERVICE:
+                before.setdefault(part, list(self._contribution(part)))
+        self.services.settle(wanted)
+        parts |= before.keys() | self.services.parts(names) | self.services.announcements(before)
+        forgotten |= used - self.services.endpoints(names)
+        return self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)))
+
+    def _carry_out(self, change: Change) -> None:
         if change.new is None:
             self.cluster.remove(change.key)
         else:
@@ -102,14 +157,6 @@ class Compiler:
             case _, Node() as new:
                 self.topology.put(new)
         self._claim(change)
-        # What a rival has now it may lose when numbers and ways in are given out anew; nothing else of it has changed.
-        rivals = self.services.rivals(names)
-        for part in self.services.parts(rivals):
-            before.setdefault(part, list(self._contribution(part)))
-        self.services.settle(names)
-        parts |= before.keys() | self.services.parts(names)
-        forgotten = (used - self.services.endpoints(names)) | _of_gone_pod(change)
-        return self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)))
 
     def set_down(self, nodes: Iterable[str]) -> list[Update]:
         """The nodes whose switches have been out of reach for long: others announce Services' addresses instead."""
@@ -318,10 +365,12 @@ class Compiler:
         self, parts: set[Part], before: dict[Part, list[Item]], forgotten: tuple[Forgotten, ...] = ()
     ) -> list[Update]:
         after = self._contributions(parts)
-        updates = []
         # The cluster's scope sorts first, and the order of sets must not show in what is sent.
-        for scope in sorted({part[0] for part in parts} | ({CLUSTER} if forgotten else set())):
-            mine = sorted(part for part in parts if part[0] == scope)
+        scopes: dict[str, list[Part]] = {CLUSTER: []}
+        for part in sorted(parts):
+            scopes.setdefault(part[0], []).append(part)
+        updates = []
+        for scope, mine in scopes.items():
             update = _difference(
                 scope,
                 {_name(item): item for part in mine for item in before.get(part, ())},
@@ -346,6 +395,12 @@ def _difference(
         tuple(item for item in added if isinstance(item, Group)),
         forgotten,
     )
+
+
+def _size(change: Change) -> int:
+    """About how many flows a change is."""
+    slices = [each for each in (change.old, change.new) if isinstance(each, EndpointSlice)]
+    return 1 + sum(len(subset.ports) * len(subset.endpoints) for each in slices for subset in each.subsets)
 
 
 def _name(item: Item) -> FlowKey | int:

@@ -9,8 +9,8 @@ has just started compiles, before it has heard any switch, what it compiled befo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from ipaddress import ip_network
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 import msgspec
@@ -24,27 +24,28 @@ from flows.update import CLUSTER, Forgotten
 from flows.values import Flow, Group
 from topology.endpoints import ENDPOINT_LIMIT, Backend, on_nodes
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Pod, Service
-from topology.naming import Address, object_id
+from topology.naming import Address, Network, object_id
 
 #: A contribution: the scope it is in, the kind of its maker, and the maker's name there.
 Part = tuple[str, Kind, str]
 #: A Service: its namespace and name.
 Name = tuple[str, str]
+#: Services whose ports are remembered at a time, as they are between two changes of the cluster.
+_VIEWS_LIMIT = 5_000
+
+Wanted = TypeVar("Wanted", Claim, Address, str)
 
 
-def _is_of(node: Node, address: Address) -> bool:
-    return any(address in cidr for cidr in node.pod_cidrs)
-
-
-Wanted = TypeVar("Wanted", Claim, Address)
-
-
-class _Wants(msgspec.Struct, frozen=True):
-    """What one Service wants that others may want too."""
+class Wants(msgspec.Struct, frozen=True):
+    """What one Service wants that others may want too, and on which nodes it has flows of its own."""
 
     titles: frozenset[str] = frozenset()
     claims: frozenset[Claim] = frozenset()
     addresses: frozenset[Address] = frozenset()
+    nodes: frozenset[str] = frozenset()
+
+
+_NOTHING = Wants()
 
 
 class ServiceParts:
@@ -53,11 +54,27 @@ class ServiceParts:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._numbers = Numbers()
-        self._wants: dict[Name, _Wants] = {}
+        self._wants: dict[Name, Wants] = {}
         self._claimants: dict[Claim, set[Name]] = {}
         self._users: dict[Address, set[Name]] = {}
+        self._on_nodes: dict[str, set[Name]] = {}
+        self._views: dict[Name, tuple[PortView, ...]] = {}
         #: Nodes that have been out of reach for long: they announce nothing.
         self.down: frozenset[str] = frozenset()
+
+    def cluster_changed(self) -> None:
+        """Call when an object has come, changed or gone: what was remembered of Services no longer holds."""
+        self._views.clear()
+
+    def _views_of(self, found: Service) -> tuple[PortView, ...]:
+        """A Service's ports. Between two changes they are asked for several times: whom it concerns, its flows, ..."""
+        name = (found.namespace, found.name)
+        made = self._views.get(name)
+        if made is None:
+            if len(self._views) >= _VIEWS_LIMIT:
+                self._views.clear()
+            made = self._views[name] = tuple(services.views(self._cluster, found))
+        return made
 
     # Whom a change concerns ---------------------------------------------------------------------------------------
 
@@ -84,7 +101,7 @@ class ServiceParts:
         """The Services that the world reaches by addresses of their own."""
         return {name for names in self._users.values() for name in names}
 
-    def parts(self, names: Iterable[Name], change: Change | None = None) -> set[Part]:
+    def parts(self, names: Iterable[Name], changes: Iterable[Change] = ()) -> set[Part]:
         """The contributions of Services as they are now, and the addresses that a Service to come will have."""
         parts: set[Part] = set()
         for name in names:
@@ -92,10 +109,11 @@ class ServiceParts:
             if found is not None:
                 title = "/".join(name)
                 parts.add((CLUSTER, Kind.SERVICE, title))
-                parts |= {(node, Kind.SERVICE, title) for node in services.nodes_of(self._cluster, found)}
+                parts |= {(node, Kind.SERVICE, title) for node in services.nodes_of(self._views_of(found))}
                 parts |= self._parts_of_addresses(found)
-        if change is not None and isinstance(change.new, Service):
-            parts |= self._parts_of_addresses(change.new)
+        for change in changes:
+            if isinstance(change.new, Service):
+                parts |= self._parts_of_addresses(change.new)
         return parts
 
     def _parts_of_addresses(self, each: Service) -> set[Part]:
@@ -107,34 +125,53 @@ class ServiceParts:
                 parts.add((announcer, Kind.ADDRESS, str(address)))
         return parts
 
-    def rivals(self, names: Iterable[Name]) -> set[Name]:
-        """Other Services that may win or lose a number or a way in by what these want now."""
-        rivals: set[Name] = set()
-        for name in names:
-            for wants in (self._wants.get(name, _Wants()), self._wanted(name)):
-                for claim in wants.claims:
-                    rivals |= self._claimants.get(claim, set())
-                rivals |= {_owner(title) for title in self._numbers.rivals(wants.titles)}
-        return rivals - set(names)
+    def wanted(self, names: Iterable[Name]) -> dict[Name, Wants]:
+        """What Services want as the cluster is now; of those that are none, nothing."""
+        return {name: self._wanted(name) for name in names}
 
-    def settle(self, names: Iterable[Name]) -> None:
-        """What these Services want now is what counts."""
-        for name in names:
-            old, new = self._wants.pop(name, _Wants()), self._wanted(name)
-            self._numbers.drop(old.titles)
-            self._numbers.take(new.titles)
-            _move(self._claimants, name, old.claims, new.claims)
-            _move(self._users, name, old.addresses, new.addresses)
-            if new != _Wants():
-                self._wants[name] = new
-
-    def _wanted(self, name: Name) -> _Wants:
+    def _wanted(self, name: Name) -> Wants:
         found = self._cluster.services.get(name)
         if found is None:
-            return _Wants()
-        titles = (title for view in services.views(self._cluster, found) for title in services.titles(view))
-        addresses = services.external_addresses(found)
-        return _Wants(frozenset(titles), frozenset(services.claims(found)), frozenset(addresses))
+            return _NOTHING
+        views = self._views_of(found)
+        return Wants(
+            frozenset(title for view in views for title in services.titles(view)),
+            frozenset(services.claims(found)),
+            frozenset(services.external_addresses(found)),
+            frozenset(services.nodes_of(views)),
+        )
+
+    def announcements(self, parts: Iterable[Part]) -> set[Part]:
+        """By which contributions nodes announce, as it is now, the addresses that are among these contributions."""
+        found: set[Part] = set()
+        for scope, kind, title in parts:
+            if kind is Kind.ADDRESS and scope == CLUSTER:
+                announcer = self.announcer(ip_address(title))
+                if announcer:
+                    found.add((announcer, kind, title))
+        return found
+
+    def rivals(self, wanted: Mapping[Name, Wants]) -> set[Name]:
+        """Other Services that may win or lose a number or a way in when what these want counts."""
+        rivals: set[Name] = set()
+        for name, new in wanted.items():
+            old = self._wants.get(name, _NOTHING)
+            for claim in old.claims ^ new.claims:
+                rivals |= self._claimants.get(claim, set())
+            rivals |= {_owner(title) for title in self._numbers.rivals(old.titles ^ new.titles)}
+        return rivals - wanted.keys()
+
+    def settle(self, wanted: Mapping[Name, Wants]) -> None:
+        """From now on this is what these Services want."""
+        for name, new in wanted.items():
+            old = self._wants.pop(name, _NOTHING)
+            self._numbers.drop(old.titles - new.titles)
+            self._numbers.take(new.titles - old.titles)
+            _move(self._claimants, name, old.claims, new.claims)
+            _move(self._users, name, old.addresses, new.addresses)
+            _move(self._on_nodes, name, old.nodes, new.nodes)
+            if new != _NOTHING:
+                self._wants[name] = new
 
     def endpoints(self, names: Iterable[Name]) -> set[Forgotten]:
         """The endpoints that Services use, of the protocol that never says that a connection has ended."""
@@ -142,7 +179,7 @@ class ServiceParts:
         for name in names:
             found = self._cluster.services.get(name)
             if found is not None and any(port.protocol == "UDP" for port in found.ports):
-                for view in services.views(self._cluster, found):
+                for view in self._views_of(found):
                     if view.port.protocol == "UDP":
                         there = (each for each in view.found if each.endpoint.ready or each.endpoint.serving)
                         used |= {Forgotten("UDP", each.address, each.port) for each in there}
@@ -152,9 +189,8 @@ class ServiceParts:
 
     def all_parts(self, scope: str) -> Iterator[Part]:
         """Every contribution to a scope."""
-        for name, found in self._cluster.services.items():
-            if scope == CLUSTER or scope in services.nodes_of(self._cluster, found):
-                yield (scope, Kind.SERVICE, "/".join(name))
+        for name in self._cluster.services if scope == CLUSTER else sorted(self._on_nodes.get(scope, ())):
+            yield (scope, Kind.SERVICE, "/".join(name))
         for address in self._users:
             if scope in (CLUSTER, self.announcer(address)):
                 yield (scope, Kind.ADDRESS, str(address))
@@ -174,16 +210,17 @@ class ServiceParts:
         def wins(claim: Claim) -> bool:
             return self._has(claim, (namespace, name))
 
-        for view in services.views(self._cluster, found):
+        views = self._views_of(found)
+        for view in views:
             if scope == CLUSTER:
                 yield from services.cluster_items(view, self._numbers, zone_number, wins, mark)
             else:
                 yield from services.node_items(view, scope, self._numbers, wins, mark)
-        yield from services.health_items(self._cluster, found, scope, wins, mark)
+        yield from services.health_items(found, views, scope, wins, mark)
 
     def _address_flows(self, scope: str, text: str) -> Iterator[Flow]:
-        address = next((each for each in self._users if str(each) == text), None)
-        if address is None:
+        address = ip_address(text)
+        if address not in self._users:
             return
         mark = cookie(Scope.NODE if scope else Scope.CLUSTER, Kind.ADDRESS, object_id("Address", "", text))
         if scope == CLUSTER:
@@ -201,7 +238,7 @@ class ServiceParts:
         eligible = self._cluster.nodes.keys() - self.down
         if found.external_local:
             serving: set[str] = set()
-            for view in services.views(self._cluster, found):
+            for view in self._views_of(found):
                 if view.version == address.version:
                     serving |= on_nodes(view.found).keys()
             eligible = eligible & serving or eligible
@@ -215,13 +252,13 @@ class ServiceParts:
         """Of each group's number, that of the Service's port that it chooses for."""
         labels: dict[int, int] = {}
         for found in self._cluster.services.values():
-            for view in services.views(self._cluster, found):
+            for view in self._views_of(found):
                 labels |= dict.fromkeys(map(self._numbers, services.titles(view)), self._numbers(view.title))
         return labels
 
     def endpoints_of(self, found: Service) -> Iterator[tuple[PortView, Backend, tuple[int, int], bool]]:
         """Every endpoint of a Service: of which port, its numbers in counters, whether connections are sent there."""
-        for view in services.views(self._cluster, found):
+        for view in self._views_of(found):
             used = {each.order for each in view.everybody()[:ENDPOINT_LIMIT]}
             used |= {each.order for local in view.nodes().values() for each in local}
             for each in view.found:
@@ -229,18 +266,20 @@ class ServiceParts:
 
     def strangers(self) -> Iterator[tuple[Key, str]]:
         """Endpoints that manifests name by addresses for pods which no pod has, and Services with too many of them."""
+        homes = {cidr: name for name, node in self._cluster.nodes.items() for cidr in node.pod_cidrs}
+        lengths = {(cidr.version, cidr.prefixlen) for cidr in homes}
         taken: set[Address] | None = None
         for key, each in self._cluster.slices.items():
             for endpoint in (endpoint for subset in each.subsets for endpoint in subset.endpoints):
-                owner = next((node for node in self._cluster.nodes.values() if _is_of(node, endpoint.address)), None)
-                if owner is None:
+                home = _home(endpoint.address, homes, lengths)
+                if home is None:
                     continue
                 if taken is None:
                     taken = {address for pod in self._cluster.pods.values() for address in pod.addresses}
                 if endpoint.address not in taken:
-                    yield key, f"endpoint {endpoint.address} is in the pod CIDR of node {owner.name}, and no pod's"
+                    yield key, f"endpoint {endpoint.address} is in the pod CIDR of node {home}, and no pod's"
         for found in self._cluster.services.values():
-            for view in services.views(self._cluster, found):
+            for view in self._views_of(found):
                 if len(view.everybody()) > ENDPOINT_LIMIT:
                     yield (
                         found.key,
@@ -259,6 +298,14 @@ class ServiceParts:
                         self._cluster.services[name],
                         f"{what} is Service {'/'.join(winner)}'s already; choose another",
                     )
+
+
+def _home(address: Address, homes: Mapping[Network, str], lengths: Iterable[tuple[int, int]]) -> str | None:
+    """The node in one of whose CIDRs an address is; `lengths` are those of all CIDRs, few as a rule."""
+    around = (
+        ip_network((int(address), length), strict=False) for version, length in lengths if version == address.version
+    )
+    return next((homes[network] for network in around if network in homes), None)
 
 
 def _words(claim: Claim) -> str:

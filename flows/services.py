@@ -10,7 +10,7 @@ Pure: a Service and the cluster in, flows and groups out. Which endpoints there 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from zlib import crc32
 
 import msgspec
@@ -105,9 +105,9 @@ def titles(view: PortView) -> Iterator[str]:
         yield _in_zone(view, zone)
 
 
-def nodes_of(cluster: Cluster, service: Service) -> set[str]:
-    """The nodes that have flows of their own for a Service."""
-    return {name for view in views(cluster, service) for name in (*view.nodes(), *view.near())}
+def nodes_of(of_service: Iterable[PortView]) -> set[str]:
+    """The nodes that have flows of their own for a Service, by its ports."""
+    return {name for view in of_service for name in (*view.nodes(), *view.near())}
 
 
 def external_addresses(service: Service) -> tuple[Address, ...]:
@@ -217,14 +217,14 @@ def node_items(
 
 
 def health_items(
-    cluster: Cluster, service: Service, node: str, wins: Callable[[Claim], bool], cookie: int
+    service: Service, of_service: Iterable[PortView], node: str, wins: Callable[[Claim], bool], cookie: int
 ) -> Iterator[Flow]:
     """How many endpoints that are ready a node has, for load balancers that ask it; on all others (node "") none."""
     if not service.health_check_node_port or not wins(health_claim(service)):
         return
     here = {
         each.address
-        for view in views(cluster, service)
+        for view in of_service
         for each in view.found
         if node and each.endpoint.ready and each.endpoint.node == node
     }

@@ -11,6 +11,7 @@ taken for the whole unless its writer pauses in the middle; writing beside and r
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import stat
 import time
@@ -82,6 +83,11 @@ def scan(directory: Path) -> tuple[dict[str, Signature], Problem | None]:
     return found, None
 
 
+def edition(files: Mapping[str, Signature]) -> str:
+    """What a scan has found, in a few letters: another where any file is another."""
+    return hashlib.blake2b(repr(sorted(files.items())).encode(), digest_size=8).hexdigest()
+
+
 def _read(path: Path) -> tuple[bytes | Problem, Signature | None]:
     """A file's text, and the signature of what was read."""
     try:
@@ -125,6 +131,11 @@ class Settling:
             self._taken[name] = signature
 
     @property
+    def taken(self) -> dict[str, Signature]:
+        """The files as they were taken last."""
+        return dict(self._taken)
+
+    @property
     def pending(self) -> bool:
         """Whether the last scan found what isn't taken yet."""
         return self._last != self._taken
@@ -141,6 +152,15 @@ class ManifestSource:
         self._texts: dict[str, bytes | Problem] = {}
         self._problem: Problem | None = None
         self._synced = False
+        #: The files that the last snapshot is of.
+        self._shown: Mapping[str, Signature] = {}
+        #: How long the last scan took.
+        self._scan_seconds = 0.0
+
+    @property
+    def edition(self) -> str:
+        """Which files the last snapshot is of, as `edition` of a scan tells it."""
+        return edition(self._shown)
 
     async def watch(self) -> AsyncIterator[Snapshot]:
         """The snapshot when all files have been read, then each one that differs from the last; never ends.
@@ -155,14 +175,19 @@ class ManifestSource:
             # In a thread: reading and expanding thousands of objects takes longer than a switch should wait.
             await asyncio.to_thread(self._look)
             elapsed = time.monotonic() - started
+            # Here and not in the thread: what is yielded is in force before anybody else can ask.
+            self._shown = self._settling.taken
             if self._synced and self._state.snapshot != before:
                 yield self._state.snapshot
-            # A large or slow directory is looked at less often: never more than a twentieth of the time.
-            await asyncio.sleep(max(self._interval, 20 * elapsed))
+            # A large or slow directory is looked at less often: never more than a twentieth of the time. What a change
+            # costs beyond looking comes with changes alone, and they don't wait twenty times as long for it.
+            await asyncio.sleep(max(self._interval, 20 * self._scan_seconds, elapsed))
 
     def _look(self) -> None:
         """Scan once and take what there is to take."""
+        started = time.monotonic()
         found, problem = scan(self.directory)
+        self._scan_seconds = time.monotonic() - started
         if problem is not None and not self._synced:
             raise UnreadableError(str(problem))
         texts = self._texts if problem is not None else self._take(found)

@@ -234,8 +234,12 @@ def make_namespace(name: str, labels: dict[str, str]) -> Namespace:
 
 
 def _pod(pod: _Object) -> Workload | PodStatus:
-    if pod.tree.get("spec") is None and pod.tree.get("status") is not None:
+    spec, owners = pod.tree.get("spec"), pod.tree.get("metadata", "ownerReferences")
+    if spec is None and pod.tree.get("status") is not None:
         return pod_status(pod.namespace, pod.name, pod.tree)
+    if owners and owners.items():
+        # Nobody asks for it by itself: it is there because a workload, or a node, has made it.
+        return pod_status(pod.namespace, pod.name, pod.tree, _template(pod.tree, pod))
     return Workload(kind="Pod", namespace=pod.namespace, name=pod.name, template=_template(pod.tree, pod))
 
 

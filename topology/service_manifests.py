@@ -9,7 +9,7 @@ from topology import manifest_fields as fields
 from topology.model import Endpoint, EndpointPort, EndpointSlice, ServicePort, Subset, labels_of
 from topology.naming import Address
 from topology.services import ServiceSpec
-from topology.workloads import PodStatus
+from topology.workloads import PodStatus, Template
 from topology.yaml_tree import Tree
 
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
@@ -205,8 +205,11 @@ def endpoints(namespace: str, name: str, tree: Tree) -> EndpointSlice:
     return EndpointSlice(kind="Endpoints", namespace=namespace, name=name, service=name, subsets=tuple(subsets))
 
 
-def pod_status(namespace: str, name: str, tree: Tree) -> PodStatus:
-    """What a Pod document says of a pod that is there: its addresses, whether it is ready, whether it is ending."""
+def pod_status(namespace: str, name: str, tree: Tree, template: Template | None = None) -> PodStatus:
+    """What a Pod document says of a pod that is there: its addresses, whether it is ready, whether it is ending.
+
+    With `template` the pod is there also when nothing else declares it.
+    """
     addresses = tree.get("status", "podIPs")
     conditions = tree.get("status", "conditions")
     ready = True
@@ -222,4 +225,5 @@ def pod_status(namespace: str, name: str, tree: Tree) -> PodStatus:
         else (),
         ready=ready,
         terminating=tree.get("metadata", "deletionTimestamp") is not None,
+        template=template,
     )

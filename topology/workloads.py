@@ -40,20 +40,6 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
     readiness: Probe | None = None
 
 
-class PodStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a pod that runs: its addresses, whether it is ready, whether it is ending."""
-
-    namespace: str
-    name: str
-    addresses: tuple[Address, ...] = ()
-    ready: bool = True
-    terminating: bool = False
-
-    @property
-    def key(self) -> Key:
-        return ("PodStatus", self.namespace, self.name)
-
-
 class Template(msgspec.Struct, frozen=True, kw_only=True):
     """What the pods of a workload have in common."""
 
@@ -63,6 +49,22 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     host_network: bool = False
     ports: tuple[ContainerPort, ...] = ()
     run: PodSpec = PodSpec()
+
+
+class PodStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a pod that runs: its addresses, whether it is ready, whether it is ending."""
+
+    namespace: str
+    name: str
+    addresses: tuple[Address, ...] = ()
+    ready: bool = True
+    terminating: bool = False
+    #: What the pod is where nothing else declares it; None: then there is no such pod.
+    template: Template | None = None
+
+    @property
+    def key(self) -> Key:
+        return ("PodStatus", self.namespace, self.name)
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):

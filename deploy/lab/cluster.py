@@ -33,7 +33,7 @@ from deploy.lab.layout import (
     service_cidrs,
 )
 from deploy.lab.processes import Process
-from topology.manifest_source import load, read
+from topology.manifest_source import edition, load, read, scan
 from topology.manifest_state import ManifestState, Snapshot
 from topology.model import Pod
 from topology.services import ServiceRanges
@@ -118,7 +118,7 @@ class Lab:
             self.start_agent(name)
             self._say(f"node {name}: Open vSwitch and agent started")
         self.wait_for_agents()
-        problems = kubelet.reconcile(layout, self.snapshot(), settings.nodes, self._say)
+        problems = self._run_pods(settings)
         if not problems:
             self.wait_for_sync()
         return problems
@@ -189,10 +189,13 @@ class Lab:
         return done
 
     def _reconcile(self, settings: LabSettings) -> None:
-        problems = kubelet.reconcile(self.layout, self.snapshot(), settings.nodes, self._say)
+        problems = self._run_pods(settings)
         if problems:
             raise LabError("\n".join(problems))
         self.wait_for_sync()
+
+    def _run_pods(self, settings: LabSettings) -> list[str]:
+        return kubelet.reconcile(self.layout, self.snapshot(), settings.nodes, self._say, self.wait_for_manifests)
 
     # Parts ------------------------------------------------------------------------------------------------------
 
@@ -277,11 +280,24 @@ class Lab:
         connection.close()
 
     def wait_for_sync(self, timeout: float = _SYNC_WAIT) -> None:
-        """Until every switch has all its flows. Raises LabError with what is missing."""
+        """Until the manifests as they are now are in every switch, without problems. Raises LabError with what is."""
+        self._wait_for(lambda status: bool(status["healthy"]), timeout)
+
+    def wait_for_manifests(self, timeout: float = _SYNC_WAIT) -> None:
+        """Until the manifests as they are now are in every switch that is there, problems or not."""
+        away = "its switch isn't connected"
+
+        def done(status: Any) -> bool:
+            gone = sum(away in problem for problem in status["problems"])
+            return bool(status["nodesInSync"] + gone == status["nodes"])
+
+        self._wait_for(done, timeout)
+
+    def _wait_for(self, done: Callable[[Any], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while True:
             status = self.ask("status")
-            if status["healthy"]:
+            if status["edition"] == edition(scan(self.layout.manifests)[0]) and done(status):
                 return
             if time.monotonic() > deadline:
                 raise LabError("the cluster is not in sync: " + "; ".join(status["problems"] or [str(status)]))
@@ -343,7 +359,7 @@ class Lab:
             if started is None:
                 state = "Pending"
             elif kubelet.process_of(layout, started) is not None:
-                state = "Running"
+                state = "Running" if not pod.terminating else "Terminating"
             else:
                 state = "Completed" if code == 0 else f"Error ({'killed' if code is None else code})"
             rows.append(

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from deploy.lab.processes import Process
 from node.cni import plugin
 from node.cni.spec import Code
 from topology.manifest_state import Snapshot
-from topology.model import Pod
+from topology.model import ContainerPort, Pod
 from topology.workloads import PodSpec
 
 #: What a pod runs that names no command.
@@ -36,6 +36,8 @@ _AT_A_TIME = 6
 _ATTEMPTS = 3
 
 
+#: Seconds that a pod still runs when no Service sends anything there: what was begun before comes to its end.
+_DRAIN = 0.1
 #: Seconds that a pod with a readiness probe may take, and between two probes.
 _READY_WAIT, _PROBE_PAUSE = 30.0, 0.05
 #: A connection to a port of the pod's own; with a path an answer from 200 to 399 as well.
@@ -68,6 +70,9 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     env: Mapping[str, str] = {}
     working_dir: str = ""
+    labels: Mapping[str, str] = {}
+    #: Of its containers, as a Pod document has them.
+    ports: tuple[Mapping[str, Any], ...] = ()
     #: What CNI ADD said; empty for a pod of the host's network.
     result: Mapping[str, Any] = {}
 
@@ -112,16 +117,28 @@ def log_of(layout: Layout, namespace: str, name: str) -> Path:
     return layout.pod(namespace, name) / "log"
 
 
-def reconcile(layout: Layout, snapshot: Snapshot, nodes: Iterable[str], say: Callable[[str], None]) -> list[str]:
-    """Start the pods that should run and end the others. Returns what went wrong, a line each."""
+def reconcile(
+    layout: Layout,
+    snapshot: Snapshot,
+    nodes: Iterable[str],
+    say: Callable[[str], None],
+    settle: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Start the pods that should run, and end the others when those are ready. Returns what went wrong, a line each.
+
+    `settle` returns when every switch has what has been written. A pod that ends says so first, and its command ends
+    when no Service sends connections there any more. Pods that are replaced under their own names are so one by one.
+    """
     layout.pods.mkdir(parents=True, exist_ok=True)
     here = set(nodes)
-    desired = {(pod.namespace, pod.name): pod for pod in snapshot.pods() if pod.node in here}
+    desired = {
+        (pod.namespace, pod.name): pod for pod in snapshot.pods() if pod.node in here and _is_wanted(pod, snapshot)
+    }
     current = running(layout)
     problems: list[str] = []
-    leaving = [pod for key, pod in current.items() if key not in desired or _differs(pod, desired[key], snapshot)]
-    gone = {(pod.namespace, pod.name) for pod in leaving}
-    arriving = [pod for key, pod in sorted(desired.items()) if key not in current or key in gone]
+    leaving = [pod for key, pod in sorted(current.items()) if key not in desired]
+    arriving = [pod for key, pod in sorted(desired.items()) if key not in current]
+    changing = [key for key, pod in sorted(current.items()) if key in desired and _differs(pod, desired[key], snapshot)]
 
     def stop(pod: Running) -> None:
         try:
@@ -138,10 +155,30 @@ def reconcile(layout: Layout, snapshot: Snapshot, nodes: Iterable[str], say: Cal
         except LabError as error:
             problems.append(f"pod {pod.namespace}/{pod.name}: {error}")
 
+    def take_leave(pods: Sequence[Running]) -> None:
+        for pod in pods:
+            if process_of(layout, pod) is not None:
+                write_status(layout, pod, ready=_was_ready(layout, pod), terminating=True)
+        if pods:
+            settle()
+            time.sleep(_DRAIN)
+
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        list(pool.map(stop, leaving))
         list(pool.map(begin, arriving))
+        if arriving and leaving:
+            settle()
+        take_leave(leaving)
+        list(pool.map(stop, leaving))
+    for key in reversed(changing):
+        take_leave([current[key]])
+        stop(current[key])
+        begin(desired[key])
+        settle()
     return problems
+
+
+def _is_wanted(pod: Pod, snapshot: Snapshot) -> bool:
+    return pod.key in snapshot.pod_specs
 
 
 def _differs(pod: Running, wanted: Pod, snapshot: Snapshot) -> bool:
@@ -174,6 +211,8 @@ def add(layout: Layout, pod: Pod, spec: PodSpec | None) -> Running:
         argv=argv,
         env=env,
         working_dir=working_dir,
+        labels=dict(pod.labels),
+        ports=tuple(map(_port_document, pod.ports)),
     )
     directory = _directory(layout, started)
     directory.mkdir(parents=True, exist_ok=True)
@@ -204,13 +243,26 @@ def _status_path(layout: Layout, pod: Running) -> Path:
 
 
 def write_status(layout: Layout, pod: Running, *, ready: bool, terminating: bool = False) -> None:
-    """Tell the controller of a pod's addresses and state, as kubelet tells Kubernetes' API server."""
+    """Tell the controller of a pod's addresses and state, as kubelet tells Kubernetes' API server of a mirror pod.
+
+    It is the node's: so the pod is there until the document goes, also when nothing asks for it any more.
+    """
     addresses = [str(each["address"]).partition("/")[0] for each in pod.result.get("ips", [])]
-    metadata = {"name": pod.name, "namespace": pod.namespace}
+    metadata = {
+        "name": pod.name,
+        "namespace": pod.namespace,
+        "labels": dict(pod.labels),
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": pod.node}],
+    }
     document = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata | ({"deletionTimestamp": "2000-01-01T00:00:00Z"} if terminating else {}),
+        "spec": {
+            "nodeName": pod.node,
+            "hostNetwork": pod.host_network,
+            "containers": [{"name": "main", "ports": list(pod.ports)}],
+        },
         "status": {
             "podIPs": [{"ip": address} for address in addresses],
             "conditions": [{"type": "Ready", "status": str(ready)}],
@@ -221,6 +273,22 @@ def write_status(layout: Layout, pod: Running, *, ready: bool, terminating: bool
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(document))
     temporary.rename(path)
+
+
+def _port_document(port: ContainerPort) -> dict[str, Any]:
+    document: dict[str, Any] = {"containerPort": port.port, "protocol": port.protocol, "name": port.name}
+    if port.host_port:
+        document |= {"hostPort": port.host_port, "hostIP": str(port.host_ip) if port.host_ip is not None else ""}
+    return document
+
+
+def _was_ready(layout: Layout, pod: Running) -> bool:
+    """Whether a pod's last status says that it is ready."""
+    try:
+        (condition,) = json.loads(_status_path(layout, pod).read_text())["status"]["conditions"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(condition["status"] == "True")
 
 
 def _wait_until_ready(layout: Layout, pod: Running, spec: PodSpec | None) -> None:
@@ -256,13 +324,13 @@ def _cni_add(layout: Layout, pod: Running) -> dict[str, Any]:
 def remove(layout: Layout, pod: Running) -> None:
     """End a pod and remove all that is of it. What is gone already is no matter."""
     directory = _directory(layout, pod)
-    _status_path(layout, pod).unlink(missing_ok=True)
     process = process_of(layout, pod)
     if process is not None:
         processes.stop([process], group=True)
     if not pod.host_network:
         call_plugin(layout, pod, "DEL")
         substrate.remove_namespace(layout.pod_netns(pod.namespace, pod.name))
+    _status_path(layout, pod).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -207,7 +207,8 @@ def balancer_items(balancer: Balancer, cookie: int) -> Iterator[Flow | Group]:
         Bucket(each.number, _bucket(balancer, each), _WEIGHT)
         for each in sorted(balancer.chosen, key=lambda each: each.number)
     )
-    yield Group(balancer.number, GroupType.SELECT, buckets, "hash" if fields else "", 0, fields)
+    # By name, which means all of a packet's addresses and ports: Open vSwitch's own choice leaves out those of UDP.
+    yield Group(balancer.number, GroupType.SELECT, buckets, "hash" if fields else "dp_hash", 0, fields)
     if not balancer.indirect:
         return
     service, ethertype = SERVICE_BITS(balancer.number), _ETHERTYPES[balancer.version]

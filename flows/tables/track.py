@@ -15,7 +15,7 @@ from flows.fields import Term
 from flows.pipeline import COMMIT, LOCALITY, OUTPUT, ROUTE, SERVICE_STATS, TRACK, TRACK_STATE, UNSNAT
 from flows.registers import EXIT, FROM_WORLD, HAIRPIN, MARK_SERVICE, MARK_WORLD, SOURCE, Exit, Source, Zone
 from flows.state import LocalPod
-from flows.values import DROP, Ct, Flow, Goto, Move, Nat, load
+from flows.values import DROP, Ct, Flow, Goto, Move, Nat, SetField, load
 from topology.naming import HAIRPIN_ADDRESSES, Address
 
 #: Of Commit: what gets another source comes before what is committed as it is.
@@ -29,6 +29,7 @@ _ETHERTYPES = {4: f.ETH_TYPE(f.ETH_IPV4), 6: f.ETH_TYPE(f.ETH_IPV6)}
 _ZONES = {4: Zone.IPV4, 6: Zone.IPV6}
 _INVALID = f.CT_STATE(f.CT_INV | f.CT_TRK, f.CT_INV | f.CT_TRK)
 _NEW = f.CT_STATE(f.CT_NEW | f.CT_TRK, f.CT_NEW | f.CT_TRK)
+_RELATED = f.CT_STATE(f.CT_REL | f.CT_TRK, f.CT_REL | f.CT_TRK)
 _FORWARD = f.CT_STATE(f.CT_TRK, f.CT_RPL | f.CT_TRK)
 _FROM_WORLD = Move(FROM_WORLD, MARK_WORLD)
 
@@ -78,12 +79,22 @@ def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
 
 
 def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]:
-    """What the world sends to a Service on another node gets this node's own source: so answers come back here."""
+    """What the world sends to a Service on another node gets this node's own source: so answers come back here.
+
+    The same address stands for the host where it refuses what came by itself: Linux takes no IPv4 packet for true that
+    claims to be from one of its own addresses, and ICMP errors do.
+    """
     for address in translations:
         yield _unsnat(address, cookie, hairpin=False)
         ethertype = _ETHERTYPES[address.version]
         match = f.match(SOURCE(Source.WORLD), EXIT(Exit.TUNNEL), _FORWARD, MARK_SERVICE(1), ethertype)
         yield Flow(COMMIT.number, _RESOURCE, match, (_snat(address),), cookie)
+        if address.version == 4:
+            refusals = f.match(
+                SOURCE(Source.GATEWAY), EXIT(Exit.GATEWAY), _RELATED, ethertype, f.IP_PROTO(f.PROTO_ICMP)
+            )
+            program = (SetField(f.IPV4_SRC, int(address)), Goto(OUTPUT.number))
+            yield Flow(COMMIT.number, _RESOURCE, refusals, program, cookie)
 
 
 def _snat(address: Address) -> Ct:

@@ -48,6 +48,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         here.down()
 
 
+@pytest.fixture(scope="session")
+def service_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """What services.yaml has, and no Services: each test makes its own. Modules that use it call it `lab`."""
+    text = (HERE / "services.yaml").read_text().replace("SERVER", str(HERE / "line_server.py"))
+    manifests = tmp_path_factory.mktemp("services") / "services.yaml"
+    manifests.write_text(text)
+    here = Lab(f"s{os.getpid()}")
+    problems = here.up(settings_for(here.layout.name, None, [manifests], **owner(os.getpid())), [manifests])
+    try:
+        assert not problems
+        yield here
+    finally:
+        here.down()
+
+
 @pytest.fixture
 def guest(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Guest]:
     """A pod on node-2 that the test attaches by hand."""

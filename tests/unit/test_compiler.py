@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import flows.compiler
 from flows import pipeline
 from flows.compiler import Compiler
 from flows.numbers import _first as first_hash
@@ -229,6 +230,41 @@ def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: l
     assert_same_as_afresh(compiler, switches)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(steps(), max_size=15), st.lists(steps(), max_size=25), st.sampled_from([1, 3, 1000]))
+def test_many_changes_at_once_end_up_where_one_after_another_do(first: list[Step], then: list[Step], step: int) -> None:
+    compiler, goal = Compiler(), Compiler()
+    for event in first:
+        event(compiler)
+        event(goal)
+    switches = Switches(compiler)
+    for scope in ("n1", "n2", "n3"):
+        switches.take([Update(scope, (), tuple(compiler.flows(scope)), (), tuple(compiler.groups(scope)))])
+    switches.take([Update(CLUSTER, groups_added=tuple(compiler.groups(CLUSTER)))])
+    for event in then:
+        event(goal)
+    for name in ("n1", "n2", "n3"):
+        switches.take(compiler.set_ports(name, goal.ports(name)))
+    switches.take(compiler.set_down(goal.services.down))
+    wanted = {each.key: each for each in goal.cluster.objects()}
+    gone = [each.key for each in compiler.cluster.objects() if each.key not in wanted]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows.compiler, "STEP", step)
+        for updates in compiler.take(wanted.values(), gone):
+            switches.take(updates)
+    assert_same_as_afresh(compiler, switches)
+    afresh = Compiler()
+    for each in wanted.values():
+        afresh.put(each)
+    for name in ("n1", "n2", "n3"):
+        afresh.set_ports(name, goal.ports(name))
+    afresh.set_down(goal.services.down)
+    for scope in (CLUSTER, "n1", "n2", "n3"):
+        for made in (goal, afresh):
+            assert set(compiler.flows(scope)) == set(made.flows(scope))
+            assert set(compiler.groups(scope)) == set(made.groups(scope))
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.permutations(range(5)))
 def test_the_order_in_which_parts_become_known_does_not_matter(order: list[int]) -> None:
@@ -370,3 +406,18 @@ def test_every_node_gets_the_same_cluster_flows_and_its_own_routes_come_first() 
     elsewhere = max(flow.priority for flow in compiler.flows(CLUSTER) if flow.table == route and len(flow.program) == 3)
     here = min(flow.priority for flow in compiler.flows("n1") if flow.table == route)
     assert here > elsewhere
+
+
+def test_an_address_is_announced_for_the_service_that_is_left_when_the_one_that_shared_it_goes() -> None:
+    shared, vip = (ip_address("192.0.2.1"),), (ip_address("10.96.0.1"),)
+    first = Service(namespace="default", name="a", ports=(ServicePort(port=80),), cluster_ips=vip, external_ips=shared)
+    second = Service(
+        namespace="default", name="b", ports=(ServicePort(port=81),), cluster_ips=vip, load_balancer_ips=shared
+    )
+    compiler = Compiler()
+    for each in (node(1), first, second):
+        compiler.put(each)
+    assert compiler.services.announcer(shared[0]) == ""
+    updates = {update.scope: update for update in compiler.remove(first.key)}
+    assert compiler.services.announcer(shared[0]) == "n1"
+    assert len(updates["n1"].added) == 1

@@ -6,9 +6,9 @@ from textwrap import dedent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.manifest_state import ManifestState, Snapshot
+from topology.manifest_state import ManifestState, Snapshot, difference
 from topology.manifests import Problem
-from topology.model import Namespace, Pod
+from topology.model import Key, Namespace, Object, Pod
 
 
 def node(name: str, number: int, cidr: str = "") -> str:
@@ -253,3 +253,37 @@ def test_nothing_is_in_force_that_its_file_never_declared_and_no_two_nodes_clash
         assert {item.file for item in state.declared.values()} <= files.keys()
         claimed = [claim for item in snapshot.nodes() for claim in item.pod_cidrs + item.addresses]
         assert len(claimed) == len(set(claimed))
+
+
+_NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True)
+
+
+@given(_NAMES, _NAMES, st.sets(st.sampled_from("abcdefgh")))
+def test_the_difference_of_two_snapshots_takes_one_to_the_other(
+    first: list[str], then: list[str], changed: set[str]
+) -> None:
+    before: dict[Key, Object] = {each.key: each for each in map(_namespace, first)}
+    now: dict[Key, Object] = {}
+    for name in then:
+        old = before.get(("Namespace", "", name))
+        each = _namespace(name) if old is None or name in changed else old
+        now[each.key] = each
+    new, gone = difference(before, now)
+    assert {each.name for each in new if isinstance(each, Namespace)} == set(then) - (set(first) - changed)
+    assert {name for _, _, name in gone} == set(first) - set(then)
+    assert len(new) + len(gone) == len({each.key for each in new} | set(gone))
+
+
+def _namespace(name: str) -> Namespace:
+    return Namespace(name=name)
+
+
+def test_what_a_change_leaves_alone_stays_the_same_object() -> None:
+    state = ManifestState()
+    web = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n---\n"
+    texts = {"a.yaml": (node("n1", 1) + stateful_set("db", 2) + web).encode()}
+    before = state.update(texts).objects
+    now = state.update({**texts, "b.yaml": pod("late").encode()}).objects
+    new, gone = difference(before, now)
+    assert [each.key for each in new] == [("Pod", "default", "late")]
+    assert not gone

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import flows.compiler
 from controller import sync as syncs
 from controller.app import Controller
 from controller.batch import Xids
@@ -180,6 +181,7 @@ def test_many_changes_go_out_in_bundles_of_bounded_size_and_none_is_cut(monkeypa
     wire = connect(controller, switch)
     # A node is three routes, its address among those of nodes, and a digest: two nodes reach the limit.
     monkeypatch.setattr(syncs, "BUNDLE_LIMIT", 10)
+    monkeypatch.setattr(flows.compiler, "STEP", 1)
     controller.take(snapshot(*map(node, range(1, 11))))
     sizes = []
     while wire.step():

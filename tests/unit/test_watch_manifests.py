@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from topology import manifest_source
 from topology.manifest_source import ManifestSource, Settling, Signature, UnreadableError, load, read, scan
-from topology.manifest_state import Snapshot
+from topology.manifest_state import ManifestState, Snapshot
 from topology.manifests import Problem
 
 #: Nothing here waits as long as this, unless something is broken.
@@ -107,6 +108,30 @@ async def test_files_that_come_change_and_go_are_followed(tmp_path: Path) -> Non
     await until(snapshots, {"two", "three"})
     (tmp_path / "a.yaml").unlink()
     await until(snapshots, {"three"})
+
+
+async def test_work_that_a_change_makes_does_not_put_off_the_next_look_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, pauses = 0.1, []
+    update, pause = ManifestState.update, asyncio.sleep
+
+    def slow(state: ManifestState, files: Mapping[str, bytes | Problem]) -> Snapshot:
+        time.sleep(work)
+        return update(state, files)
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await pause(0)
+
+    monkeypatch.setattr(ManifestState, "update", slow)
+    snapshots = watch(tmp_path)
+    await until(snapshots, set())
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    (tmp_path / "a.yaml").write_text(namespace("one"))
+    await until(snapshots, {"one"})
+    # The first pause is that after the work for the first snapshot: it isn't forgotten, nor taken twenty times.
+    assert work <= pauses[0] < 10 * work
 
 
 async def test_a_file_renamed_over_another_is_never_seen_missing(tmp_path: Path) -> None:
