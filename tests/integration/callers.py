@@ -119,7 +119,7 @@ def vips(lab: Lab, name: str) -> list[str]:
 
 
 def balanced(lab: Lab, name: str) -> list[str]:
-    """Its external addresses, IPv4 first, once every host brings them into its bridge: agents look ten times a second."""
+    """Its external addresses, IPv4 first, once every host brings them into its bridge: agents look now and then."""
     found = sorted(row(lab, name)["externalIPs"], key=lambda each: ":" in each)
     for netns in map(lab.netns_of_node, lab.nodes):
         for each in found:
