@@ -12,10 +12,29 @@ from flows.pipeline import DIGEST, TABLE_NAMES
 from flows.registers import EXIT, EXIT_PORT, SOURCE, Exit, Source, Zone
 from flows.tables.digest import digest_flow
 from flows.text import match_text, program_text, value_text
-from flows.values import PORT_IN_PORT, Action, Ct, Flow, Goto, Move, Output, OutputBits, Program, SetField
+from flows.values import (
+    PORT_IN_PORT,
+    Action,
+    Ct,
+    Flow,
+    Goto,
+    Move,
+    Nat,
+    Note,
+    Output,
+    OutputBits,
+    Program,
+    SetField,
+    ToGroup,
+)
 from topology.naming import GATEWAY_MAC, ROUTER_MAC
 
-_SOURCES: dict[int, str] = {Source.POD: "a pod", Source.TUNNEL: "the tunnel", Source.GATEWAY: "the host"}
+_SOURCES: dict[int, str] = {
+    Source.POD: "a pod",
+    Source.TUNNEL: "the tunnel",
+    Source.GATEWAY: "the host",
+    Source.WORLD: "the world",
+}
 _EXITS: dict[int, str] = {Exit.PORT: "a port", Exit.TUNNEL: "the tunnel", Exit.GATEWAY: "the host"}
 _ZONES: dict[int, str] = {zone.value: zone.name for zone in Zone}
 _DIGESTS = {
@@ -82,14 +101,28 @@ def _act(action: Action, ports: Mapping[int, str], exit_port: int) -> str:
             return f"{target.name} = {source.name}"
         case Ct(zone):
             return _track(action, zone)
+        case ToGroup(number):
+            return f"have group {number} choose"
+        case Note(data):
+            return f"no packet; a note for the host: {data.rstrip(bytes(1)).decode(errors='replace').rstrip()}"
     return program_text((action,), names=True)
 
 
 def _track(ct: Ct, zone: int) -> str:
     where = f" in zone {_ZONES.get(zone, zone)}"
+    onward = f", go on in {TABLE_NAMES.get(ct.table, ct.table)}" if ct.table else ""
     if ct.commit:
-        return "commit the connection" + where
-    return "look up the connection" + where + (f", go on in {TABLE_NAMES.get(ct.table, ct.table)}" if ct.table else "")
+        return "commit the connection" + where + _translation(ct.nat) + onward
+    return "look up the connection" + where + onward
+
+
+def _translation(nat: Nat | None) -> str:
+    if nat is None or nat.address_min is None:
+        return ""
+    address = IPv6Address(nat.address_min) if nat.ipv6 else IPv4Address(nat.address_min)
+    end = "source" if nat.kind == "src" else "destination"
+    where = f"[{address}]" if nat.ipv6 and nat.port_min else str(address)
+    return f" with the {end} {where}" + (f":{nat.port_min}" if nat.port_min else "")
 
 
 def _field(field: Field) -> str:

@@ -21,6 +21,7 @@ from flows.values import (
     GroupType,
     Move,
     Nat,
+    Note,
     Output,
     OutputBits,
     SetField,
@@ -101,6 +102,15 @@ def test_a_group_is_a_line_too() -> None:
          "look up the connection in zone IPV4, go on in TrackState"),
         (digest_flow(Scope.NODE, 0xABC), "no packet; the digest of the node's own flows: 0000000000000abc"),
         (Flow(60, 1, (), (Ct(Zone.IPV6, commit=True),), 0), "commit the connection in zone IPV6"),
+        (Flow(32, 1, (), (Ct(Zone.IPV4, commit=True, table=33, nat=Nat("dst", 0x0AF40102, port_min=8080)),), 0),
+         "commit the connection in zone IPV4 with the destination 10.244.1.2:8080, go on in ServiceStats"),
+        (Flow(32, 1, (), (Ct(Zone.IPV6, commit=True, nat=Nat("dst", 1, ipv6=True, port_min=80)),), 0),
+         "with the destination [::1]:80"),
+        (Flow(60, 1, (), (Ct(Zone.SNAT_IPV4, commit=True, table=65, nat=Nat("src", 0x0AF401FE)),), 0),
+         "with the source 10.244.1.254, go on in Output"),
+        (Flow(30, 1, (SOURCE(Source.WORLD),), (ToGroup(7),), 0), "from the world: have group 7 choose"),
+        (Flow(71, 1, (), (Note(b'{"kind":"port"} \0\0'),), 0),
+         'everything else: no packet; a note for the host: {"kind":"port"}'),
     ],
 )  # fmt: skip
 def test_a_flow_in_words_names_ports_and_decodes_registers(flow: Flow, words: str) -> None:
