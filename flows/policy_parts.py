@@ -243,7 +243,8 @@ class PolicyParts:
         before: dict[FlowKey, Flow | None] = {}
         waiting, done = set(touched), set()
         while waiting:
-            key = min(waiting)
+            # In the order of titles: who gives way in a clash of numbers comes after who keeps the number.
+            key = min(waiting, key=_title)
             waiting.discard(key)
             done.add(key)
             # Who has to give way in a clash of numbers is made anew with the other number.
@@ -265,7 +266,11 @@ class PolicyParts:
                 new.titles.append(title)
                 return self._numbers(title)
 
-            for piece in self._pieces(policy, number):
+            made = list(self._pieces(policy, number))
+            if self._numbers.rivals(new.titles):
+                # A title may give way to one of the same policy that has come after it: now all are known.
+                made = list(self._pieces(policy, self._numbers))
+            for piece in made:
                 _join(new.pieces, piece)
         gone = old.pieces.keys() - new.pieces.keys()
         come = {each for each, program in new.pieces.items() if old.pieces.get(each) != program}
@@ -383,6 +388,11 @@ def _join(wanted: dict[FlowKey, Program], piece: Piece) -> None:
         wanted[piece.key] = (*there, *(each for each in piece.program if each not in there))
     else:
         wanted[piece.key] = piece.program
+
+
+def _title(policy: Key) -> str:
+    """What the titles of its conjunctions begin with."""
+    return "/".join((*policy, ""))
 
 
 def _owner(title: str) -> Key:
