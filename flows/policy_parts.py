@@ -22,7 +22,7 @@ from flows.values import Conjunction, Flow, FlowKey, Program
 from topology.identities import UNIMPORTANT, Identities, NamedPort
 from topology.model import Change, Cluster, Key, Namespace, Node, Pod
 from topology.naming import Address, object_id
-from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier
+from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier, closed
 from topology.selectors import Selector, selects
 
 #: Conjunctions that one flow may be part of: its message has 64 KiB, each takes 16 bytes.
@@ -363,6 +363,15 @@ class PolicyParts:
         found = (each for each in Action if table.verdict(direction, tier, each) == flow.program)
         return next(found, None)
 
+    def conjunctions(self) -> dict[int, tuple[Key, Direction, int]]:
+        """By the number of each conjunction the rule that it is of: its policy, direction and place, from 0."""
+        found = {}
+        for record in self._records.values():
+            for title in record.titles:
+                direction, index, _ = title.split("/")[3:]
+                found[self._numbers(title)] = (_owner(title), Direction(direction), int(index))
+        return found
+
     def flows_of(self, policy: Key) -> Iterator[Flow]:
         """The flows that a policy has a part in."""
         record = self._records.get(policy)
@@ -370,16 +379,6 @@ class PolicyParts:
             flow = self._flow(key)
             if flow is not None:
                 yield flow
-
-
-def closed(policy: Policy) -> Policy:
-    """A policy that can't be carried out as it is written: it denies what it may have been about."""
-    deny = (Rule(Action.DENY),)
-    return msgspec.structs.replace(
-        policy,
-        ingress=deny if policy.ingress is not None else None,
-        egress=deny if policy.egress is not None else None,
-    )
 
 
 def _join(wanted: dict[FlowKey, Program], piece: Piece) -> None:
