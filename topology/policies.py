@@ -130,8 +130,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def closed(policy: Policy) -> Policy:
-    """A policy that can't be carried out as it is written: it denies what it may have been about."""
-    deny = (Rule(Action.DENY),)
+    """A policy for whose rules there is no room: it denies what it may have been about."""
+    deny = (Rule(Action.DENY, name="closed: no room at its priority"),)
     return msgspec.structs.replace(
         policy,
         ingress=deny if policy.ingress is not None else None,
