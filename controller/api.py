@@ -65,13 +65,17 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
 
     async def policy_check(request: web.Request) -> web.Response:
         query = request.query
+        for end in ("from", "to"):
+            if end not in query:
+                return _error(400, f"say {end!r}: NAMESPACE/POD, node/NAME or an address")
         try:
-            words = query["from"], query["to"], query.get("protocol", "TCP").upper()
-            numbers = int(query.get("port", "0")), int(query.get("family", "0"))
-            return web.json_response(policy_views.check(compiler, *words, *numbers))
-        except KeyError as error:
-            return _error(400, f"say {error}: NAMESPACE/POD, node/NAME or an address")
-        except ValueError as error:
+            port, family = int(query.get("port", "0")), int(query.get("family", "0"))
+        except ValueError:
+            return _error(400, "port and family are numbers")
+        protocol = query.get("protocol", "TCP").upper()
+        try:
+            return web.json_response(policy_views.check(compiler, query["from"], query["to"], protocol, port, family))
+        except policy_views.QuestionError as error:
             return _error(400, str(error))
 
     async def links(request: web.Request) -> web.Response:

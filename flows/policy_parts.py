@@ -272,9 +272,10 @@ class PolicyParts:
                 made = list(self._pieces(policy, self._numbers))
             for piece in made:
                 _join(new.pieces, piece)
-        gone = old.pieces.keys() - new.pieces.keys()
-        come = {each for each, program in new.pieces.items() if old.pieces.get(each) != program}
-        for each in gone | come:
+        # Lists, since the order of sets must not show in what is sent.
+        gone = [each for each in old.pieces if each not in new.pieces]
+        come = [each for each, program in new.pieces.items() if old.pieces.get(each) != program]
+        for each in (*gone, *come):
             if each not in before:
                 before[each] = self._flow(each)
         if policy is None:

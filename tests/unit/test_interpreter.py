@@ -240,7 +240,7 @@ def test_a_flow_can_be_part_of_several_conjunctions() -> None:
 
 def test_a_flow_that_is_two_parts_of_one_conjunction_is_an_error() -> None:
     both = flow(0, 9, TO_B, Conjunction(7, 1, 2), Conjunction(7, 2, 2))
-    with pytest.raises(InterpreterError, match="two parts of one conjunction: .*conjunction.7,1/2.,conjunction.7,2/2"):
+    with pytest.raises(InterpreterError, match=r"two parts of one conjunction: .*conjunction.7,1/2.,conjunction.7,2/2"):
         outputs(both, flow(0, 9, (f.CONJ_ID(7),), Output(2)))
 
 
