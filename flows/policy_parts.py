@@ -22,7 +22,7 @@ from flows.values import Conjunction, Flow, FlowKey, Program
 from topology.identities import UNIMPORTANT, Identities, NamedPort
 from topology.model import Change, Cluster, Key, Namespace, Node, Pod
 from topology.naming import Address, object_id
-from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier
+from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier, closed
 from topology.selectors import Selector, selects
 
 #: Conjunctions that one flow may be part of: its message has 64 KiB, each takes 16 bytes.
@@ -245,7 +245,8 @@ class PolicyParts:
         before: dict[FlowKey, Flow | None] = {}
         waiting, done = set(touched), set()
         while waiting:
-            key = min(waiting)
+            # In the order of titles: who gives way in a clash of numbers comes after who keeps the number.
+            key = min(waiting, key=_title)
             waiting.discard(key)
             done.add(key)
             # Who has to give way in a clash of numbers is made anew with the other number.
@@ -267,11 +268,16 @@ class PolicyParts:
                 new.titles.append(title)
                 return self._numbers(title)
 
-            for piece in self._pieces(policy, number):
+            made = list(self._pieces(policy, number))
+            if self._numbers.rivals(new.titles):
+                # A title may give way to one of the same policy that has come after it: now all are known.
+                made = list(self._pieces(policy, self._numbers))
+            for piece in made:
                 _join(new.pieces, piece)
-        gone = old.pieces.keys() - new.pieces.keys()
-        come = {each for each, program in new.pieces.items() if old.pieces.get(each) != program}
-        for each in gone | come:
+        # Lists, since the order of sets must not show in what is sent.
+        gone = [each for each in old.pieces if each not in new.pieces]
+        come = [each for each, program in new.pieces.items() if old.pieces.get(each) != program]
+        for each in (*gone, *come):
             if each not in before:
                 before[each] = self._flow(each)
         if policy is None:
@@ -370,6 +376,15 @@ class PolicyParts:
         found = (each for each in Action if table.verdict(direction, tier, each) == program)
         return next(found, None)
 
+    def conjunctions(self) -> dict[int, tuple[Key, Direction, int]]:
+        """By the number of each conjunction the rule that it is of: its policy, direction and place, from 0."""
+        found = {}
+        for record in self._records.values():
+            for title in record.titles:
+                direction, index, _ = title.split("/")[3:]
+                found[self._numbers(title)] = (_owner(title), Direction(direction), int(index))
+        return found
+
     def flows_of(self, policy: Key) -> Iterator[Flow]:
         """The flows that a policy has a part in."""
         record = self._records.get(policy)
@@ -377,16 +392,6 @@ class PolicyParts:
             flow = self._flow(key)
             if flow is not None:
                 yield flow
-
-
-def closed(policy: Policy) -> Policy:
-    """A policy that can't be carried out as it is written: it denies what it may have been about."""
-    deny = (Rule(Action.DENY),)
-    return msgspec.structs.replace(
-        policy,
-        ingress=deny if policy.ingress is not None else None,
-        egress=deny if policy.egress is not None else None,
-    )
 
 
 def _join(wanted: dict[FlowKey, Program], piece: Piece) -> None:
@@ -401,6 +406,11 @@ def _logs(namespace: object) -> tuple[bool, bool]:
     if not isinstance(namespace, Namespace):
         return False, False
     return namespace.log_denied, namespace.log_allowed
+
+
+def _title(policy: Key) -> str:
+    """What the titles of its conjunctions begin with."""
+    return "/".join((*policy, ""))
 
 
 def _owner(title: str) -> Key:

@@ -54,7 +54,7 @@ class Identity(IntEnum):
     THIS_HOST = 1
     OTHER_NODE = 2
     WORLD = 3
-    #: Of the world, and judged already by the node by which it came.
+    #: Judged already by the node that sends it: what is of the world and came in there, and answers.
     JUDGED = 4
 
 

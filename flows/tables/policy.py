@@ -5,9 +5,9 @@
                 └── replies, and what another node judges ──────────────────────────────────────> Commit <───┘
 
 Every packet of a connection's forward direction is judged, the first like the last, so that a verdict is always the
-current one; replies are not. Pod to pod is judged where the receiver is, in both directions; what leaves the pods'
-network is judged where it leaves, what comes in from the world where it comes in. How flows of the tiers look is
-known here; what they are made of is `flows.policies`' business.
+current one; replies are not, and go through tunnels as what was judged already. Pod to pod is judged where the receiver
+is, in both directions; what leaves the pods' network is judged where it leaves, what comes in from the world where it
+comes in. How flows of the tiers look is known here; what they are made of is `flows.policies`' business.
 """
 
 from __future__ import annotations
@@ -151,9 +151,10 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     """Who is judged here, and what becomes of those about whom no policy says anything."""
     table = POLICY.number
     to_commit, egress, ingress = (Goto(each.number) for each in (COMMIT, EGRESS_ADMIN, INGRESS_ADMIN))
-    # What belongs to a connection that was let through once: answers, and errors about it.
-    for state in (f.CT_RPL, f.CT_REL):
-        yield Flow(table, _REPLY, (f.CT_STATE(state | f.CT_TRK, state | f.CT_TRK),), (to_commit,), cookie)
+    # What belongs to a connection that was let through once: answers, and errors about it. By a tunnel they say so, if
+    # the node that let the connection through says so: here one may be known that was denied there.
+    for source in (Source.POD, Source.GATEWAY, Source.WORLD):
+        yield from _reply_flows(source, (load(SOURCE_IDENTITY, Identity.JUDGED), to_commit), cookie)
     # A host reaches its own pods: kubelet probes them. What came in from the world was judged there.
     for identity in (Identity.THIS_HOST, Identity.JUDGED):
         yield Flow(table, _SPECIAL, (SOURCE_IDENTITY(identity),), (to_commit,), cookie)
@@ -179,6 +180,17 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     for direction, stages in _STAGES.items():
         for tier, stage in zip(Tier, stages, strict=True):
             yield Flow(stage.number, _OTHERWISE, (), (Goto(_after_tier(direction, tier).number),), cookie)
+
+
+def unkeyed_flows(cookie: int) -> Iterator[Flow]:
+    """Where tunnels have no keys, nothing tells whose answers are true: what looks like one is one."""
+    yield from _reply_flows(Source.TUNNEL, (Goto(COMMIT.number),), cookie)
+
+
+def _reply_flows(source: Source, program: Program, cookie: int) -> Iterator[Flow]:
+    for state in (f.CT_RPL, f.CT_REL):
+        match = f.match(SOURCE(source), f.CT_STATE(state | f.CT_TRK, state | f.CT_TRK))
+        yield Flow(POLICY.number, _REPLY, match, program, cookie)
 
 
 # What a rule's flows match ------------------------------------------------------------------------------------------
