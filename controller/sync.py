@@ -264,15 +264,19 @@ class SwitchSync:
         groups_first, groups_last = self._group_steps()
         batches = [batch(groups_first, self._xids)] if groups_first else []
         batches += self._cluster_batches()
-        batches += self._node_batches()
+        scopes = [Scope.CLUSTER]
+        if self._cursor == self._log.version:
+            # Never a pod before what the cluster says of it: its policies.
+            batches += self._node_batches()
+            scopes.append(Scope.NODE)
         last = self._repairs + groups_last
         # The batches that all switches share carry the digest of a switch that refused nothing.
-        last += [self._digest_step(scope) for scope in Scope if self.refusals[scope] or scope in self._correct]
+        last += [self._digest_step(scope) for scope in scopes if self.refusals[scope] or scope in self._correct]
         if last:
             batches.append(batch(last, self._xids))
         self._repairs = []
-        self._replace.clear()
-        self._correct.clear()
+        self._replace.difference_update(scopes)
+        self._correct.difference_update(scopes)
         self._launch(batches, now)
 
     def _launch(self, batches: list[Batch], now: float) -> None:
@@ -298,7 +302,8 @@ class SwitchSync:
                 return [self._log.whole()]
             flows = (flow for flow in self._source.flows(CLUSTER) if flow.key not in refused)
             return [batch(replacement(flows, Scope.CLUSTER, self._log.state.digest), self._xids)]
-        changes = _first(changes, BUNDLE_LIMIT)
+        # A node's flows anew don't wait, so neither does what they build on.
+        changes = changes if Scope.NODE in self._replace else _first(changes, BUNDLE_LIMIT)
         self._cursor += len(changes)
         if refused:
             for each in changes:

@@ -32,7 +32,7 @@ from flows.values import DROP, Ct, Flow, Goto, Move, Nat, SetField, load
 from topology.naming import HAIRPIN_ADDRESSES, Address
 
 #: Of Commit: what gets another source comes before what is committed as it is.
-_RESOURCE, _COMMITTED, _OF_WORLD = 230, 220, 210
+_ERROR, _RESOURCE, _COMMITTED, _OF_WORLD = 240, 230, 220, 210
 #: Of TrackState.
 _INVALID_FIRST, _OF_SERVICE = 220, 210
 _PRIORITY, _OTHERWISE = 200, 0
@@ -110,7 +110,7 @@ def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]
                 SOURCE(Source.GATEWAY), EXIT(Exit.GATEWAY), _RELATED, ethertype, f.IP_PROTO(f.PROTO_ICMP)
             )
             program = (SetField(f.IPV4_SRC, int(address)), Goto(OUTPUT.number))
-            yield Flow(COMMIT.number, _RESOURCE, refusals, program, cookie)
+            yield Flow(COMMIT.number, _ERROR, refusals, program, cookie)
 
 
 def _snat(address: Address) -> Ct:

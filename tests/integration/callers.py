@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from probes import HERE, inside, pod_netns
 
 from deploy.lab.cluster import Lab
@@ -79,7 +78,8 @@ def write(lab: Lab, *documents: Document) -> None:
     for each in documents:
         path = path_of(lab, each)
         temporary = path.with_name(f".{path.name}")
-        temporary.write_text(yaml.safe_dump(each))
+        # JSON is YAML, and made in no time also where there are a thousand endpoints.
+        temporary.write_text(json.dumps(each))
         temporary.rename(path)
     lab.wait_for_manifests()
 
@@ -146,7 +146,7 @@ def to(address: str, port: int, kind: str = "tcp", count: int = 1, **rest: Any) 
 
 def client(netns: str, mode: str, calls: Sequence[Call]) -> list[str]:
     return [
-        "nsenter", f"--net={netns_path(netns)}", "--", "python3", "-I", str(HERE / "call_client.py"), mode,
+        "nsenter", f"--net={netns_path(netns)}", "--", "python3", "-I", "-S", str(HERE / "call_client.py"), mode,
         json.dumps(list(calls)),
     ]  # fmt: skip
 

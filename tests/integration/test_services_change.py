@@ -35,6 +35,7 @@ from probes import HERE, addresses, node_addresses, pod_netns, until
 
 from deploy.lab import substrate
 from deploy.lab.cluster import Lab
+from deploy.lab.layout import LabError
 
 TCP = {"name": "tcp", "port": 80, "targetPort": 8080}
 UDP = {"name": "udp", "port": 80, "targetPort": 8080, "protocol": "UDP"}
@@ -169,7 +170,7 @@ def test_no_request_fails_while_all_endpoints_are_replaced(lab: Lab, tmp_path: P
     with applied(lab, service(name, *ports, type="LoadBalancer", selector={"app": name})):
         try:
             first = apply(1)
-            assert len(first) == 2 * 2 * 3 / 2
+            assert len(first) == 6
             inner = [to(address, 80) for address in vips(lab, name)]
             outer = [to(address, 80) for address in balanced(lab, name)]
             outer += [to(address, node_port(lab, name)) for address in node_addresses(lab, "node-1")]
@@ -242,8 +243,6 @@ def test_services_work_again_after_a_switch_has_died(
 
 
 def _restarted(lab: Lab, former: object) -> bool:
-    from deploy.lab.layout import LabError
-
     with contextlib.suppress(LabError):
         return lab.switch_process("node-2") != former
     return False

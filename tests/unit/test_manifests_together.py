@@ -304,3 +304,35 @@ def test_what_a_change_leaves_alone_stays_the_same_object() -> None:
     new, gone = difference(before, now)
     assert [each.key for each in new] == [("Pod", "default", "late")]
     assert not gone
+
+
+def status(name: str, *, owner: bool = True, ending: bool = False) -> str:
+    """A pod's document as its node writes it: with `owner` all of the pod, without it what state the pod is in."""
+    metadata = [f"name: {name}", "labels: {app: web}"]
+    metadata += ["ownerReferences: [{kind: Node, name: n1}]"] * owner
+    metadata += ['deletionTimestamp: "2000-01-01T00:00:00Z"'] * ending
+    spec = "spec: {nodeName: n1, containers: [{name: main, ports: [{name: http, containerPort: 80}]}]}\n" * owner
+    state = 'status: {podIPs: [{ip: 10.244.1.9}], conditions: [{type: Ready, status: "True"}]}\n'
+    return f"apiVersion: v1\nkind: Pod\nmetadata: {{{', '.join(metadata)}}}\n{spec}{state}---\n"
+
+
+def test_a_pod_of_a_workload_has_the_status_that_its_own_document_tells() -> None:
+    for whole in (True, False):
+        snapshot = only(a=stateful_set("web", 1), b=status("web-0", owner=whole))
+        (found,) = snapshot.pods()
+        assert found.addresses == (ip_address("10.244.1.9"),) and found.owner == ("StatefulSet", "web")
+        assert found.key in snapshot.pod_specs and not snapshot.problems
+
+
+def test_a_pod_that_nothing_asks_for_any_more_is_there_until_its_document_goes() -> None:
+    state = ManifestState()
+    take(state, a=stateful_set("web", 1), b=status("web-0"))
+    snapshot = take(state, a="", b=status("web-0", ending=True))
+    (found,) = snapshot.pods()
+    assert (found.node, dict(found.labels), found.terminating) == ("n1", {"app": "web"}, True)
+    assert [port.port for port in found.ports] == [80] and found.addresses == (ip_address("10.244.1.9"),)
+    # It is not to be started.
+    assert not snapshot.pod_specs and not snapshot.problems
+    assert not pods(take(state, a=""))
+    # A status that doesn't say what the pod is stands for none.
+    assert not pods(only(b=status("web-0", owner=False)))

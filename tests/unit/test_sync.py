@@ -19,11 +19,13 @@ from controller.app import Controller
 from controller.batch import Xids
 from controller.scopes import ClusterLog
 from controller.sync import FAILURE_LIMIT, Phase
-from flows.cookies import Scope
+from flows.cookies import Kind, Scope
 from flows.openflow import encode
 from flows.openflow.wire import Type
+from flows.pipeline import INGRESS_POLICY
 from flows.state import Port
 from flows.tables.digest import digest_flow
+from flows.tables.policy import ISOLATED
 from flows.update import CLUSTER
 from flows.values import Flow, Group
 from topology.manifest_state import Snapshot
@@ -46,6 +48,7 @@ from topology.naming import (
     mac_of,
     pod_port_name,
 )
+from topology.policies import PodSet, Policy
 
 UPLINKS = (Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x5B))
 
@@ -441,3 +444,24 @@ def test_a_switch_that_sends_rubbish_is_cut_off_and_the_others_are_not(rubbish: 
     healthy.pump()
     assert_in_sync(controller, "n1", good)
     assert "n2" not in controller.fleet.syncs
+
+
+def test_a_pod_never_comes_into_a_switch_before_what_the_cluster_says_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = started(node(1), pod("a", 1))
+    switch = switch_of(1)
+    wire = connect(controller, switch)
+    monkeypatch.setattr(syncs, "BUNDLE_LIMIT", 10)
+    monkeypatch.setattr(flows.compiler, "STEP", 1)
+    # More of the cluster's than goes into one bundle, a policy for the pod the last of it; then the pod itself.
+    policy = Policy(namespace="default", name="closed", subjects=PodSet(namespace="default"), ingress=())
+    controller.take(snapshot(*map(node, range(1, 11)), pod("a", 1)))
+    controller.take(snapshot(*map(node, range(1, 11)), pod("a", 1), policy))
+    wire.tell(switch.set_ports([*UPLINKS, pod_port("a", 1)]))
+    seen = False
+    while wire.step():
+        there = any(flow.cookie >> 48 & 0x7F == Kind.POD for flow in switch.flows)
+        seen |= there
+        isolated = any(flow.table == INGRESS_POLICY.number and flow.priority == ISOLATED for flow in switch.flows)
+        assert isolated or not there, "a pod without its policy"
+    assert seen
+    assert_in_sync(controller, "n1", switch)

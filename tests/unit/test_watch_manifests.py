@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topology import manifest_source
-from topology.manifest_source import ManifestSource, Settling, Signature, UnreadableError, load, read, scan
+from topology.manifest_source import ManifestSource, Settling, Signature, UnreadableError, edition, load, read, scan
 from topology.manifest_state import ManifestState, Snapshot
 from topology.manifests import Problem
 
@@ -206,3 +206,14 @@ def test_a_file_too_large_to_be_a_manifest_is_not_read(tmp_path: Path) -> None:
         file.truncate(manifest_source.MAX_BYTES + 1)
     (text,) = read(path).values()
     assert text == Problem(str(path), 1, "", "the file has more than 32 MiB; split it")
+
+
+async def test_whoever_wrote_a_file_learns_when_it_is_in_force(tmp_path: Path) -> None:
+    source = ManifestSource(tmp_path, interval=0.005)
+    snapshots = source.watch()
+    await until(snapshots, set())
+    assert source.edition == edition(scan(tmp_path)[0])
+    (tmp_path / "a.yaml").write_text(namespace("a"))
+    assert source.edition != edition(scan(tmp_path)[0])
+    await until(snapshots, {"a"})
+    assert source.edition == edition(scan(tmp_path)[0])
