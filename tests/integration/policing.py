@@ -157,9 +157,15 @@ class Directory:
         return next(each for each in self._seen[source] if ip_address(each).version == version)
 
 
-def outcomes(lab: Lab, asked: Sequence[Way], expected: Sequence[bool]) -> list[str]:
+def silent(lab: Lab, asked: Sequence[Way], directory: Directory | None = None) -> None:
+    """Nothing at all comes of these ways."""
+    found = outcomes(lab, asked, [False] * len(asked), directory)
+    assert not any(found), [way for way, said in zip(asked, found, strict=True) if said]
+
+
+def outcomes(lab: Lab, asked: Sequence[Way], expected: Sequence[bool], directory: Directory | None = None) -> list[str]:
     """What comes of all ways, asked at once: see ask_from.py."""
-    directory = Directory(lab)
+    directory = directory or Directory(lab)
     questions = [
         {
             "netns": str(netns_path(directory.netns(way.source))),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from callers import Document
 from policing import (
     HOST_PORT,
     cluster_policy,
-    forget_flows,
     hold,
     hold_under,
     labelled,
-    ways,
-    policed,
     pods_of,
+    policed,
     policy,
+    ways,
 )
-from callers import Document
 from probes import node_addresses
 
 from deploy.lab.cluster import Lab
@@ -73,8 +72,12 @@ def test_a_rule_that_passes_leaves_it_to_network_policies_and_rules_below_are_no
 def test_the_first_rule_that_matches_decides_by_priority_then_by_place(lab: Lab) -> None:
     webs = pods_of("red", app="web")
     first = cluster_policy("z-first", webs, priority=1, ingress=[rule("Accept", pods_of("blue", tier="front"))])
-    second = cluster_policy("a-second", webs, priority=2, ingress=[rule("Deny", named("blue")), rule("Accept", named("blue"))])
-    third = cluster_policy("m-third", webs, priority=3, ingress=[rule("Accept", {"namespaces": {}}), rule("Deny", named("red"))])
+    second = cluster_policy(
+        "a-second", webs, priority=2, ingress=[rule("Deny", named("blue")), rule("Accept", named("blue"))]
+    )
+    third = cluster_policy(
+        "m-third", webs, priority=3, ingress=[rule("Accept", {"namespaces": {}}), rule("Deny", named("red"))]
+    )
     with policed(lab, first, second, third):
         hold(lab, allowed=ways(f"blue/near {RED}", WEBS), denied=ways("blue/far", WEBS))
         with policed(lab, cluster_policy("z-first", webs, priority=4, ingress=first["spec"]["ingress"])):
@@ -110,7 +113,12 @@ def test_egress_rules_reach_pods_nodes_and_networks(lab: Lab) -> None:
             allowed=[*ways(RED, "node-3", HOST_PORT, ("tcp",)), *ways(RED, "blue/near red/web1"), *ways(BLUE, "node-1", HOST_PORT)],
             denied=[*ways(RED, "node-3", HOST_PORT, ("udp",)), *ways(RED, "node-1 node-2", HOST_PORT), *ways(RED, "blue/far world")],
         )  # fmt: skip
-        with policed(lab, cluster_policy("before", named("red"), priority=0, egress=[rule("Accept", {"networks": first}, direction="to")])):
+        with policed(
+            lab,
+            cluster_policy(
+                "before", named("red"), priority=0, egress=[rule("Accept", {"networks": first}, direction="to")]
+            ),
+        ):
             hold(lab, allowed=ways(RED, "node-1", HOST_PORT), denied=ways(RED, "node-2", HOST_PORT))
 
 
