@@ -1,7 +1,7 @@
 """Asks line servers from many network namespaces at once: ask_from.py, a list of questions on its input as JSON.
 
-A question: {"netns": PATH, "kind": "tcp"|"udp", "address": A, "port": P, "expected": BOOL}. Prints a list of what came
-of each: the server's name, "refused" by who has nobody listening there, another error, or "" for silence.
+A question: {"netns": PATH, "kind": "tcp"|"udp", "from": A, "address": A, "port": P, "expected": BOOL}; where `from` is
+empty, the kernel chooses. Prints a list of what came of each: the server's name, "refused" by who has nobody listening there, another error, or "" for silence.
 
 It is over when all that is expected has come, and twice as long has gone by as that took, in which the rest could have
 come just as well; or after a while.
@@ -37,6 +37,8 @@ def begin(question):
     family = socket.AF_INET6 if ":" in question["address"] else socket.AF_INET
     link = socket.socket(family, socket.SOCK_STREAM if question["kind"] == "tcp" else socket.SOCK_DGRAM)
     link.setblocking(False)
+    if question.get("from"):
+        link.bind((question["from"], 0))
     found = link.connect_ex((question["address"], question["port"]))
     if found in (0, errno.EINPROGRESS):
         return link

@@ -63,7 +63,7 @@ def service_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         here.down()
 
 
-def _policy_lab(name: str, directory: Path, **settings: str) -> Iterator[Lab]:
+def make_policy_lab(name: str, directory: Path, **settings: str) -> Iterator[Lab]:
     """What policies.yaml has, and no policies: each test makes its own. Modules that use it call it `lab`."""
     text = (HERE / "policies.yaml").read_text().replace("SERVER", str(HERE / "line_server.py"))
     manifests = directory / "policies.yaml"
@@ -80,7 +80,7 @@ def _policy_lab(name: str, directory: Path, **settings: str) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def policy_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """What policies.yaml has, as labs are if nobody says otherwise."""
-    yield from _policy_lab("p", tmp_path_factory.mktemp("policies"))
+    yield from make_policy_lab("p", tmp_path_factory.mktemp("policies"))
 
 
 @pytest.fixture

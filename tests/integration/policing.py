@@ -176,9 +176,14 @@ def outcomes(lab: Lab, asked: Sequence[Way], expected: Sequence[bool], directory
         }
         for way, wanted in zip(asked, expected, strict=True)
     ]
+    return ask(questions)
+
+
+def ask(questions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What comes of questions as ask_from.py takes them."""
     done = subprocess.run(
         [sys.executable, "-I", str(HERE / "ask_from.py")],
-        input=json.dumps(questions), capture_output=True, text=True, timeout=60, check=False,
+        input=json.dumps(list(questions)), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: list[str] = json.loads(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,16 +27,19 @@ def of_red(name: str, **spec: Any) -> Document:
     return found
 
 
+@contextlib.contextmanager
+def with_services(lab: Lab) -> Iterator[Lab]:
+    """With Services of web1 (on node-1) and of both web servers: port 80 is 8080 in the pods, 81 is 8081."""
+    both = [of_red("one", selector={"who": "web1"}, type="LoadBalancer"), of_red("web", selector={"part": "web"})]
+    write(lab, *both)
+    yield lab
+    unlink(lab, *both)
+
+
 @pytest.fixture(scope="module")
 def lab(policy_lab: Lab) -> Iterator[Lab]:
-    """With Services of web1 (on node-1) and of both web servers: port 80 is 8080 in the pods, 81 is 8081."""
-    both = [
-        of_red("one", selector={"who": "web1"}, type="LoadBalancer"),
-        of_red("web", selector={"part": "web"}),
-    ]
-    write(policy_lab, *both)
-    yield policy_lab
-    unlink(policy_lab, *both)
+    with with_services(policy_lab) as here:
+        yield here
 
 
 def vip(lab: Lab, name: str = "one") -> Addresses:

@@ -60,7 +60,10 @@ def test_policies_and_identities_are_listed_in_words(lab: Lab) -> None:
     admin = cluster_policy("first", {"namespaces": labelled({"team": "a"})}, priority=7,
                            ingress=[{"action": "Deny", "name": "no-blue", "from": [{"namespaces": labelled({"team": "b"})}]}])  # fmt: skip
     with policed(lab, admin, policy("second", {"app": "web"}, ingress=[{"ports": [{"port": "http"}]}])):
-        rows = {row["name"]: row for row in json.loads(signalbox(lab, "get", "policies", "-n", "red", "-o", "json"))["items"]}
+        rows = {
+            row["name"]: row
+            for row in json.loads(signalbox(lab, "get", "policies", "-n", "red", "-o", "json"))["items"]
+        }
         assert (rows["first"]["tier"], rows["first"]["priority"], rows["first"]["pods"]) == ("Admin", 7, 4)
         assert (rows["second"]["tier"], rows["second"]["podNames"]) == ("NetworkPolicy", ["red/web1", "red/web2"])
         assert "no-blue" in rows["first"]["ingress"][0] and "http" in rows["second"]["ingress"][0]
