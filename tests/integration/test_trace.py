@@ -30,7 +30,7 @@ from flows.values import Conjunction
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, ROUTER_MAC, TUNNEL_PORT, link_local, parse_mac
 
 NODE = "node-1"
-POLICIES = Path(__file__).parent / "policies.yaml"
+POLICIES = Path(__file__).parent / "trace_policies.yaml"
 #: Parts of an option that ovs-appctl doesn't let one name.
 _UNSPOKEN = {f.ND_RESERVED, f.ND_OPTIONS_TYPE}
 _TABLE = re.compile(r"^ ?(\d+)\. ")
