@@ -73,6 +73,11 @@ _ENDS = (SOURCE_IDENTITY, DESTINATION_IDENTITY)
 _SPOKEN = (SOURCE, EXIT, SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD)
 
 
+def identity_text(identity: Identity) -> str:
+    """Who an identity is that is no pod's."""
+    return _IDENTITIES[identity]
+
+
 class Names(msgspec.Struct, frozen=True):
     """What people call things by their numbers: ports, identities of pods, and rules that are conjunctions."""
 
