@@ -105,10 +105,10 @@ class Compiler:
 
     def _expect(self, changes: Sequence[Change]) -> Iterator[list[Update]]:
         """Have the identities of pods that come before policies that come with them."""
-        of_policies = [change for change in changes if isinstance(change.old or change.new, Policy)]
+        asked_for = self.policies.asked_for_after(changes)
         pods = [change.new for change in changes if isinstance(change.new, Pod)]
         for step in _steps(pods, lambda pod: 1):
-            updates = self._updates(set(), {}, judged=self.policies.expect(step, of_policies))
+            updates = self._updates(set(), {}, judged=self.policies.expect(step, asked_for))
             if updates:
                 yield updates
 

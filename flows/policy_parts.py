@@ -40,6 +40,8 @@ class _Record(msgspec.Struct):
     pieces: dict[FlowKey, Program]
     titles: list[str]
     shape: list[Shape]
+    #: The cookie of its flows.
+    mark: int
 
 
 class _Touched:
@@ -106,16 +108,20 @@ class PolicyParts:
                     self._take_pod(namespace, name, touched)
         return self._remake(touched)
 
-    def expect(self, pods: Iterable[Pod], policies: Iterable[Change]) -> list[tuple[Flow | None, Flow | None]]:
-        """Pods will come, after these changes of policies: let their identities be there already, though nobody's yet.
+    def asked_for_after(self, changes: Iterable[Change]) -> frozenset[str]:
+        """The label keys that policies will ask for after these changes, of those that else don't matter."""
+        changes = list(changes)
+        return self.identities.asked_for_after(
+            (key for change in changes for key in _keys(change.old)),
+            (key for change in changes for key in _keys(change.new)),
+        )
 
-        Policies are then made once for all of them, and are in force before the first of the pods is known.
+    def expect(self, pods: Iterable[Pod], asked_for: Set[str]) -> list[tuple[Flow | None, Flow | None]]:
+        """Pods will come when these keys are asked for: have their identities there already, though nobody's yet.
+
+        Policies that come before them are then made once for all of them, and are in force before they are known.
         """
         touched = _Touched()
-        asked_for = self.identities.asked_for_after(
-            (key for change in policies for key in _keys(change.old)),
-            (key for change in policies for key in _keys(change.new)),
-        )
         for pod in pods:
             number = self.identities.expect(pod, asked_for)
             if number is not None:
@@ -241,10 +247,10 @@ class PolicyParts:
 
     def _remake_one(self, key: Key, before: dict[FlowKey, Flow | None]) -> set[Key]:
         """Bring one policy up to date. Returns those that have other numbers than before because of it."""
-        old = self._records.get(key, _Record({}, [], []))
+        old = self._records.get(key) or _Record({}, [], [], _mark(key))
         self._numbers.drop(old.titles)
         self.crowded.discard(key)
-        new = _Record({}, [], [])
+        new = _Record({}, [], [], old.mark)
         policy = self._policies.get(key)
         if policy is not None:
 
@@ -343,22 +349,17 @@ class PolicyParts:
         there = self._wanted.get(key)
         if there is None:
             return None
-        owners = sorted(there) if isinstance(there, set) else [there]
-        programs = [program for owner in owners if (program := self._program(owner, key)) is not None]
-        if not programs:
-            return None
-        program = programs[0]
+        if isinstance(there, set):
+            first, *others = (self._records[owner] for owner in sorted(there))
+        else:
+            first, others = self._records[there], []
+        program = first.pieces[key]
         if program and isinstance(program[0], Conjunction):
-            parts = {each for program in programs for each in program if isinstance(each, Conjunction)}
-            program = tuple(sorted(parts, key=lambda each: (each.id, each.clause)))
-        kind, namespace, name = owners[0]
-        mark = cookie(Scope.CLUSTER, Kind.POLICY, object_id(kind, namespace, name))
+            together = (each for record in (first, *others) for each in record.pieces[key])
+            parts = sorted({each for each in together if isinstance(each, Conjunction)}, key=_by_number)
+            program = tuple(parts)
         number, priority, match = key
-        return Flow(number, priority, match, program, mark)
-
-    def _program(self, owner: Key, key: FlowKey) -> Program | None:
-        record = self._records.get(owner)
-        return record.pieces.get(key) if record is not None else None
+        return Flow(number, priority, match, program, first.mark)
 
     def flows(self) -> Iterator[Flow]:
         """Every flow of the policy tables that policies have asked for."""
@@ -412,6 +413,15 @@ def _join(wanted: dict[FlowKey, Program], found: Iterable[Piece]) -> None:
 def _default_labels(namespace: str) -> Labels:
     """The labels of a namespace that no object describes."""
     return ((NAME_LABEL, namespace),)
+
+
+def _by_number(part: Conjunction) -> tuple[int, int]:
+    return part.id, part.clause
+
+
+def _mark(policy: Key) -> int:
+    """The cookie of a policy's flows."""
+    return cookie(Scope.CLUSTER, Kind.POLICY, object_id(*policy))
 
 
 def _owner(title: str) -> Key:
