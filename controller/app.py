@@ -23,12 +23,13 @@ from controller import policy_views, service_counts, views
 from controller.api import UnknownNodeError, serve
 from controller.audit import Drift
 from controller.channel import Channel, remove
+from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
 from controller.identity_memory import IdentityMemory
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
-from flows.openflow.messages import FlowStats, GroupStats
+from flows.openflow.messages import FlowStats, GroupStats, PacketIn
 from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
@@ -40,6 +41,8 @@ from topology.model import Key, Object
 from topology.services import ServiceRanges
 
 log = logging.getLogger(__name__)
+#: Connections that policies deny or allow, where policies ask for it: a logger of its own, to be kept apart.
+connection_log = logging.getLogger("signalbox.connections")
 
 #: Differences of one audit that are written to the log one by one.
 DRIFT_LINES = 20
@@ -59,7 +62,8 @@ class Controller:
     ) -> None:
         self._memory = memory or IdentityMemory(None)
         self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, collided=self._memory.read())
-        events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted)
+        events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
+        self._connections = ConnectionLog(self.compiler)
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
         self.problems: tuple[Problem, ...] = ()
         #: Which state of its source is in force, in the source's own words.
@@ -102,6 +106,11 @@ class Controller:
             self.fleet.take(self.compiler.release(sorted(old)), now)
         self._memory.write(identities.collided)
 
+    def tell_connections(self) -> None:
+        """What was repeated since it was last told."""
+        for line in self._connections.repeated(time.monotonic()):
+            connection_log.info("%s", line)
+
     # The switches speak -----------------------------------------------------------------------------------------
 
     def _ports_changed(self, node: str, ports: list[Port]) -> None:
@@ -120,6 +129,10 @@ class Controller:
             log.warning("node %s drifted, repaired: %s", node, line)
         if len(lines) > DRIFT_LINES:
             log.warning("node %s drifted, repaired: %d flows more", node, len(lines) - DRIFT_LINES)
+
+    def _told(self, node: str, packet: PacketIn, now: float) -> None:
+        for line in self._connections.take(node, packet, now):
+            connection_log.info("%s", line)
 
     def _maker(self, item: Flow | Group) -> str:
         """The object that a flow was made for."""
@@ -283,6 +296,7 @@ async def run(
             await asyncio.sleep(LOOK_INTERVAL)
             controller.look_for_lost_nodes()
             controller.release_identities()
+            controller.tell_connections()
 
     async def until_stopped() -> None:
         await stop.wait()

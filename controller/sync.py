@@ -43,6 +43,7 @@ from flows.openflow.messages import (
     GroupStats,
     GroupStatsReply,
     Message,
+    PacketIn,
     PortDesc,
     PortDescReply,
     PortStatus,
@@ -118,6 +119,8 @@ class Events(msgspec.Struct):
     ports: Callable[[str, list[Port]], None]
     refused: Callable[[str, Refusal], None]
     drift: Callable[[str, Drift], None]
+    #: A packet that a flow was to tell of, and when it came.
+    told: Callable[[str, PacketIn, float], None]
 
 
 class SwitchSync:
@@ -379,6 +382,8 @@ class SwitchSync:
                 self._note_error(self._flight, message, now)
             case RoleStatus():
                 self._standby = message.role == Role.SLAVE
+            case PacketIn():
+                self._events.told(self.node, message, now)
 
     def _note_error(self, flight: _Flight, error: Error, now: float) -> None:
         if error.xid in (flight.open_xid, flight.commit_xid):

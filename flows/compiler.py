@@ -288,6 +288,7 @@ class Compiler:
             yield from self.policies.flows()
             if not self._keyed:
                 yield from classify.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
+                yield from policy.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
                 for pod in self.cluster.pods.values():
                     yield from self._identity_flows(pod.namespace, pod.name)
         else:

@@ -143,7 +143,7 @@ POLICY = Table(
         registers.DESTINATION_IDENTITY,
         registers.TO_POD,
     ),
-    writes=(registers.FROM_POD,),
+    writes=(registers.SOURCE_IDENTITY, registers.FROM_POD),
 )
 _IDENTITIES = (registers.SOURCE_IDENTITY, registers.FROM_POD, registers.DESTINATION_IDENTITY, registers.TO_POD)
 EGRESS_ADMIN = Table(
@@ -152,6 +152,7 @@ EGRESS_ADMIN = Table(
     "the sender's policies of the Admin tier: accept, deny, or leave it to the next tier",
     next=(_EGRESS_POLICY, _INGRESS_ADMIN),
     reads=_IDENTITIES,
+    writes=(registers.SCRATCH,),
 )
 EGRESS_POLICY = Table(
     _EGRESS_POLICY,
@@ -159,6 +160,7 @@ EGRESS_POLICY = Table(
     "the sender's NetworkPolicies: what none of them allows is dropped, if there is one",
     next=(_EGRESS_BASELINE, _INGRESS_ADMIN),
     reads=_IDENTITIES,
+    writes=(registers.SCRATCH,),
 )
 EGRESS_BASELINE = Table(
     _EGRESS_BASELINE,
@@ -166,6 +168,7 @@ EGRESS_BASELINE = Table(
     "the sender's policies of the Baseline tier",
     next=(_INGRESS_ADMIN,),
     reads=_IDENTITIES,
+    writes=(registers.SCRATCH,),
 )
 INGRESS_ADMIN = Table(
     _INGRESS_ADMIN,
@@ -173,6 +176,7 @@ INGRESS_ADMIN = Table(
     "the receiver's policies of the Admin tier",
     next=(_INGRESS_POLICY, _COMMIT),
     reads=_IDENTITIES,
+    writes=(registers.SCRATCH,),
 )
 INGRESS_POLICY = Table(
     _INGRESS_POLICY,
@@ -180,6 +184,7 @@ INGRESS_POLICY = Table(
     "the receiver's NetworkPolicies",
     next=(_INGRESS_BASELINE, _COMMIT),
     reads=_IDENTITIES,
+    writes=(registers.SCRATCH,),
 )
 INGRESS_BASELINE = Table(
     _INGRESS_BASELINE,
@@ -187,6 +192,7 @@ INGRESS_BASELINE = Table(
     "the receiver's policies of the Baseline tier",
     next=(_COMMIT,),
     reads=_IDENTITIES,
+    writes=(registers.SCRATCH,),
 )
 COMMIT = Table(
     _COMMIT,

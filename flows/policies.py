@@ -23,7 +23,7 @@ from flows.tables import policy as table
 from flows.values import DROP, Conjunction, FlowKey, Program
 from topology.identities import NamedPort
 from topology.naming import Address, Network
-from topology.policies import Direction, IpBlock, NodeSet, PodSet, Policy, PolicyPort, Rule, Tier
+from topology.policies import Action, Direction, IpBlock, NodeSet, PodSet, Policy, PolicyPort, Rule, Tier
 from topology.selectors import Selector
 
 #: So many combinations are always written out: a conjunction would not be much smaller, and is harder to read.
@@ -59,6 +59,19 @@ def pieces(
     policy: Policy, ranks: dict[Direction, tuple[int, ...]], directory: Directory, number: Callable[[str], int]
 ) -> Iterator[Piece]:
     """Everything that a policy wants. `ranks` has one for each rule of its tier, `number` numbers conjunctions."""
+    for action, piece in _verdicts(policy, ranks, directory, number):
+        denies = action is Action.DENY
+        if action is None or not (policy.log_denied if denies else policy.log_allowed):
+            yield piece
+        else:
+            for key, program in table.logged(piece.key, piece.program, denies=denies):
+                yield Piece(key, program)
+
+
+def _verdicts(
+    policy: Policy, ranks: dict[Direction, tuple[int, ...]], directory: Directory, number: Callable[[str], int]
+) -> Iterator[tuple[Action | None, Piece]]:
+    """Pieces, with the verdict that each is; None for parts of conjunctions."""
     for direction in Direction:
         rules = policy.rules(direction)
         if rules is None:
@@ -66,7 +79,8 @@ def pieces(
         if policy.tier is Tier.NETWORK_POLICY:
             for identity in sorted(directory.members(policy.subjects)):
                 stage = table.table_of(direction, policy.tier).number
-                yield Piece((stage, table.ISOLATED, table.subject_match(direction, identity)), DROP)
+                isolated = (stage, table.ISOLATED, table.subject_match(direction, identity))
+                yield Action.DENY, Piece(isolated, DROP)
         for index, rule in enumerate(rules):
             rank = ranks[direction][index] if policy.tier is not Tier.NETWORK_POLICY else 0
             for part, dimensions in enumerate(_parts(policy, rule, direction, directory)):
@@ -76,7 +90,7 @@ def pieces(
 
 def _flows(
     policy: Policy, rule: Rule, direction: Direction, rank: int, dimensions: list[Dimension], number: Callable[[], int]
-) -> Iterator[Piece]:
+) -> Iterator[tuple[Action | None, Piece]]:
     stage = table.table_of(direction, policy.tier).number
     program = table.verdict(direction, policy.tier, rule.action)
     plain = policy.tier is Tier.NETWORK_POLICY
@@ -88,7 +102,7 @@ def _flows(
         for matches in product(*dimensions):
             match = table.joined(matches)
             if match is not None:
-                yield Piece((stage, priority, match), program)
+                yield rule.action, Piece((stage, priority, match), program)
         return
     conjunction = number()
     priority = table.conjunction_priority(conjunction) if plain else priority - 1
@@ -100,8 +114,9 @@ def _flows(
         for match in dimension:
             part = table.joined((*fixed, match))
             if part is not None:
-                yield Piece((stage, priority, part), (Conjunction(conjunction, clause, len(open_ones)),))
-    yield Piece((stage, priority, (f.CONJ_ID(conjunction),)), program)
+                program_of_part = (Conjunction(conjunction, clause, len(open_ones)),)
+                yield None, Piece((stage, priority, part), program_of_part)
+    yield rule.action, Piece((stage, priority, (f.CONJ_ID(conjunction),)), program)
 
 
 def _parts(policy: Policy, rule: Rule, direction: Direction, directory: Directory) -> Iterator[list[Dimension]]:

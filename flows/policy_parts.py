@@ -22,7 +22,7 @@ from flows.values import Conjunction, Flow, FlowKey, Program
 from topology.identities import UNIMPORTANT, Identities, NamedPort
 from topology.model import Change, Cluster, Key, Namespace, Node, Pod
 from topology.naming import Address, object_id
-from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier
+from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier, closed
 from topology.selectors import Selector, selects
 
 #: Conjunctions that one flow may be part of: its message has 64 KiB, each takes 16 bytes.
@@ -88,6 +88,8 @@ class PolicyParts:
                     touched |= self._take_policy(change.old, change.new)
                 case Namespace(name=name):
                     touched |= self._take_namespace(name)
+                    if _logs(change.old) != _logs(change.new):
+                        touched |= {key for key in self._policies if key[1] == name}
                 case Node():
                     touched |= self._node_users
                 case Pod(namespace=namespace, name=name):
@@ -243,7 +245,8 @@ class PolicyParts:
         before: dict[FlowKey, Flow | None] = {}
         waiting, done = set(touched), set()
         while waiting:
-            key = min(waiting)
+            # In the order of titles: who gives way in a clash of numbers comes after who keeps the number.
+            key = min(waiting, key=_title)
             waiting.discard(key)
             done.add(key)
             # Who has to give way in a clash of numbers is made anew with the other number.
@@ -265,11 +268,16 @@ class PolicyParts:
                 new.titles.append(title)
                 return self._numbers(title)
 
-            for piece in self._pieces(policy, number):
+            made = list(self._pieces(policy, number))
+            if self._numbers.rivals(new.titles):
+                # A title may give way to one of the same policy that has come after it: now all are known.
+                made = list(self._pieces(policy, self._numbers))
+            for piece in made:
                 _join(new.pieces, piece)
-        gone = old.pieces.keys() - new.pieces.keys()
-        come = {each for each, program in new.pieces.items() if old.pieces.get(each) != program}
-        for each in gone | come:
+        # Lists, since the order of sets must not show in what is sent.
+        gone = [each for each in old.pieces if each not in new.pieces]
+        come = [each for each, program in new.pieces.items() if old.pieces.get(each) != program]
+        for each in (*gone, *come):
             if each not in before:
                 before[each] = self._flow(each)
         if policy is None:
@@ -295,7 +303,15 @@ class PolicyParts:
                     given = dict.fromkeys(Direction, (table.RANKS - 1,))
                     break
                 given[direction] = placed[policy]
-        return pieces(policy, given, self, number)
+        return pieces(self._with_logs(policy), given, self, number)
+
+    def _with_logs(self, policy: Policy) -> Policy:
+        """A policy with what its namespace asks to be logged."""
+        namespace = self._cluster.namespaces.get(policy.namespace)
+        if namespace is None or not (namespace.log_denied or namespace.log_allowed):
+            return policy
+        denied, allowed = policy.log_denied or namespace.log_denied, policy.log_allowed or namespace.log_allowed
+        return msgspec.structs.replace(policy, log_denied=denied, log_allowed=allowed)
 
     def _want(self, key: FlowKey, policy: Key) -> None:
         there = self._wanted.get(key)
@@ -324,7 +340,8 @@ class PolicyParts:
         programs = [program for owner in owners if (program := self._program(owner, key)) is not None]
         if not programs:
             return None
-        program = programs[0]
+        # Where one of them asks for more than the verdict, to tell of it, that is done for all.
+        program = max(programs, key=len)
         if program and isinstance(program[0], Conjunction):
             parts = {each for program in programs for each in program if isinstance(each, Conjunction)}
             program = tuple(sorted(parts, key=lambda each: (each.id, each.clause)))
@@ -355,8 +372,18 @@ class PolicyParts:
 
     def action_of(self, flow: Flow, direction: Direction, tier: Tier) -> Action | None:
         """What a flow of a tier's table says of packets; None for a part of a conjunction."""
-        found = (each for each in Action if table.verdict(direction, tier, each) == flow.program)
+        program = table.untold(flow.program)
+        found = (each for each in Action if table.verdict(direction, tier, each) == program)
         return next(found, None)
+
+    def conjunctions(self) -> dict[int, tuple[Key, Direction, int]]:
+        """By the number of each conjunction the rule that it is of: its policy, direction and place, from 0."""
+        found = {}
+        for record in self._records.values():
+            for title in record.titles:
+                direction, index, _ = title.split("/")[3:]
+                found[self._numbers(title)] = (_owner(title), Direction(direction), int(index))
+        return found
 
     def flows_of(self, policy: Key) -> Iterator[Flow]:
         """The flows that a policy has a part in."""
@@ -367,22 +394,23 @@ class PolicyParts:
                 yield flow
 
 
-def closed(policy: Policy) -> Policy:
-    """A policy that can't be carried out as it is written: it denies what it may have been about."""
-    deny = (Rule(Action.DENY),)
-    return msgspec.structs.replace(
-        policy,
-        ingress=deny if policy.ingress is not None else None,
-        egress=deny if policy.egress is not None else None,
-    )
-
-
 def _join(wanted: dict[FlowKey, Program], piece: Piece) -> None:
     there = wanted.get(piece.key)
     if there is not None and piece.program and isinstance(piece.program[0], Conjunction):
         wanted[piece.key] = (*there, *(each for each in piece.program if each not in there))
     else:
         wanted[piece.key] = piece.program
+
+
+def _logs(namespace: object) -> tuple[bool, bool]:
+    if not isinstance(namespace, Namespace):
+        return False, False
+    return namespace.log_denied, namespace.log_allowed
+
+
+def _title(policy: Key) -> str:
+    """What the titles of its conjunctions begin with."""
+    return "/".join((*policy, ""))
 
 
 def _owner(title: str) -> Key:

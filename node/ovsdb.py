@@ -30,7 +30,7 @@ from node.settings import Settings
 from topology import naming
 
 _COLUMNS = {
-    "Open_vSwitch": ["bridges"],
+    "Open_vSwitch": ["bridges", "other_config"],
     "Bridge": [
         "name", "ports", "controller", "fail_mode", "datapath_type", "other_config", "external_ids", "flow_tables",
     ],
@@ -38,12 +38,20 @@ _COLUMNS = {
     "Interface": [
         "name", "type", "options", "mac", "mtu_request", "ofport", "error", "external_ids", "admin_state", "mtu",
     ],
-    "Controller": ["target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected"],
+    "Controller": [
+        "target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected",
+        "controller_rate_limit", "controller_burst_limit",
+    ],
     "Flow_Table": ["name"],
 }  # fmt: skip
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 #: Milliseconds between attempts to reach a controller, at most; and of silence before one is probed.
 _MAX_BACKOFF, _INACTIVITY_PROBE = 1000, 5000
+#: Milliseconds within which the datapath has followed a change of flows. Clients that connect sooner than that after a
+#: flow was learnt for them would be sent to another endpoint; with Open vSwitch's own 500 they are, under load.
+_REVALIDATION = "200"
+#: Packets a second that the controller is told of, and how many at once: the least that Open vSwitch takes.
+_TOLD_PACKETS, _TOLD_BURST = 100, 25
 #: Attempts at a transaction that the database asks to try again.
 _ATTEMPTS = 10
 #: Keys of a pod port's external_ids.
@@ -245,6 +253,8 @@ def set_up_bridge(settings: Settings, mtu: int) -> Change:
         root = next(iter(idl.tables["Open_vSwitch"].rows.values()), None)
         if root is None:
             root = transaction.insert(idl.tables["Open_vSwitch"])
+        if "max-revalidator" not in _get(root, "other_config", {}):
+            _set_keys(root, "other_config", {"max-revalidator": _REVALIDATION})
         bridge = _bridge(idl)
         if bridge is None:
             bridge = transaction.insert(idl.tables["Bridge"])
@@ -278,6 +288,9 @@ def _set_controllers(transaction: Any, idl: Any, bridge: Any, settings: Settings
         _set(row, "connection_mode", ["out-of-band"])
         _set(row, "max_backoff", [_MAX_BACKOFF])
         _set(row, "inactivity_probe", [_INACTIVITY_PROBE])
+        # Logs of connections are a sample: what is above the limit isn't told.
+        _set(row, "controller_rate_limit", [_TOLD_PACKETS])
+        _set(row, "controller_burst_limit", [_TOLD_BURST])
         wanted.append(row)
     if set(rows) != set(settings.controllers):
         bridge.controller = wanted

@@ -16,7 +16,7 @@ from topology import manifest_fields as fields
 from topology.model import ContainerPort, EndpointSlice, Key, Namespace, Node, labels_of
 from topology.naming import Network, places
 from topology.policies import Policy
-from topology.policy_manifests import is_policy, policy
+from topology.policy_manifests import is_policy, logged, policy
 from topology.selectors import selects
 from topology.service_manifests import endpoint_slice, endpoints, pod_status, service
 from topology.services import ServiceSpec
@@ -233,7 +233,9 @@ def _cidr(tree: Tree) -> Network:
 
 
 def _namespace(namespace: _Object) -> Namespace:
-    return make_namespace(namespace.name, fields.labels(namespace.tree.get("metadata", "labels")))
+    made = make_namespace(namespace.name, fields.labels(namespace.tree.get("metadata", "labels")))
+    denied, allowed = logged(namespace.tree, fields.Remarks(namespace.report, namespace.note))
+    return msgspec.structs.replace(made, log_denied=denied, log_allowed=allowed)
 
 
 def make_namespace(name: str, labels: dict[str, str]) -> Namespace:

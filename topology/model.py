@@ -42,6 +42,9 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
     kind: ClassVar[str] = "Namespace"
     name: str
     labels: Labels = ()
+    #: Whether connections that its policies deny, or allow, are logged, as if each of them asked for it.
+    log_denied: bool = False
+    log_allowed: bool = False
 
     @property
     def key(self) -> Key:

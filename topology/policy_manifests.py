@@ -46,7 +46,7 @@ def policy(key: Key, tree: Tree, remarks: fields.Remarks) -> Policy:
         subjects = _subjects(key, tree, other_version)
     except FieldError as error:
         raise (other_version or error) from None
-    denied, allowed = _logged(tree, remarks)
+    denied, allowed = logged(tree, remarks)
     bare = Policy(kind=kind, namespace=namespace, name=name, subjects=subjects, log_denied=denied, log_allowed=allowed)
     described, closed = (_described, _closed) if kind == "NetworkPolicy" else (cluster.described, cluster.closed)
     try:
@@ -77,8 +77,8 @@ def _subjects(key: Key, tree: Tree, other_version: FieldError | None) -> PodSet:
     return PodSet(fields.selector(selector), namespace)
 
 
-def _logged(tree: Tree, remarks: fields.Remarks) -> tuple[bool, bool]:
-    """Whether to log what is denied, and what is allowed. A mistake here is told, and nothing is logged."""
+def logged(tree: Tree, remarks: fields.Remarks) -> tuple[bool, bool]:
+    """What an annotation asks to be logged: what is denied, what is allowed. A mistake is told, and nothing logged."""
     try:
         return _LOG[fields.one_of(tree.get("metadata", "annotations", "signalbox.io/log"), tuple(_LOG), "none")]
     except FieldError as error:

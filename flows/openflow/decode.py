@@ -8,6 +8,7 @@ Raises DecodeError, and nothing else, whatever the bytes are.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct, error, unpack_from
@@ -49,6 +50,7 @@ from flows.openflow.messages import (
     GroupStatsReply,
     Hello,
     Message,
+    PacketIn,
     PortDesc,
     PortDescReply,
     PortStatus,
@@ -162,6 +164,26 @@ def _role_reply(xid: int, message: bytes) -> RoleReply:
 def _role_status(xid: int, message: bytes) -> RoleStatus:
     role, generation = unpack_from("!I4xQ", message, 8)
     return RoleStatus(xid, role, generation)
+
+
+def _packet_in(xid: int, message: bytes) -> PacketIn:
+    table, cookie, _, length = unpack_from("!BQHH", message, 15)
+    if length < 4:
+        raise ValueError(f"match of {length} bytes")
+    data = 24 + length + -length % 8 + 2
+    return PacketIn(xid, table, cookie, _known(message[28 : 24 + length]), message[data:])
+
+
+def _known(encoded: bytes) -> Match:
+    """The terms that there are fields for; a switch tells of others too."""
+    terms: list[Term] = []
+    offset = 0
+    while offset + 4 <= len(encoded):
+        end = offset + 4 + encoded[offset + 3]
+        with contextlib.suppress(UnknownPartError):
+            terms += _match(encoded[offset:end])
+        offset = end
+    return tuple(sorted(terms, key=lambda term: term.field.index))
 
 
 def _bundle_reply(xid: int, message: bytes) -> BundleReply:
@@ -553,6 +575,7 @@ _READERS: dict[int, Callable[[int, bytes], Message]] = {
     Type.ECHO_REPLY: lambda xid, message: EchoReply(xid, message[8:]),
     Type.FEATURES_REPLY: _features,
     Type.PORT_STATUS: _port_status,
+    Type.PACKET_IN: _packet_in,
     Type.MULTIPART_REPLY: _multipart,
     Type.BARRIER_REPLY: lambda xid, _: BarrierReply(xid),
     Type.ROLE_REPLY: _role_reply,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from flows.fields import Match
 from flows.values import Flow, Group
 
 
@@ -141,6 +142,16 @@ class RoleStatus(msgspec.Struct, frozen=True):
     generation_id: int
 
 
+class PacketIn(msgspec.Struct, frozen=True):
+    """A packet that a flow has sent here: the flow's table and cookie, what is known of the packet, its first bytes."""
+
+    xid: int
+    table: int
+    cookie: int
+    match: Match
+    data: bytes
+
+
 class BarrierReply(msgspec.Struct, frozen=True):
     xid: int
 
@@ -172,6 +183,7 @@ Message = (
     | AggregateReply
     | RoleReply
     | RoleStatus
+    | PacketIn
     | BarrierReply
     | BundleReply
     | Unknown

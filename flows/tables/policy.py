@@ -5,9 +5,9 @@
                 └── replies, and what another node judges ──────────────────────────────────────> Commit <───┘
 
 Every packet of a connection's forward direction is judged, the first like the last, so that a verdict is always the
-current one; replies are not. Pod to pod is judged where the receiver is, in both directions; what leaves the pods'
-network is judged where it leaves, what comes in from the world where it comes in. How flows of the tiers look is
-known here; what they are made of is `flows.policies`' business.
+current one; replies are not, and go through tunnels as what was judged already. Pod to pod is judged where the receiver
+is, in both directions; what leaves the pods' network is judged where it leaves, what comes in from the world where it
+comes in. How flows of the tiers look is known here; what they are made of is `flows.policies`' business.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from flows.registers import (
     DESTINATION_IDENTITY,
     EXIT,
     FROM_POD,
+    SCRATCH,
     SOURCE,
     SOURCE_IDENTITY,
     TO_POD,
@@ -38,7 +39,7 @@ from flows.registers import (
     Identity,
     Source,
 )
-from flows.values import DROP, Flow, Goto, Program, load
+from flows.values import DROP, PORT_CONTROLLER, Flow, FlowKey, Goto, Output, Program, load
 from topology.naming import Network
 from topology.policies import Action, Direction, Tier
 
@@ -59,6 +60,14 @@ _STAGES: dict[Direction, tuple[Table, Table, Table]] = {
     Direction.INGRESS: (INGRESS_ADMIN, INGRESS_POLICY, INGRESS_BASELINE),
 }
 _AFTER = {Direction.EGRESS: INGRESS_ADMIN, Direction.INGRESS: COMMIT}
+#: Of a packet that the controller is told of: enough for every header that is looked at.
+TOLD_BYTES = 128
+_TOLD = Output(PORT_CONTROLLER, TOLD_BYTES)
+#: The one thing of a packet that says which it was.
+_TELL_DENIED: Program = (_TOLD,)
+_TELL_ALLOWED: Program = (load(SCRATCH, 1), _TOLD)
+_NEW = f.CT_STATE(f.CT_NEW | f.CT_TRK, f.CT_NEW | f.CT_TRK)
+_NOT_NEW = f.CT_STATE(f.CT_TRK, f.CT_NEW | f.CT_TRK)
 _PROTOCOLS = {"TCP": (f.PROTO_TCP, f.TCP_DST), "UDP": (f.PROTO_UDP, f.UDP_DST), "SCTP": (f.PROTO_SCTP, f.SCTP_DST)}
 FAMILIES: tuple[Term, ...] = (f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6))
 _FIELDS = {
@@ -93,6 +102,34 @@ def verdict(direction: Direction, tier: Tier, action: Action) -> Program:
             return DROP
 
 
+def logged(piece: FlowKey, program: Program, *, denies: bool) -> Iterator[tuple[FlowKey, Program]]:
+    """A flow of a verdict as one that tells the controller of what it denies, or of each new connection that it allows.
+
+    What isn't new has a flow of its own then, so that the fast path doesn't know of it. How much is told is up to the
+    switch: its rate is limited (`node.ovsdb`).
+    """
+    if denies:
+        yield piece, (*_TELL_DENIED, *program)
+        return
+    number, priority, match = piece
+    for state, tell in ((_NEW, _TELL_ALLOWED), (_NOT_NEW, ())):
+        yield (number, priority, f.match(*match, state)), (*tell, *program)
+
+
+def untold(program: Program) -> Program:
+    """A verdict without what tells the controller of it."""
+    for tell in (_TELL_DENIED, _TELL_ALLOWED):
+        if program[: len(tell)] == tell:
+            return program[len(tell) :]
+    return program
+
+
+def direction_of(number: int) -> Direction | None:
+    """The direction that a table is about."""
+    found = (direction for direction, stages in _STAGES.items() if number in [stage.number for stage in stages])
+    return next(found, None)
+
+
 def rank_priority(priority: int, rank: int) -> int:
     """The flow priority of the `rank`-th run of rules, from 0, of policies of this priority (0 to 1000).
 
@@ -114,9 +151,10 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     """Who is judged here, and what becomes of those about whom no policy says anything."""
     table = POLICY.number
     to_commit, egress, ingress = (Goto(each.number) for each in (COMMIT, EGRESS_ADMIN, INGRESS_ADMIN))
-    # What belongs to a connection that was let through once: answers, and errors about it.
-    for state in (f.CT_RPL, f.CT_REL):
-        yield Flow(table, _REPLY, (f.CT_STATE(state | f.CT_TRK, state | f.CT_TRK),), (to_commit,), cookie)
+    # What belongs to a connection that was let through once: answers, and errors about it. By a tunnel they say so, if
+    # the node that let the connection through says so: here one may be known that was denied there.
+    for source in (Source.POD, Source.GATEWAY, Source.WORLD):
+        yield from _reply_flows(source, (load(SOURCE_IDENTITY, Identity.JUDGED), to_commit), cookie)
     # A host reaches its own pods: kubelet probes them. What came in from the world was judged there.
     for identity in (Identity.THIS_HOST, Identity.JUDGED):
         yield Flow(table, _SPECIAL, (SOURCE_IDENTITY(identity),), (to_commit,), cookie)
@@ -142,6 +180,17 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     for direction, stages in _STAGES.items():
         for tier, stage in zip(Tier, stages, strict=True):
             yield Flow(stage.number, _OTHERWISE, (), (Goto(_after_tier(direction, tier).number),), cookie)
+
+
+def unkeyed_flows(cookie: int) -> Iterator[Flow]:
+    """Where tunnels have no keys, nothing tells whose answers are true: what looks like one is one."""
+    yield from _reply_flows(Source.TUNNEL, (Goto(COMMIT.number),), cookie)
+
+
+def _reply_flows(source: Source, program: Program, cookie: int) -> Iterator[Flow]:
+    for state in (f.CT_RPL, f.CT_REL):
+        match = f.match(SOURCE(source), f.CT_STATE(state | f.CT_TRK, state | f.CT_TRK))
+        yield Flow(POLICY.number, _REPLY, match, program, cookie)
 
 
 # What a rule's flows match ------------------------------------------------------------------------------------------

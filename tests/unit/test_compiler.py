@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flows.compiler
-from flows import numbers as flow_numbers
 from flows import pipeline
 from flows.compiler import Compiler
 from flows.cookies import Kind
+from flows.numbers import _first as first_hash
 from flows.openflow.digest import changed, digest, group_hash
 from flows.state import Port
 from flows.update import CLUSTER, Update
@@ -325,8 +325,7 @@ def test_the_order_in_which_parts_become_known_does_not_matter(order: list[int])
 
 
 def test_updates_add_up_where_the_numbers_of_groups_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = flow_numbers._first
-    monkeypatch.setattr(flow_numbers, "_first", lambda title: 1 + first(title) % 5)
+    monkeypatch.setattr("flows.numbers._first", lambda title: 1 + first_hash(title) % 5)
 
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.one_of(services().map(put), slices().map(put), steps()), max_size=25))

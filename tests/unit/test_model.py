@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.model import Change, Cluster, Key, Namespace, Node, Object, Pod, labels_of
+from topology.model import (
+    Change,
+    Cluster,
+    EndpointSlice,
+    Key,
+    Namespace,
+    Node,
+    Object,
+    Pod,
+    Service,
+    labels_of,
+)
 from topology.policies import PodSet, Policy
 
 NODE = Node(name="a", addresses=(ip_address("192.0.2.1"),), pod_cidrs=(ip_network("10.244.0.0/24"),))
@@ -17,10 +28,24 @@ objects: st.SearchStrategy[Object] = st.one_of(
     st.builds(lambda name, n: Node(name=name, addresses=(ip_address(n),), pod_cidrs=()), names, st.integers(1, 3)),
     st.builds(lambda name, value: Namespace(name=name, labels=(("x", value),)), names, names),
     st.builds(
-        lambda name, node, host: Pod(namespace="default", name=name, node=node, host_network=host),
+        lambda name, node, host, labels: Pod(
+            namespace="default", name=name, node=node, host_network=host, labels=labels_of(labels)
+        ),
         names,
         st.one_of(st.just(""), names),
         st.booleans(),
+        st.dictionaries(names, names),
+    ),
+    st.builds(
+        lambda name, selector: Service(namespace="default", name=name, selector=labels_of(selector) or None),
+        names,
+        st.dictionaries(names, names),
+    ),
+    st.builds(
+        lambda kind, name, service: EndpointSlice(kind=kind, namespace="default", name=name, service=service),
+        st.sampled_from(["EndpointSlice", "Endpoints"]),
+        names,
+        names,
     ),
     st.builds(
         lambda kind, name, namespace: Policy(kind=kind, name=name, subjects=PodSet(namespace=namespace)),
@@ -93,3 +118,13 @@ def test_indexes_are_those_of_the_objects_that_are_left(history: list[Object | K
     assert set(cluster.objects()) == set(expected.values())
     assert cluster.pod_by_port == fresh.pod_by_port
     assert cluster.node_by_datapath == fresh.node_by_datapath
+    assert cluster.slices_of == fresh.slices_of
+    assert cluster.pods_on == fresh.pods_on
+    pods, services = list(cluster.pods.values()), list(cluster.services.values())
+    for each in services:
+        wanted = set(each.selector or ())
+        chosen = [pod for pod in sorted(pods, key=lambda pod: pod.name) if wanted and wanted <= set(pod.labels)]
+        assert list(cluster.selected(each)) == chosen
+    for pod in pods:
+        found = {each.name for each in cluster.selecting(pod)}
+        assert found == {each.name for each in services if pod in cluster.selected(each)}

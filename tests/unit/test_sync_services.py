@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from struct import pack
 
 import msgspec
 import pytest
@@ -15,7 +16,8 @@ from test_sync import Outages, assert_in_sync, connect, node, pod, pod_port, sna
 from controller import sync as syncs
 from controller.batch import flushes
 from flows.openflow import encode
-from flows.openflow.wire import Type
+from flows.openflow.wire import CT_TUPLE_SOURCE_PORT, Type
+from flows.registers import Zone
 from flows.update import Forgotten
 from flows.values import Group
 from topology.model import Endpoint, EndpointPort, EndpointSlice, Object, Service, ServicePort, Subset
@@ -196,3 +198,24 @@ class OutagesWithServices(Outages):
 
 OutagesWithServices.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 test_in_any_order_of_events_switches_with_services_end_up_in_sync = OutagesWithServices.TestCase
+
+
+@pytest.mark.parametrize(
+    ("gone", "zones", "address"),
+    [
+        (Forgotten("UDP", ip_address("10.244.1.2"), 53), (Zone.IPV4, Zone.SNAT_IPV4), "::ffff:10.244.1.2"),
+        (Forgotten("TCP", ip_address("fd00::2")), (Zone.IPV6, Zone.SNAT_IPV6), "fd00::2"),
+        (Forgotten("SCTP", ip_address("fd00::2"), 9), (Zone.IPV6, Zone.SNAT_IPV6), "fd00::2"),
+    ],
+)
+def test_connections_are_forgotten_by_where_their_answers_come_from_in_both_zones_of_the_family(
+    gone: Forgotten, zones: tuple[Zone, Zone], address: str
+) -> None:
+    messages = flushes([gone])
+    for message, zone in zip(messages, zones, strict=True):
+        assert message[1] == Type.EXPERIMENTER and int.from_bytes(message[2:4], "big") == len(message)
+        assert message[16] == {"TCP": 6, "UDP": 17, "SCTP": 132}[gone.protocol]
+        assert ip_address(address).packed in message
+        assert message.endswith(zone.to_bytes(2, "big") + bytes(2))
+        # A port of 0 stands for all: it is left out.
+        assert (pack("!HHH2x", CT_TUPLE_SOURCE_PORT, 8, gone.port) in message) == bool(gone.port)

@@ -424,13 +424,15 @@ async def test_a_port_that_another_program_has_is_taken_when_that_lets_it_go(
 async def test_rubbish_and_silence_keep_nobody_from_an_answer(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_host, "_CHECK_LIMIT", 0.2)
+    monkeypatch.setattr(node_host, "_CHECK_LIMIT", 1.0)
     port = free_port()
     machine.notes = health(port, 1)
     async with following():
         await machine.settle()
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(node_host._CHECKS)]
-        assert (await ask("127.0.0.1", port, b"\xff" * (1 << 17)))[1] == b""
+        # It may be hung up on before all of it is sent.
+        with contextlib.suppress(ConnectionError):
+            assert await ask("127.0.0.1", port, b"\xff" * (1 << 17)) == (b"", b"")
         assert (await ask("127.0.0.1", port))[0].startswith(b"HTTP/1.1 200")
         for reader, writer in silent:
             assert await reader.read() == b""
