@@ -1,7 +1,8 @@
 """Asks line servers from many network namespaces at once: ask_from.py, a list of questions on its input as JSON.
 
-A question: {"netns": PATH, "kind": "tcp"|"udp", "from": A, "address": A, "port": P, "expected": BOOL}; where `from` is
-empty, the kernel chooses. Prints a list of what came of each: the server's name, "refused" by who has nobody listening there, another error, or "" for silence.
+A question: {"netns": PATH, "kind": "tcp"|"udp", "from": A, "address": A, "port": P, "expected": BOOL}; without `from`
+the kernel chooses. Prints a list of what came of each: the server's name, "refused" by who has nobody listening there,
+another error, or "" for silence.
 
 It is over when all that is expected has come, and twice as long has gone by as that took, in which the rest could have
 come just as well; or after a while.

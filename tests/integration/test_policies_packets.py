@@ -42,11 +42,15 @@ def heard(lab: Lab, ports: tuple[int, ...]) -> set[tuple[str, str, int, int]]:
         frames = [
             sctp_init(
                 (parse_mac(macs[sender]), ROUTER_MAC),
-                directory.address(sender, version), directory.address(web, version),
-                (5000 + number, port), f"assoc-{number}-{port}-{version} ".encode(),
+                directory.address(sender, version),
+                directory.address(web, version),
+                (5000 + number, port),
+                f"assoc-{number}-{port}-{version} ".encode(),
             ).hex()
-            for web in WEBS for port in ports for version in (4, 6)
-        ]  # fmt: skip
+            for web in WEBS
+            for port in ports
+            for version in (4, 6)
+        ]
         inside(directory.netns(sender), ["python3", "-I", str(HERE / "frames.py"), "send", *frames])
     for web, listener in listeners.items():
         for mark in json.loads(listener.communicate(timeout=10)[0]):
@@ -113,8 +117,21 @@ def test_policies_flows_are_the_same_on_all_nodes(lab: Lab) -> None:
         lab, policy("many", {"app": "web"}, ingress=[{"from": blocks, "ports": ports}]), policy("closed", {}, "blue")
     ):
         first, *others = (
-            sorted(line.partition("table=")[2] for line in ofctl(lab, node, "-O", "OpenFlow15", "--no-stats", "dump-flows", "br-int", "cookie=0x5b06000000000000/0xffff000000000000") if "table=" in line)
+            sorted(
+                line.partition("table=")[2]
+                for line in ofctl(
+                    lab,
+                    node,
+                    "-O",
+                    "OpenFlow15",
+                    "--no-stats",
+                    "dump-flows",
+                    "br-int",
+                    "cookie=0x5b06000000000000/0xffff000000000000",
+                )
+                if "table=" in line
+            )
             for node in lab.nodes
-        )  # fmt: skip
+        )
         assert len(first) > len(blocks) + len(ports)
         assert all(each == first for each in others)

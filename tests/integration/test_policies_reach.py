@@ -1,4 +1,4 @@
-"""NetworkPolicies hold packets: by TCP and UDP, over both families, on one node and across nodes, in both directions."""
+"""NetworkPolicies hold packets: by TCP and UDP, over both families, on one node and across, in both directions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_without_policies_all_reach_all(lab: Lab) -> None:
     hold(lab, allowed=[*ways(PODS, PODS), *ways(NODES, PODS), *ways(PODS, NODES, HOST_PORT)])
 
 
-# Who is selected, and for what -----------------------------------------------------------------------------------------
+# Who is selected, and for what ----------------------------------------------------------------------------------------
 
 
 def test_a_policy_that_allows_nothing_isolates_the_pods_it_selects_and_no_others(lab: Lab) -> None:
@@ -111,22 +111,35 @@ def test_a_pod_is_reached_if_any_of_its_policies_allows_it(lab: Lab) -> None:
     hold_under(
         lab,
         policy("none", {"app": "web"}, ingress=[]),
-        policy("near", {"tier": "front", "app": "web"}, ingress=[{"from": [{"podSelector": {"matchLabels": {"tier": "front"}}}]}]),
-        policy("back", {"app": "web"}, ingress=[{"from": [{"podSelector": {"matchLabels": {"tier": "back", "app": "client"}}}]}]),
+        policy(
+            "near",
+            {"tier": "front", "app": "web"},
+            ingress=[{"from": [{"podSelector": {"matchLabels": {"tier": "front"}}}]}],
+        ),
+        policy(
+            "back",
+            {"app": "web"},
+            ingress=[{"from": [{"podSelector": {"matchLabels": {"tier": "back", "app": "client"}}}]}],
+        ),
         allowed=[*ways("red/near red/far", "red/web1"), *ways("red/far", "red/web2")],
         denied=[*ways("red/near", "red/web2"), *ways("blue/near blue/far", WEBS), *ways("red/web2", "red/web1")],
-    )  # fmt: skip
+    )
 
 
 def test_what_egress_forbids_is_forbidden_though_ingress_allows_it_and_the_other_way_round(lab: Lab) -> None:
     hold_under(
         lab,
-        policy("out", {"app": "client"}, policyTypes=["Egress"], egress=[{"to": [{"podSelector": {"matchLabels": {"tier": "front"}}}]}]),
+        policy(
+            "out",
+            {"app": "client"},
+            policyTypes=["Egress"],
+            egress=[{"to": [{"podSelector": {"matchLabels": {"tier": "front"}}}]}],
+        ),
         policy("in", {"app": "web"}, ingress=[{"from": [{"podSelector": {"matchLabels": {"tier": "back"}}}]}]),
         allowed=[*ways("red/far", "red/web1"), *ways("red/near", "red/near"), *ways("red/far", "red/near")],
         # By egress, by ingress, by both.
         denied=[*ways("red/far", "red/web2"), *ways("red/near", "red/web1"), *ways("red/near", "red/web2")],
-    )  # fmt: skip
+    )
 
 
 # Peers ----------------------------------------------------------------------------------------------------------------
@@ -146,7 +159,7 @@ def test_a_pod_selector_means_pods_of_the_policy_s_namespace(lab: Lab) -> None:
         *open_to({"podSelector": {"matchLabels": {"tier": "front"}}}),
         allowed=[*ways("red/near", "red/web1"), *ways("red/web1", "red/web2"), *ways("red/far", "red/near")],
         denied=[*ways("red/far blue/near", WEBS), *ways("red/near", "red/web2 red/far blue/near")],
-    )  # fmt: skip
+    )
 
 
 def test_a_namespace_selector_means_all_pods_of_the_namespaces(lab: Lab) -> None:
@@ -162,11 +175,19 @@ def test_both_selectors_of_one_peer_must_agree_and_two_peers_are_two_chances(lab
     front, blue = {"matchLabels": {"tier": "front"}}, {"matchLabels": {"kubernetes.io/metadata.name": "blue"}}
     hold_under(
         lab,
-        policy("both", {"tier": "front", "app": "web"}, ingress=[{"from": [{"podSelector": front, "namespaceSelector": blue}]}]),
-        policy("either", {"tier": "back", "app": "web"}, ingress=[{"from": [{"podSelector": front}, {"namespaceSelector": blue}]}]),
+        policy(
+            "both",
+            {"tier": "front", "app": "web"},
+            ingress=[{"from": [{"podSelector": front, "namespaceSelector": blue}]}],
+        ),
+        policy(
+            "either",
+            {"tier": "back", "app": "web"},
+            ingress=[{"from": [{"podSelector": front}, {"namespaceSelector": blue}]}],
+        ),
         allowed=[*ways("blue/near", WEBS), *ways("blue/far red/near red/web1", "red/web2")],
         denied=[*ways("blue/far red/near red/far", "red/web1"), *ways("red/far", "red/web2")],
-    )  # fmt: skip
+    )
 
 
 def test_empty_selectors_mean_all_pods_and_an_empty_list_means_everybody(lab: Lab) -> None:
@@ -175,10 +196,14 @@ def test_empty_selectors_mean_all_pods_and_an_empty_list_means_everybody(lab: La
         policy("own", {"tier": "front", "app": "web"}, ingress=[{"from": [{"podSelector": {}}]}]),
         policy("all", {"tier": "back", "app": "web"}, ingress=[{"from": [{"namespaceSelector": {}}]}]),
         policy("everybody", {"app": "client"}, ingress=[{"from": []}]),
-        allowed=[*ways("red/near red/far red/web2", "red/web1"), *ways(CLIENTS, "red/web2"), *ways("node-2", "red/near")],
+        allowed=[
+            *ways("red/near red/far red/web2", "red/web1"),
+            *ways(CLIENTS, "red/web2"),
+            *ways("node-2", "red/near"),
+        ],
         # Nodes are no pods.
         denied=[*ways("blue/near blue/far node-3", "red/web1"), *ways("node-1 node-3", "red/web2")],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,12 +224,19 @@ def test_expressions_select_by_values_and_by_whether_there_is_one(
     others = " ".join(each for each in CLIENTS.split() if each not in clients.split())
     hold_under(
         lab,
-        policy("in", {"matchExpressions": [{"key": "tier", "operator": "In", "values": ["front"]},
-                                           {"key": "app", "operator": "NotIn", "values": ["client"]}]},
-               ingress=[{"from": [peer]}]),
+        policy(
+            "in",
+            {
+                "matchExpressions": [
+                    {"key": "tier", "operator": "In", "values": ["front"]},
+                    {"key": "app", "operator": "NotIn", "values": ["client"]},
+                ]
+            },
+            ingress=[{"from": [peer]}],
+        ),
         allowed=[*ways(clients, "red/web1"), *ways(CLIENTS, "red/web2")],
         denied=ways(others, "red/web1"),
-    )  # fmt: skip
+    )
 
 
 def test_namespaces_are_selected_by_expressions_too(lab: Lab) -> None:
@@ -294,24 +326,39 @@ def test_what_comes_from_outside_is_judged_by_its_address(lab: Lab, outside: str
     hold_under(
         lab,
         policy("let-in", {"app": "web", "tier": "front"}, ingress=[{"from": peers}]),
-        policy("but-that", {"app": "web", "tier": "back"}, ingress=[{"from": blocks("172.30.0.0/24", "fd00:172:30::/64", less=tuple(map(alone, OUTSIDE)))}]),
+        policy(
+            "but-that",
+            {"app": "web", "tier": "back"},
+            ingress=[{"from": blocks("172.30.0.0/24", "fd00:172:30::/64", less=tuple(map(alone, OUTSIDE)))}],
+        ),
         policy("pods", ingress=[{"from": [{"podSelector": {}}]}], namespace="blue"),
         allowed=ways(outside, "red/web1"),
         denied=ways(outside, "red/web2 blue/far"),
-    )  # fmt: skip
+    )
 
 
 def test_what_goes_outside_is_judged_by_where_it_goes(lab: Lab, outside: str) -> None:
     hold(lab, allowed=ways(PODS, "outside world"))
     hold_under(
         lab,
-        policy("out", {"tier": "front"}, policyTypes=["Egress"], egress=[{"to": blocks("0.0.0.0/0", "::/0", less=tuple(map(alone, OUTSIDE)))}]),
+        policy(
+            "out",
+            {"tier": "front"},
+            policyTypes=["Egress"],
+            egress=[{"to": blocks("0.0.0.0/0", "::/0", less=tuple(map(alone, OUTSIDE)))}],
+        ),
         policy("pods", {"tier": "back"}, policyTypes=["Egress"], egress=[{"to": [{"namespaceSelector": {}}]}]),
-        allowed=[*ways("red/near red/web1", "world red/far"),
-                 *ways("red/near", "node-1 node-2", HOST_PORT), *ways("red/far", "blue/near red/web1")],
-        denied=[*ways("red/near red/web1 red/far", "outside"), *ways("red/far red/web2", "world"),
-                *ways("red/far", "node-1 node-3", HOST_PORT)],
-    )  # fmt: skip
+        allowed=[
+            *ways("red/near red/web1", "world red/far"),
+            *ways("red/near", "node-1 node-2", HOST_PORT),
+            *ways("red/far", "blue/near red/web1"),
+        ],
+        denied=[
+            *ways("red/near red/web1 red/far", "outside"),
+            *ways("red/far red/web2", "world"),
+            *ways("red/far", "node-1 node-3", HOST_PORT),
+        ],
+    )
 
 
 def test_nodes_are_allowed_by_their_addresses_their_own_and_others(lab: Lab) -> None:
@@ -319,11 +366,23 @@ def test_nodes_are_allowed_by_their_addresses_their_own_and_others(lab: Lab) -> 
     hold_under(
         lab,
         policy("out", {"app": "client"}, policyTypes=["Egress"], egress=[{"to": blocks(*map(alone, first))}]),
-        policy("own", {"app": "client"}, "blue", policyTypes=["Egress"], egress=[{"to": blocks(*map(alone, third)), "ports": [{"port": HOST_PORT}]}]),
-        allowed=[*ways("red/near red/far", "node-1", HOST_PORT), *ways("blue/near blue/far", "node-3", HOST_PORT, ("tcp",))],
-        denied=[*ways("red/near red/far", "node-2 node-3", HOST_PORT), *ways("blue/near blue/far", "node-1 node-2", HOST_PORT),
-                *ways("blue/near blue/far", "node-3", HOST_PORT, ("udp",))],
-    )  # fmt: skip
+        policy(
+            "own",
+            {"app": "client"},
+            "blue",
+            policyTypes=["Egress"],
+            egress=[{"to": blocks(*map(alone, third)), "ports": [{"port": HOST_PORT}]}],
+        ),
+        allowed=[
+            *ways("red/near red/far", "node-1", HOST_PORT),
+            *ways("blue/near blue/far", "node-3", HOST_PORT, ("tcp",)),
+        ],
+        denied=[
+            *ways("red/near red/far", "node-2 node-3", HOST_PORT),
+            *ways("blue/near blue/far", "node-1 node-2", HOST_PORT),
+            *ways("blue/near blue/far", "node-3", HOST_PORT, ("udp",)),
+        ],
+    )
 
 
 # Ports ----------------------------------------------------------------------------------------------------------------
@@ -355,11 +414,18 @@ def test_names_of_ports_in_egress_are_the_receiver_s(lab: Lab) -> None:
     hold_under(
         lab,
         policy("out", {"app": "client"}, policyTypes=["Egress"], egress=[{"to": to_pods, "ports": [{"port": "http"}]}]),
-        allowed=[*ways("red/near red/far", "red/web1", 8080, ("tcp",)), *ways("red/near red/far", "red/web2", 8081, ("tcp",))],
-        denied=[*ways("red/near red/far", "red/web1", 8081), *ways("red/near red/far", "red/web2", 8080),
-                # It has no port of that name; and the name is one of TCP.
-                *ways("red/near", "blue/far", 8080), *ways("red/far", "red/web1", 8080, ("udp",))],
-    )  # fmt: skip
+        allowed=[
+            *ways("red/near red/far", "red/web1", 8080, ("tcp",)),
+            *ways("red/near red/far", "red/web2", 8081, ("tcp",)),
+        ],
+        denied=[
+            *ways("red/near red/far", "red/web1", 8081),
+            *ways("red/near red/far", "red/web2", 8080),
+            # It has no port of that name; and the name is one of TCP.
+            *ways("red/near", "blue/far", 8080),
+            *ways("red/far", "red/web1", 8080, ("udp",)),
+        ],
+    )
 
 
 @pytest.mark.parametrize(("first", "last"), [(8081, 8082), (8080, 8081), (8082, 8082), (1, 65535), (8083, 65535)])
@@ -386,10 +452,16 @@ def test_peers_and_ports_of_a_rule_belong_together(lab: Lab) -> None:
     hold_under(
         lab,
         policy("in", {"app": "web"}, ingress=[first, second]),
-        allowed=[*ways("red/near", WEBS, (8080, 8082), ("tcp",)), *ways("blue/near blue/far", WEBS, (8081, 8083), ("tcp",))],
-        denied=[*ways("red/near", WEBS, (8081, 8083)), *ways("blue/near blue/far", WEBS, (8080, 8082)),
-                *ways("red/far", WEBS, (8080, 8081))],
-    )  # fmt: skip
+        allowed=[
+            *ways("red/near", WEBS, (8080, 8082), ("tcp",)),
+            *ways("blue/near blue/far", WEBS, (8081, 8083), ("tcp",)),
+        ],
+        denied=[
+            *ways("red/near", WEBS, (8081, 8083)),
+            *ways("blue/near blue/far", WEBS, (8080, 8082)),
+            *ways("red/far", WEBS, (8080, 8081)),
+        ],
+    )
 
 
 def test_rules_of_many_alternatives_hold_as_those_of_few(lab: Lab) -> None:
@@ -402,7 +474,13 @@ def test_rules_of_many_alternatives_hold_as_those_of_few(lab: Lab) -> None:
     hold_under(
         lab,
         policy("in", ingress=[{"from": [*both, selected], "ports": ports}]),
-        allowed=[*ways("red/near blue/far", WEBS, (8080, 8082), ("tcp",)), *ways("red/web1", "red/web2", 8080, ("tcp",))],
-        denied=[*ways("red/near blue/far", WEBS, (8081, 8083)), *ways("red/near blue/far", WEBS, 8080, ("udp",)),
-                *ways("blue/near red/far", WEBS, 8080)],
-    )  # fmt: skip
+        allowed=[
+            *ways("red/near blue/far", WEBS, (8080, 8082), ("tcp",)),
+            *ways("red/web1", "red/web2", 8080, ("tcp",)),
+        ],
+        denied=[
+            *ways("red/near blue/far", WEBS, (8081, 8083)),
+            *ways("red/near blue/far", WEBS, 8080, ("udp",)),
+            *ways("blue/near red/far", WEBS, 8080),
+        ],
+    )

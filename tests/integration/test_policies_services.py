@@ -146,9 +146,17 @@ def test_pods_and_nodes_that_use_a_node_s_port_are_judged_as_themselves(lab: Lab
     hold_under(
         lab,
         policy("in", {"app": "web"}, ingress=[{"from": peers}]),
-        allowed=[*entries(lab, "red/far", "node-2"), *entries(lab, "red/web2", "node-1", "node-3"), *entries(lab, "node-2", "node-3")],
-        denied=[*entries(lab, "red/near", "node-2", "node-1"), *entries(lab, "blue/far", "node-3"), *entries(lab, "node-3", "node-2")],
-    )  # fmt: skip
+        allowed=[
+            *entries(lab, "red/far", "node-2"),
+            *entries(lab, "red/web2", "node-1", "node-3"),
+            *entries(lab, "node-2", "node-3"),
+        ],
+        denied=[
+            *entries(lab, "red/near", "node-2", "node-1"),
+            *entries(lab, "blue/far", "node-3"),
+            *entries(lab, "node-3", "node-2"),
+        ],
+    )
 
 
 def test_a_service_that_keeps_to_the_node_judges_its_clients_there(lab: Lab) -> None:

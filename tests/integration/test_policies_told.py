@@ -43,7 +43,12 @@ def test_counters_are_those_of_the_packets_that_were_sent(lab: Lab) -> None:
     rule = policy("counted", {"who": "web1"}, ingress=[{"ports": [{"port": 9, "protocol": "UDP"}]}])
     many = [{"ipBlock": {"cidr": f"198.18.{n}.0/24"}} for n in range(20)] + [{"podSelector": {}}]
     # By a conjunction, and in the other direction.
-    out = policy("out", {"who": "far"}, policyTypes=["Egress"], egress=[{"to": many, "ports": [{"port": port, "protocol": "UDP"} for port in (9, 11, 13)]}])  # fmt: skip
+    out = policy(
+        "out",
+        {"who": "far"},
+        policyTypes=["Egress"],
+        egress=[{"to": many, "ports": [{"port": port, "protocol": "UDP"} for port in (9, 11, 13)]}],
+    )
     with policed(lab, rule, out):
         for address in addresses(lab, "web1", "red"):
             send(lab, "near", address, 9, 20)
@@ -57,8 +62,12 @@ def test_counters_are_those_of_the_packets_that_were_sent(lab: Lab) -> None:
 
 
 def test_policies_and_identities_are_listed_in_words(lab: Lab) -> None:
-    admin = cluster_policy("first", {"namespaces": labelled({"team": "a"})}, priority=7,
-                           ingress=[{"action": "Deny", "name": "no-blue", "from": [{"namespaces": labelled({"team": "b"})}]}])  # fmt: skip
+    admin = cluster_policy(
+        "first",
+        {"namespaces": labelled({"team": "a"})},
+        priority=7,
+        ingress=[{"action": "Deny", "name": "no-blue", "from": [{"namespaces": labelled({"team": "b"})}]}],
+    )
     with policed(lab, admin, policy("second", {"app": "web"}, ingress=[{"ports": [{"port": "http"}]}])):
         rows = {
             row["name"]: row
@@ -79,7 +88,9 @@ def test_policy_check_names_the_rule_and_its_exit_code_is_the_verdict(lab: Lab) 
     ):
         assert "ALLOWED" in signalbox(lab, "policy", "check", "red/near", "red/web1", "--tcp", "8080")
         argv = [sys.executable, "-m", "deploy.command", "policy", "check", "blue/far", "red/web1", "--udp", "53", "-6"]
-        done = subprocess.run([*argv, "--lab", lab.layout.name], capture_output=True, text=True, cwd=HERE.parent.parent, check=False)  # fmt: skip
+        done = subprocess.run(
+            [*argv, "--lab", lab.layout.name], capture_output=True, text=True, cwd=HERE.parent.parent, check=False
+        )
         assert done.returncode == 1, done.stderr
         assert "DENIED" in done.stdout and "red/in" in done.stdout, done.stdout
         assert "ALLOWED" in signalbox(lab, "policy", "check", "node/node-1", "red/web1", "--icmp")
