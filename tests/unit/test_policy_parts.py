@@ -35,7 +35,7 @@ from flows.fields import Term
 from flows.registers import DESTINATION_IDENTITY, FROM_POD, SOURCE_IDENTITY, TO_POD
 from flows.tables import policy as table
 from flows.update import CLUSTER, Update
-from flows.values import DROP, Conjunction, Flow
+from flows.values import DROP, Conjunction, Flow, SetField
 from topology.model import (
     ContainerPort,
     Endpoint,
@@ -116,6 +116,22 @@ def _some_pods() -> list[Step]:
     return [put(each) for each in made]
 
 
+def _pods_on_nodes() -> list[Step]:
+    """Pods that switches know, and that only an unimportant label tells apart: some policies ask for it."""
+    made = []
+    for number in (1, 2):
+        made += [put(node(number)), put(_on_node(number, "one", "1")), put(_on_node(number, "two", "2"))]
+        ports = [pod_port(10 + place, NAMESPACES[number - 1], name, 2 + place, number)
+                 for place, name in enumerate(("one", "two"))]  # fmt: skip
+        made.append(lambda compiler, number=number, ports=ports: compiler.set_ports(f"n{number}", [*UPLINKS, *ports]))
+    return made
+
+
+def _on_node(number: int, name: str, hashed: str) -> Pod:
+    labels = {"app": "x", "pod-template-hash": hashed}
+    return msgspec.structs.replace(pod(name, NAMESPACES[number - 1], **labels), node=f"n{number}")
+
+
 def state(compiler: Compiler) -> dict[str, set[Flow]]:
     return {scope: set(compiler.flows(scope)) for scope in SCOPES}
 
@@ -161,7 +177,7 @@ def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flows.policies, "_FEW", few)
-        add_up(events, random, keyed=keyed)
+        add_up([*_pods_on_nodes(), *events], random, keyed=keyed)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -267,6 +283,31 @@ def test_pods_of_known_labels_come_and_go_and_no_flow_of_the_cluster_changes() -
         assert [each.scope for each in compiler.remove(new.key)] == ["n1"]
         assert compiler.set_ports("n1", UPLINKS) == []
     assert judged(compiler) == before and not compiler.policies.identities.idle
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_policy_that_asks_for_an_unimportant_label_gives_pods_other_identities_on_their_nodes(keyed: bool) -> None:
+    compiler = Compiler(keyed=keyed)
+    for step in _pods_on_nodes():
+        step(compiler)
+    before = state(compiler)
+    (known,) = {compiler.policies.identities.of_pod("a", name) for name in ("one", "two")}
+    asking = policy(ingress=(Rule(peers=(PodSet((has("pod-template-hash", "1"),), "a"),)),))
+    updates = compiler.put(asking)
+    now = {compiler.policies.identities.of_pod("a", name) for name in ("one", "two")}
+    assert len(now) == 2 and known not in now
+    # Both nodes: labels matter in every namespace.
+    assert {each.scope for each in updates} == {CLUSTER, "n1", "n2"}
+    sent = {term for each in updates if each.scope == "n1" for flow in each.added for term in _loads(flow)}
+    assert sent == now
+    compiler.remove(asking.key)
+    release(compiler)
+    assert state(compiler) == before
+
+
+def _loads(flow: Flow) -> set[int]:
+    """The identities that a flow says a sender has."""
+    return {each.value for each in flow.program if isinstance(each, SetField) and each.field is SOURCE_IDENTITY.field}
 
 
 def test_a_pod_of_a_new_identity_concerns_only_the_policies_that_select_it() -> None:
