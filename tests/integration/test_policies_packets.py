@@ -32,7 +32,7 @@ def heard(lab: Lab, ports: tuple[int, ...]) -> set[tuple[str, str, int, int]]:
     found: set[tuple[str, str, int, int]] = set()
     listeners = {}
     for web in WEBS:
-        argv = ["python3", "-I", str(HERE / "frames.py"), "listen", "0.8", "assoc-"]
+        argv = ["python3", "-I", str(HERE / "frames.py"), "listen", "2", "assoc-"]
         listeners[web] = subprocess.Popen(
             ["nsenter", f"--net={netns_path(directory.netns(web))}", "--", *argv], stdout=subprocess.PIPE, text=True
         )
