@@ -14,8 +14,9 @@ first, and two ports of one pod's MAC likewise; the other waits its turn and is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
+from typing import TypeVar
 
 from flows.cookies import Kind, Scope, cookie
 from flows.policy_parts import PolicyParts
@@ -44,8 +45,10 @@ from topology.naming import (
     pod_addresses_of_mac,
     translation_addresses,
 )
+from topology.policies import Policy
 
 Item = Flow | Group
+Entry = TypeVar("Entry")
 #: All policies together, as a part.
 _JUDGED: Part = (CLUSTER, Kind.POLICY, "")
 #: Objects and endpoints that one step of many changes takes, about: their flows should fit one bundle.
@@ -98,26 +101,30 @@ class Compiler:
         if len(changes) > 1:
             # Those of one Service together; of new Services and new pods the pods first, which then concern nobody.
             changes.sort(key=self._order)
-        step: list[Change] = []
-        size = 0
-        for change in changes:
-            step.append(change)
-            size += _size(change)
-            if size >= STEP:
-                yield self._apply(step)
-                step, size = [], 0
-        if step:
+            yield from self._expect(changes)
+        for step in _steps(changes, _size):
             yield self._apply(step)
+
+    def _expect(self, changes: Sequence[Change]) -> Iterator[list[Update]]:
+        """Have the identities of pods that come before policies that come with them."""
+        asked_for = self.policies.asked_for_after(changes)
+        pods = [change.new for change in changes if isinstance(change.new, Pod)]
+        for step in _steps(pods, lambda pod: 1):
+            updates = self._updates(set(), {}, judged=self.policies.expect(step, asked_for))
+            if updates:
+                yield updates
 
     def _order(self, change: Change) -> tuple[int, str, str]:
         version = change.old if change.new is None else change.new
         match version:
+            case Policy():
+                return (1, "", "")
             case Pod():
-                return (1, *min(self.services.names(change), default=("", "")))
+                return (2, *min(self.services.names(change), default=("", "")))
             case Service():
-                return (2, version.namespace, version.name)
+                return (3, version.namespace, version.name)
             case EndpointSlice():
-                return (2, version.namespace, version.service)
+                return (3, version.namespace, version.service)
         return (0, "", "")
 
     def set_ports(self, node: str, ports: Iterable[Port]) -> list[Update]:
@@ -522,10 +529,32 @@ def _difference(
     )
 
 
+def _steps(all_of: Iterable[Entry], size: Callable[[Entry], int]) -> Iterator[list[Entry]]:
+    """Runs of about `STEP` in size."""
+    step: list[Entry] = []
+    total = 0
+    for each in all_of:
+        step.append(each)
+        total += size(each)
+        if total >= STEP:
+            yield step
+            step, total = [], 0
+    if step:
+        yield step
+
+
 def _size(change: Change) -> int:
     """About how many flows a change is."""
-    slices = [each for each in (change.old, change.new) if isinstance(each, EndpointSlice)]
-    return 1 + sum(len(subset.ports) * len(subset.endpoints) for each in slices for subset in each.subsets)
+    size = 1
+    for version in (change.old, change.new):
+        match version:
+            case EndpointSlice():
+                size += sum(len(subset.ports) * len(subset.endpoints) for subset in version.subsets)
+            case Policy():
+                rules = (*(version.ingress or ()), *(version.egress or ()))
+                # Of each port as of each address there are two, one for each family.
+                size += sum(2 * (len(rule.peers or ()) + len(rule.ports or ())) for rule in rules)
+    return size
 
 
 def _name(item: Item) -> FlowKey | int:

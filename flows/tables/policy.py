@@ -12,7 +12,8 @@ comes in. How flows of the tiers look is known here; what they are made of is `f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 from flows import fields as f
 from flows.fields import Match, Term
@@ -196,16 +197,25 @@ def _reply_flows(source: Source, program: Program, cookie: int) -> Iterator[Flow
 # What a rule's flows match ------------------------------------------------------------------------------------------
 
 
-def subject_match(direction: Direction, identity: int) -> Match:
-    """The pod whose policy it is."""
-    bits = DESTINATION_IDENTITY if direction is Direction.INGRESS else SOURCE_IDENTITY
-    return (bits(identity),)
+def subject_match(direction: Direction) -> Callable[[int], Match]:
+    """How the pod is matched whose policy it is, by its identity."""
+    return _by_destination if direction is Direction.INGRESS else _by_source
 
 
-def peer_match(direction: Direction, identity: int) -> Match:
-    """The pod at the other end."""
-    bits = SOURCE_IDENTITY if direction is Direction.INGRESS else DESTINATION_IDENTITY
-    return (bits(identity),)
+def peer_match(direction: Direction) -> Callable[[int], Match]:
+    """How the pod at the other end is matched."""
+    return _by_source if direction is Direction.INGRESS else _by_destination
+
+
+# Thousands of flows share a match; made once, they share its memory too.
+@lru_cache(maxsize=1 << 16)
+def _by_source(identity: int) -> Match:
+    return (SOURCE_IDENTITY(identity),)
+
+
+@lru_cache(maxsize=1 << 16)
+def _by_destination(identity: int) -> Match:
+    return (DESTINATION_IDENTITY(identity),)
 
 
 def any_subject(direction: Direction) -> Match:
@@ -227,15 +237,18 @@ def address_match(direction: Direction, network: Network) -> Match:
     return (ethertype, _FIELDS[direction, network.version](int(network.network_address), mask))
 
 
-def port_matches(protocol: str, first: int, last: int) -> Iterator[Match]:
+@lru_cache(maxsize=1 << 12)
+def port_matches(protocol: str, first: int, last: int) -> tuple[Match, ...]:
     """Destination ports from `first` to `last`, as values and masks, in both families; 0 to 65535 is any."""
     number, field = _PROTOCOLS[protocol]
+    found: list[Match] = []
     for family in FAMILIES:
         for value, mask in port_masks(first, last):
             if not mask:
-                yield (family, f.IP_PROTO(number))
+                found.append((family, f.IP_PROTO(number)))
             else:
-                yield (family, f.IP_PROTO(number), field(value, None if mask == 0xFFFF else mask))
+                found.append((family, f.IP_PROTO(number), field(value, None if mask == 0xFFFF else mask)))
+    return tuple(found)
 
 
 def port_masks(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -13,7 +13,7 @@ from policy_objects import has, policy
 
 from flows import fields as f
 from flows.fields import Match
-from flows.policies import Piece, pieces, ranks, without
+from flows.policies import Piece, blocks, pieces, ranks, without
 from flows.registers import DESTINATION_IDENTITY, FROM_POD, SOURCE_IDENTITY, TO_POD
 from flows.tables import policy as table
 from flows.tables.policy import joined, port_masks
@@ -65,7 +65,7 @@ class Names:
 def made(given: Policy) -> list[Piece]:
     """Everything that a policy wants; a rule's rank is its place, and every conjunction has number 7."""
     places = {each: tuple(range(len(given.rules(each) or ()))) for each in Direction}
-    return list(pieces(given, places, Names(), lambda title: 7))
+    return [each for block in blocks(given, places, Names()) for each in pieces(block, lambda title: 7)]
 
 
 def of_rule(rule: Rule, direction: Direction = Direction.INGRESS) -> dict[Match, Piece]:
