@@ -21,11 +21,9 @@ from test_policies_packets import test_pings_are_of_rules_without_ports_alone  #
 from test_policies_reach import (  # noqa: F401
     outside,
     test_a_node_reaches_its_own_pods_whatever_their_policies_say_and_other_nodes_are_judged,
-    test_an_ip_block_covers_pods_too_less_what_it_excepts,
     test_both_selectors_of_one_peer_must_agree_and_two_peers_are_two_chances,
     test_nodes_are_allowed_by_their_addresses_their_own_and_others,
     test_what_comes_from_outside_is_judged_by_its_address,
-    test_what_goes_outside_is_judged_by_where_it_goes,
 )
 from test_policies_services import (  # noqa: F401
     test_a_pod_that_calls_itself_through_its_service_is_judged_as_who_it_is,
