@@ -380,6 +380,10 @@ def test_a_controller_that_comes_back_sends_nothing_and_cuts_nothing(lab: Lab) -
         policy("out", {"app": "client"}, policyTypes=["Egress"], egress=[{"to": [{"namespaceSelector": {}}]}]),
     ]
     with policed(lab, *rules), held(lab, "red/near", 8080) as connections:
+        # What identities of pods that have just gone mean is kept for a minute, but not over a restart.
+        lab.stop_controller()
+        lab.start_controller()
+        lab.wait_for_sync()
         directory = Directory(lab)
         lab.stop_controller(signal.SIGKILL)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from callers import Document, call, ofctl, to
@@ -32,14 +33,14 @@ def heard(lab: Lab, ports: tuple[int, ...]) -> set[tuple[str, str, int, int]]:
     found: set[tuple[str, str, int, int]] = set()
     listeners = {}
     for web in WEBS:
-        argv = ["python3", "-I", str(HERE / "frames.py"), "listen", "0.8", "assoc-"]
+        argv = ["python3", "-I", str(HERE / "frames.py"), "listen", "1.2", "assoc-"]
         listeners[web] = subprocess.Popen(
             ["nsenter", f"--net={netns_path(directory.netns(web))}", "--", *argv], stdout=subprocess.PIPE, text=True
         )
     for listener in listeners.values():
         assert listener.stdout is not None and listener.stdout.readline() == "listening\n"
-    for number, sender in enumerate(SENDERS):
-        frames = [
+    frames = {
+        sender: [
             sctp_init(
                 (parse_mac(macs[sender]), ROUTER_MAC),
                 directory.address(sender, version),
@@ -51,7 +52,12 @@ def heard(lab: Lab, ports: tuple[int, ...]) -> set[tuple[str, str, int, int]]:
             for port in ports
             for version in (4, 6)
         ]
-        inside(directory.netns(sender), ["python3", "-I", str(HERE / "frames.py"), "send", *frames])
+        for number, sender in enumerate(SENDERS)
+    }
+    with ThreadPoolExecutor(len(SENDERS)) as pool:
+        for sender in SENDERS:
+            argv = ["python3", "-I", str(HERE / "frames.py"), "send", *frames[sender]]
+            pool.submit(inside, directory.netns(sender), argv)
     for web, listener in listeners.items():
         for mark in json.loads(listener.communicate(timeout=10)[0]):
             _, number, port, version = mark.split("-")

@@ -206,37 +206,28 @@ def test_empty_selectors_mean_all_pods_and_an_empty_list_means_everybody(lab: La
     )
 
 
-@pytest.mark.parametrize(
-    ("expression", "clients"),
-    [
-        ({"key": "tier", "operator": "In", "values": ["front", "middle"]}, "red/near blue/near"),
-        ({"key": "tier", "operator": "NotIn", "values": ["front"]}, "red/far blue/far"),
-        ({"key": "app", "operator": "Exists"}, CLIENTS),
-        ({"key": "app", "operator": "DoesNotExist"}, ""),
-        ({"key": "version", "operator": "DoesNotExist"}, CLIENTS),
-        ({"key": "version", "operator": "NotIn", "values": ["1"]}, CLIENTS),
-    ],
-)
-def test_expressions_select_by_values_and_by_whether_there_is_one(
-    lab: Lab, expression: dict[str, object], clients: str
-) -> None:
-    peer = {"podSelector": {"matchExpressions": [expression]}, "namespaceSelector": {}}
-    others = " ".join(each for each in CLIENTS.split() if each not in clients.split())
-    hold_under(
-        lab,
-        policy(
-            "in",
-            {
-                "matchExpressions": [
-                    {"key": "tier", "operator": "In", "values": ["front"]},
-                    {"key": "app", "operator": "NotIn", "values": ["client"]},
-                ]
-            },
-            ingress=[{"from": [peer]}],
-        ),
-        allowed=[*ways(clients, "red/web1"), *ways(CLIENTS, "red/web2")],
-        denied=ways(others, "red/web1"),
-    )
+#: Expressions about labels, and which clients they select.
+EXPRESSIONS: list[tuple[dict[str, object], str]] = [
+    ({"key": "tier", "operator": "In", "values": ["front", "middle"]}, "red/near blue/near"),
+    ({"key": "tier", "operator": "NotIn", "values": ["front"]}, "red/far blue/far"),
+    ({"key": "app", "operator": "Exists"}, CLIENTS),
+    ({"key": "app", "operator": "DoesNotExist"}, ""),
+    ({"key": "version", "operator": "DoesNotExist"}, CLIENTS),
+    ({"key": "version", "operator": "NotIn", "values": ["1"]}, CLIENTS),
+]
+
+
+def test_expressions_select_by_values_and_by_whether_there_is_one(lab: Lab) -> None:
+    """Each pod is open to those whom another expression selects."""
+    policies, allowed, denied = [], [], []
+    for pod, (expression, clients) in zip(PODS.split(), EXPRESSIONS, strict=True):
+        namespace, name = pod.split("/")
+        subject = {"matchExpressions": [{"key": "who", "operator": "In", "values": [name, "nobody"]}]}
+        peer = {"podSelector": {"matchExpressions": [expression]}, "namespaceSelector": {}}
+        policies.append(policy(name, subject, namespace, ingress=[{"from": [peer]}]))
+        allowed += ways(clients, pod)
+        denied += ways(" ".join(each for each in CLIENTS.split() if each not in clients.split()), pod)
+    hold_under(lab, *policies, allowed=allowed, denied=denied)
 
 
 def test_namespaces_are_selected_by_expressions_too(lab: Lab) -> None:
@@ -428,19 +419,24 @@ def test_names_of_ports_in_egress_are_the_receiver_s(lab: Lab) -> None:
     )
 
 
-@pytest.mark.parametrize(("first", "last"), [(8081, 8082), (8080, 8081), (8082, 8082), (1, 65535), (8083, 65535)])
-def test_a_range_of_ports_ends_where_it_says(lab: Lab, first: int, last: int) -> None:
-    inside = [port for port in (8080, 8081, 8082, 8083) if first <= port <= last]
-    beyond = [port for port in (8080, 8081, 8082, 8083) if port not in inside]
-    clients = "red/near blue/far"
-    ports = [{"port": first, "endPort": last}, {"protocol": "UDP", "port": first, "endPort": last}]
-    hold_under(
-        lab,
-        policy("in", {"app": "web"}, ingress=[{"ports": ports}]),
-        policy("out", {"app": "client"}, "blue", policyTypes=["Egress"], egress=[{"ports": ports}]),
-        allowed=ways(clients, WEBS, inside),
-        denied=ways(clients, WEBS, beyond),
-    )
+@pytest.mark.parametrize(
+    "spans", [[(8081, 8082), (8080, 8081)], [(8082, 8082), (8083, 65535)], [(1, 65535), (1, 8080)]]
+)
+def test_a_range_of_ports_ends_where_it_says(lab: Lab, spans: list[tuple[int, int]]) -> None:
+    """One for each web server, and both of them for what a client may send."""
+    policies, allowed, denied, every = [], [], [], []
+    for pod, (first, last) in zip(WEBS.split(), spans, strict=True):
+        ports = [{"protocol": kind, "port": first, "endPort": last} for kind in ("TCP", "UDP")]
+        policies.append(policy(pod[4:], {"who": pod[4:]}, ingress=[{"ports": ports}]))
+        every.append(
+            {"to": [{"podSelector": {"matchLabels": {"who": pod[4:]}}, "namespaceSelector": {}}], "ports": ports}
+        )
+        inside = [port for port in (8080, 8081, 8082, 8083) if first <= port <= last]
+        allowed += ways("red/near blue/far", pod, inside)
+        denied += ways("red/near blue/far", pod, [port for port in (8080, 8081, 8082, 8083) if port not in inside])
+    # What comes to the pods is judged for the one, what the client sends for the other as well.
+    policies.append(policy("out", {"who": "far"}, "blue", policyTypes=["Egress"], egress=every))
+    hold_under(lab, *policies, allowed=allowed, denied=denied)
 
 
 def test_peers_and_ports_of_a_rule_belong_together(lab: Lab) -> None:

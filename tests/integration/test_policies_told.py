@@ -97,33 +97,37 @@ def test_policy_check_names_the_rule_and_its_exit_code_is_the_verdict(lab: Lab) 
         assert "ALLOWED" in signalbox(lab, "policy", "check", "192.0.2.7", "blue/far", "--sctp", "7")
 
 
-@pytest.mark.parametrize(
-    ("rule", "complaint"),
-    [
-        ({"ports": [{"protocol": "ICMP", "port": 8080}]}, "ICMP"),
-        ({"ports": [{"port": 8081, "endPort": 8080}]}, "endPort"),
-        ({"from": [{"ipBlock": {"cidr": "10.244.0.0/33"}}]}, "10.244.0.0/33"),
-        ({"from": [{"ipBlock": {"cidr": "10.244.0.0/16", "except": ["10.245.0.0/24"]}}]}, "10.245.0.0/24"),
-        ({"form": [{"podSelector": {}}]}, "form"),
-    ],
-)
-def test_a_policy_that_is_wrong_is_told_and_closes_what_it_selects_while_others_hold(
-    lab: Lab, rule: Document, complaint: str
-) -> None:
+#: Pods, a rule that is wrong, and what is said of it.
+WRONG: list[tuple[str, Document, str]] = [
+    ("red/web1", {"ports": [{"protocol": "ICMP", "port": 8080}]}, "ICMP"),
+    ("red/web2", {"ports": [{"port": 8081, "endPort": 8080}]}, "endPort"),
+    ("red/near", {"from": [{"ipBlock": {"cidr": "10.244.0.0/33"}}]}, "10.244.0.0/33"),
+    ("blue/near", {"from": [{"ipBlock": {"cidr": "10.244.0.0/16", "except": ["10.245.0.0/24"]}}]}, "10.245.0.0/24"),
+    ("blue/far", {"form": [{"podSelector": {}}]}, "form"),
+]
+
+
+def test_policies_that_are_wrong_are_told_and_close_what_they_select_while_others_hold(lab: Lab) -> None:
     other = policy("other", {"who": "far"}, ingress=[{"ports": [{"port": 8080}]}])
-    wrong = policy("wrong", {"app": "web"}, ingress=[{}, rule])
-    with policed(lab, other, wrong):
+    closed = " ".join(pod for pod, _, _ in WRONG)
+    wrong = [
+        policy(f"wrong-{name}", {"who": name}, namespace, ingress=[{}, rule])
+        for (namespace, name), rule in ((pod.split("/"), rule) for pod, rule, _ in WRONG)
+    ]
+    with policed(lab, other, *wrong):
         status = lab.ask("status")
-        assert not status["healthy"]
-        (problem,) = status["problems"]
-        assert "networkpolicy.red.wrong.yaml" in problem and complaint in problem, problem
+        assert not status["healthy"] and len(status["problems"]) == len(WRONG)
+        rows = {f"{row['namespace']}/{row['name']}": row for row in lab.ask("policies")["items"]}
+        for pod, _, complaint in WRONG:
+            namespace, name = pod.split("/")
+            (problem,) = [each for each in status["problems"] if f"networkpolicy.{namespace}.wrong-{name}.yaml" in each]
+            assert complaint in problem and complaint in rows[f"{namespace}/wrong-{name}"]["reason"], problem
         hold(
             lab,
-            allowed=[*ways(CLIENTS, "red/far", 8080, ("tcp",)), *ways("node-1", "red/web1"), *ways(WEBS, "blue/near")],
-            denied=[*ways(CLIENTS, WEBS), *ways(CLIENTS, "red/far", 8081)],
+            # The rule before the one that is wrong allows all, but what is closed is closed. Nodes go on to probe.
+            allowed=[*ways(closed, "red/far", 8080, ("tcp",)), *ways("node-1", "red/web1")],
+            denied=[*ways("red/far", closed), *ways("red/near", "red/web1 red/web2"), *ways(closed, "red/far", 8081)],
         )
-        (row,) = [row for row in lab.ask("policies")["items"] if row["name"] == "wrong"]
-        assert complaint in row["reason"]
     assert lab.ask("status")["healthy"]
 
 

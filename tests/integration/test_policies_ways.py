@@ -9,15 +9,6 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import make_policy_lab
-from test_policies import (  # noqa: F401
-    outside,
-    test_a_node_reaches_its_own_pods_whatever_their_policies_say_and_other_nodes_are_judged,
-    test_an_ip_block_covers_pods_too_less_what_it_excepts,
-    test_both_selectors_of_one_peer_must_agree_and_two_peers_are_two_chances,
-    test_nodes_are_allowed_by_their_addresses_their_own_and_others,
-    test_what_comes_from_outside_is_judged_by_its_address,
-    test_what_goes_outside_is_judged_by_where_it_goes,
-)
 from test_policies_change import (  # noqa: F401
     afresh,
     guest,
@@ -27,6 +18,13 @@ from test_policies_change import (  # noqa: F401
     test_a_port_of_a_pod_that_nobody_knows_carries_nothing,
 )
 from test_policies_packets import test_pings_are_of_rules_without_ports_alone  # noqa: F401
+from test_policies_reach import (  # noqa: F401
+    outside,
+    test_a_node_reaches_its_own_pods_whatever_their_policies_say_and_other_nodes_are_judged,
+    test_both_selectors_of_one_peer_must_agree_and_two_peers_are_two_chances,
+    test_nodes_are_allowed_by_their_addresses_their_own_and_others,
+    test_what_comes_from_outside_is_judged_by_its_address,
+)
 from test_policies_services import (  # noqa: F401
     test_a_pod_that_calls_itself_through_its_service_is_judged_as_who_it_is,
     test_clients_outside_are_judged_by_their_address_whichever_node_they_enter_by,

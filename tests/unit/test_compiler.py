@@ -126,6 +126,7 @@ def services(draw: st.DrawFn) -> Service:
         node_port=draw(st.sampled_from([0, 30080])),
     )
     other = ServicePort(port=81, name="b", node_port=draw(st.sampled_from([0, 30081])))
+    external_local = draw(flags)
     return Service(
         namespace="default",
         name=draw(names),
@@ -136,9 +137,10 @@ def services(draw: st.DrawFn) -> Service:
         source_ranges=draw(st.sampled_from([(), (ip_network("198.51.100.0/24"),)])),
         publish_not_ready=draw(flags),
         external_ips=tuple(sorted(draw(st.sets(st.sampled_from(worlds))), key=str)),
-        external_local=draw(flags),
+        external_local=external_local,
         internal_local=draw(flags),
-        health_check_node_port=draw(st.sampled_from([0, 0, 32000])),
+        # As `topology.services` gives them: only such Services have one.
+        health_check_node_port=draw(st.sampled_from([0, 32000])) if external_local else 0,
         affinity_seconds=draw(st.sampled_from([0, 60])),
         distribution=draw(st.sampled_from(["", "PreferSameZone", "PreferSameNode"])),
     )
