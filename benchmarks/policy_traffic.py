@@ -25,7 +25,7 @@ from pod_program import SINK
 from deploy.lab.cluster import Lab
 from deploy.lab.layout import LabError
 from deploy.lab.substrate import appctl, switch_environment
-from topology.naming import BRIDGE
+from topology.naming import BRIDGE, Address
 
 RUNS, SECONDS, QUICK_RUNS, QUICK_SECONDS = 7, 2.0, 1, 1.0
 NODES, PODS, APPS, POLICIES = 3, 8, 4, (0, 10, 1_000)
@@ -104,6 +104,14 @@ def put_in_force(lab: Lab, number: int) -> None:
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
+def one(lab: Lab, what: str, target: Address, port: int, seconds: float) -> float:
+    argv = in_pod(lab, name_of(0, 0), what, target, port, seconds)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=seconds + 60)
+    if done.returncode:
+        raise RuntimeError(f"{what} {target} {port}: {done.stderr.strip().rpartition(chr(10))[2]}")
+    return float(done.stdout)
+
+
 def traffic(lab: Lab, runs: int, seconds: float) -> list[list[str]]:
     rows = []
     for what, unit, scale, port in (
@@ -118,10 +126,8 @@ def traffic(lab: Lab, runs: int, seconds: float) -> list[list[str]]:
                     rig.progress(f"{what} {where}, {number} policies, run {run + 1} of {runs}")
                     put_in_force(lab, number)
                     # Once beforehand, for what is only slow at first.
-                    for length in (0.2, seconds):
-                        argv = in_pod(lab, name_of(0, 0), what, target, port, length)
-                        done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=length + 60)
-                    found[number].append(float(done.stdout) * scale)
+                    one(lab, what, target, port, 0.2)
+                    found[number].append(one(lab, what, target, port, seconds) * scale)
             base = statistics.median(found[0])
             for number, figures in found.items():
                 middle = statistics.median(figures)
@@ -161,7 +167,6 @@ def datapath_flows(lab: Lab, ports: int, runs: int) -> list[list[str]]:
 
 
 def measure(lab: Lab, runs: int, seconds: float, ports: tuple[int, ...]) -> list[list[str]]:
-    switches = [lab.switch_process(node) for node in lab.nodes]
     rows = []
     for number in POLICIES[1:]:
         put_in_force(lab, number)
@@ -171,9 +176,17 @@ def measure(lab: Lab, runs: int, seconds: float, ports: tuple[int, ...]) -> list
     rows += traffic(lab, runs, seconds)
     for each in ports:
         rows += datapath_flows(lab, each, runs)
-    if [lab.switch_process(node) for node in lab.nodes] != switches:
-        raise RuntimeError("an ovs-vswitchd has died and was started again meanwhile")
     return rows
+
+
+def measured(lab: Lab, runs: int, seconds: float, ports: tuple[int, ...]) -> list[list[str]]:
+    """All rows. Raises LabError where a switch has died meanwhile, whatever else that led to."""
+    switches = [lab.switch_process(node) for node in lab.nodes]
+    try:
+        return measure(lab, runs, seconds, ports)
+    finally:
+        if [lab.switch_process(node) for node in lab.nodes] != switches:
+            raise LabError("an ovs-vswitchd has died and was started again meanwhile")
 
 
 def main() -> None:
@@ -183,7 +196,7 @@ def main() -> None:
     runs, seconds, ports = (QUICK_RUNS, QUICK_SECONDS, QUICK_PORTS) if quick else (RUNS, SECONDS, PORTS)
     try:
         with lab_with(pods(), NODES) as lab:
-            rows = measure(lab, runs, seconds, ports)
+            rows = measured(lab, runs, seconds, ports)
     except LabError as error:
         sys.exit(f"the lab: {error}")
     except KeyboardInterrupt:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
+import msgspec
+
 from flows.cookies import Kind, Scope, cookie
 from flows.policy_parts import PolicyParts
 from flows.registers import Identity
@@ -49,8 +51,6 @@ from topology.policies import Policy
 
 Item = Flow | Group
 Entry = TypeVar("Entry")
-#: All policies together, as a part.
-_JUDGED: Part = (CLUSTER, Kind.POLICY, "")
 #: Objects and endpoints that one step of many changes takes, about: their flows should fit one bundle.
 STEP = 4_000
 
@@ -491,12 +491,6 @@ class Compiler:
         judged: Iterable[tuple[Flow | None, Flow | None]] = (),
     ) -> list[Update]:
         after = self._contributions(parts)
-        judged = list(judged)
-        if judged:
-            # What several policies want together is nobody's part alone.
-            before[_JUDGED] = [old for old, _ in judged if old is not None]
-            after[_JUDGED] = [new for _, new in judged if new is not None]
-            parts = parts | {_JUDGED}
         # The cluster's scope sorts first, and the order of sets must not show in what is sent.
         scopes: dict[str, list[Part]] = {CLUSTER: []}
         for part in sorted(parts):
@@ -509,6 +503,8 @@ class Compiler:
                 {_name(item): item for part in mine for item in after[part]},
                 forgotten if scope == CLUSTER else (),
             )
+            if scope == CLUSTER:
+                update = _with_judged(update, judged)
             if update:
                 updates.append(update)
         return updates
@@ -527,6 +523,16 @@ def _difference(
         tuple(item for item in added if isinstance(item, Group)),
         forgotten,
     )
+
+
+def _with_judged(update: Update, judged: Iterable[tuple[Flow | None, Flow | None]]) -> Update:
+    """With policies' flows, before and after: what several want together is nobody's part alone."""
+    judged = list(judged)
+    if not judged:
+        return update
+    removed = (*update.removed, *(old for old, _ in judged if old is not None))
+    added = (*update.added, *(new for _, new in judged if new is not None))
+    return msgspec.structs.replace(update, removed=removed, added=added)
 
 
 def _steps(all_of: Iterable[Entry], size: Callable[[Entry], int]) -> Iterator[list[Entry]]:

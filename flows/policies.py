@@ -12,6 +12,7 @@ A block of many alternatives can be asked for the pieces of some identities alon
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from functools import lru_cache
 from ipaddress import ip_network
 from itertools import product
 from math import prod
@@ -267,14 +268,19 @@ def _peers(peers: Iterable[PodSet | IpBlock | NodeSet], direction: Direction, di
                 others[table.any_peer(direction)] = None
             case PodSet():
                 sets.append(directory.members(peer))
-            case IpBlock(network, excepted):
-                for part in without(network, excepted):
-                    others[table.address_match(direction, part)] = None
+            case IpBlock():
+                others.update(dict.fromkeys(_addresses(direction, peer)))
             case NodeSet(nodes):
                 for address in directory.addresses_of(nodes):
                     others[table.address_match(direction, ip_network(address))] = None
     identities = sets[0] if len(sets) == 1 else frozenset().union(*sets)
     return Dimension(tuple(others), identities, table.peer_match(direction))
+
+
+# Many policies name the same networks, and working with networks is slow.
+@lru_cache(maxsize=1 << 12)
+def _addresses(direction: Direction, block: IpBlock) -> tuple[Match, ...]:
+    return tuple(table.address_match(direction, part) for part in without(block.network, block.excepted))
 
 
 def without(network: Network, excepted: Sequence[Network]) -> list[Network]:

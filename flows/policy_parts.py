@@ -84,7 +84,7 @@ class PolicyParts:
         for version in (change.old, change.new):
             if isinstance(version, Pod):
                 names.add((version.namespace, version.name))
-        return names | self._with_label(UNIMPORTANT.intersection(_keys(change.old) ^ _keys(change.new)))
+        return names | self._with_label(_keys(change.old) ^ _keys(change.new))
 
     def _with_label(self, keys: Iterable[str]) -> set[tuple[str, str]]:
         wanted = set(keys)
@@ -185,7 +185,7 @@ class PolicyParts:
         self._policies[policy.key] = policy
         if policy.tier is not Tier.NETWORK_POLICY:
             self._same_priority.setdefault((policy.tier, policy.priority), set()).add(policy.key)
-        for pods in _pod_sets(policy):
+        for pods in set(_pod_sets(policy)):
             self._selections.use(pods, policy.key)
         for name in _port_names(policy):
             self._port_users.setdefault(name, set()).add(policy.key)
@@ -199,7 +199,7 @@ class PolicyParts:
             self._same_priority[policy.tier, policy.priority].discard(policy.key)
         for name in _port_names(policy):
             self._port_users[name].discard(policy.key)
-        for pods in _pod_sets(policy):
+        for pods in set(_pod_sets(policy)):
             self._selections.leave(pods, policy.key)
 
     # Who is meant -----------------------------------------------------------------------------------------------
@@ -274,8 +274,11 @@ class PolicyParts:
                 new.shape = [shape(block) for block in made]
         # Lists, since the order of sets must not show in what is sent.
         gone = [each for each in old.pieces if each not in new.pieces]
-        come = [each for each, program in new.pieces.items() if old.pieces.get(each) != program]
-        self._remember((*gone, *come), before)
+        come = list(new.pieces)
+        if old.pieces:
+            come = [each for each, program in new.pieces.items() if old.pieces.get(each) != program]
+        self._remember(gone, before)
+        self._remember(come, before)
         if policy is None:
             self._records.pop(key, None)
         else:
@@ -372,7 +375,7 @@ class PolicyParts:
             first, others = self._records[there], []
         # Where one of them asks for more than the verdict, to tell of it, that is done for all.
         program = max((record.pieces[key] for record in (first, *others)), key=len) if others else first.pieces[key]
-        if program and isinstance(program[0], Conjunction):
+        if (others or len(program) > 1) and program and isinstance(program[0], Conjunction):
             together = (each for record in (first, *others) for each in record.pieces[key])
             parts = sorted({each for each in together if isinstance(each, Conjunction)}, key=_by_number)
             program = tuple(parts)
@@ -463,9 +466,12 @@ def _rules(policy: Policy) -> Iterator[Rule]:
     yield from policy.egress or ()
 
 
-def _pod_sets(policy: Policy) -> set[PodSet]:
-    peers = {peer for rule in _rules(policy) for peer in rule.peers or () if isinstance(peer, PodSet)}
-    return peers | {policy.subjects}
+def _pod_sets(policy: Policy) -> list[PodSet]:
+    """Whom a policy names, some perhaps more than once."""
+    return [
+        policy.subjects,
+        *(peer for rule in _rules(policy) for peer in rule.peers or () if isinstance(peer, PodSet)),
+    ]
 
 
 def _port_names(policy: Policy) -> set[str]:
@@ -473,7 +479,8 @@ def _port_names(policy: Policy) -> set[str]:
 
 
 def _keys(policy: object) -> set[str]:
-    """The label keys of pods that a policy asks for."""
+    """The label keys of pods that a policy asks for, of those that else don't matter."""
     if not isinstance(policy, Policy):
         return set()
-    return {requirement.key for pods in _pod_sets(policy) for requirement in pods.pods}
+    asked_for = {requirement.key for pods in _pod_sets(policy) for requirement in pods.pods}
+    return asked_for & UNIMPORTANT

@@ -229,6 +229,9 @@ def health_items(
     """How many endpoints that are ready a node has, for load balancers that ask it; on all others (node "") none."""
     if not service.health_check_node_port or not wins(health_claim(service)):
         return
+    # Only who is to keep to a node's own endpoints has flows there (`nodes_of`).
+    if node and not service.external_local:
+        return
     here = {
         each.address
         for view in of_service

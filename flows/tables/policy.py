@@ -264,6 +264,8 @@ def port_masks(first: int, last: int) -> Iterator[tuple[int, int]]:
 
 def joined(matches: Sequence[Match]) -> Match | None:
     """A match of several; None where they exclude one another (families, or two protocols)."""
+    if len(matches) == 1:
+        return matches[0]
     terms: dict[f.Field, Term] = {}
     for match in matches:
         for term in match:
