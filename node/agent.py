@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from node import netlink, nftables, ovsdb
-from node.cni import spec
+from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
 from node.host import Host
@@ -42,7 +42,7 @@ _RETRY = 0.5
 _STEP = 5.0
 _LOOK = 0.2
 #: Bytes of a CNI request, and requests that are worked on at a time; more wait.
-_REQUEST_LIMIT = 1 << 20
+_REQUEST_LIMIT = 4 << 20
 _REQUESTS = 64
 
 
@@ -57,6 +57,11 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings.socket.parent.mkdir(parents=True, exist_ok=True)
     with _alone(settings.socket):
+        if settings.cni_bin_dir is not None:
+            try:
+                await asyncio.to_thread(installation.install_plugin, settings.cni_bin_dir)
+            except OSError as error:
+                raise AgentError(f"--cni-bin-dir: {error}") from error
         database = Database(settings.ovsdb)
         database.start()
         service = Service(settings, database)
@@ -104,6 +109,7 @@ def _clean_host(settings: Settings) -> None:
     netlink.remove_links(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
     netlink.set_announced(netlink.interface_of(settings.node_ips[0]), ())
     nftables.remove()
+    installation.remove(settings)
 
 
 @contextlib.contextmanager
@@ -128,10 +134,12 @@ async def _keep(settings: Settings, database: Database, service: Service, host: 
         try:
             await _set_up(settings, database, service, host)
             if service.not_ready:
+                # The runtime takes the configuration for a promise that pods can be added.
+                await asyncio.to_thread(installation.install_configuration, settings)
                 log.info("node %s is ready, pods have an MTU of %d", settings.name, service.mtu)
             service.not_ready = complaint = ""
             await _until_lost(database)
-        except (DatabaseError, LinkError, NftError, SettingsError) as error:
+        except (DatabaseError, LinkError, NftError, SettingsError, OSError) as error:
             service.not_ready = f"node {settings.name} is not ready: {error}"
             if str(error) != complaint:
                 log.warning("%s", service.not_ready)
@@ -192,7 +200,9 @@ async def _answer(service: Service, reader: asyncio.StreamReader, writer: asynci
     except Exception as error:
         log.exception("CNI request failed")
         answer, failed = spec.error(CniError(Code.IO, f"the agent failed: {error!r}"), version), True
+    output = b"" if answer is None else json.dumps(answer).encode()
     with contextlib.suppress(ConnectionError):
-        writer.write(json.dumps({"failed": failed, "output": answer}).encode())
+        # The plugin's exit status, and how long what it prints is: so it knows an answer that was cut off.
+        writer.write(b"%d %d\n" % (failed, len(output)) + output)
         await writer.drain()
     writer.close()

@@ -59,6 +59,16 @@ import click
 )
 @click.option("--flow-wait", default=10.0, show_default=True, metavar="SECONDS", help="How long ADD waits for flows.")
 @click.option(
+    "--cni-conf-dir",
+    type=click.Path(path_type=Path),
+    help="Where the runtime looks for CNI configurations: one is written there when the node is ready.",
+)
+@click.option(
+    "--cni-bin-dir",
+    type=click.Path(path_type=Path),
+    help="Where the runtime looks for CNI plugins: signalbox-cni is put there.",
+)
+@click.option(
     "--table",
     "tables",
     multiple=True,
@@ -88,6 +98,8 @@ def node(
     socket_path: Path,
     mtu: int | None,
     flow_wait: float,
+    cni_conf_dir: Path | None,
+    cni_bin_dir: Path | None,
     tables: tuple[str, ...],
     only_clean: bool,
     log_level: str,
@@ -118,6 +130,8 @@ def node(
             mtu=mtu or 0,
             tables=tuple((int(number), word) for number, _, word in (each.partition("=") for each in tables)),
             flow_wait=flow_wait,
+            cni_conf_dir=cni_conf_dir,
+            cni_bin_dir=cni_bin_dir,
         )
         asyncio.run(clean(settings) if only_clean else run(settings))
     except (AgentError, SettingsError, ValueError) as error:

@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     node_ports: tuple[int, int] = (30000, 32767)
     #: Seconds that CNI ADD waits for a pod's flows.
     flow_wait: float = 10.0
+    #: Where the container runtime looks for configurations and for plugins; None: the agent installs nothing there.
+    cni_conf_dir: Path | None = None
+    cni_bin_dir: Path | None = None
 
     def __post_init__(self) -> None:
         for option, cidrs in (("--pod-cidr", self.pod_cidrs), ("--cluster-cidr", self.cluster_cidrs)):
