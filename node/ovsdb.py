@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     import ovs.db.idl
     import ovs.poller
 
+from node.limits import Bandwidth, Limit
 from node.settings import Settings
 from topology import naming
 
@@ -34,9 +35,12 @@ _COLUMNS = {
     "Bridge": [
         "name", "ports", "controller", "fail_mode", "datapath_type", "other_config", "external_ids", "flow_tables",
     ],
-    "Port": ["name", "interfaces", "external_ids"],
+    "Port": ["name", "interfaces", "external_ids", "qos"],
+    "QoS": ["type", "queues", "other_config", "external_ids"],
+    "Queue": ["other_config", "external_ids"],
     "Interface": [
         "name", "type", "options", "mac", "mtu_request", "ofport", "error", "external_ids", "admin_state", "mtu",
+        "ingress_policing_rate", "ingress_policing_burst",
     ],
     "Controller": [
         "target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected",
@@ -53,6 +57,8 @@ _TOLD_PACKETS, _TOLD_BURST = 100, 25
 _ATTEMPTS = 10
 #: Keys of a pod port's external_ids.
 POD_NAMESPACE, POD_NAME = "signalbox/namespace", "signalbox/pod"
+#: Of rows that belong to a port: its name.
+_PORT = "signalbox/port"
 CONTAINER, NETNS, IFNAME, PLACE = "signalbox/container", "signalbox/netns", "signalbox/ifname", "signalbox/place"
 
 
@@ -320,7 +326,7 @@ def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> 
     return interface
 
 
-def add_pod_port(name: str, external_ids: Mapping[str, str]) -> Change:
+def add_pod_port(name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth) -> Change:
     """A pod's port. Its row is what says that the address is taken."""
 
     def change(transaction: Any, idl: Any) -> None:
@@ -329,24 +335,61 @@ def add_pod_port(name: str, external_ids: Mapping[str, str]) -> Change:
             raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
         interface = _set_port(transaction, idl, bridge, name, "")
         interface.external_ids = dict(external_ids)
+        if bandwidth.egress is not None:
+            # In kbit: what the pod sends comes in here.
+            interface.ingress_policing_rate = bandwidth.egress.rate // 1000
+            interface.ingress_policing_burst = bandwidth.egress.burst // 1000
+        if bandwidth.ingress is not None:
+            port = next(each for each in bridge.ports if each.name == name)
+            port.qos = [_shaper(transaction, idl, name, bandwidth.ingress)]
 
     return change
+
+
+def _shaper(transaction: Any, idl: Any, name: str, limit: Limit) -> Any:
+    """What leaves a port waits for its turn: one queue, the default one, that has all there is."""
+    values = {"max-rate": str(limit.rate), "burst": str(limit.burst)}
+    queue = transaction.insert(idl.tables["Queue"])
+    qos = transaction.insert(idl.tables["QoS"])
+    queue.other_config = values
+    qos.type = "linux-htb"
+    qos.other_config = {"max-rate": str(limit.rate)}
+    qos.queues = {0: queue}
+    # These rows don't go with the port by themselves.
+    queue.external_ids = qos.external_ids = {_PORT: name}
+    return qos
 
 
 def remove_ports(names: set[str]) -> Change:
-    """Ports that are to go; those that aren't there are gone already."""
+    """Ports that are to go; those that aren't there are gone already. What limited ports that are gone goes too."""
 
     def change(transaction: Any, idl: Any) -> None:
         bridge = _bridge(idl)
-        if bridge is not None and any(port.name in names for port in bridge.ports):
-            bridge.ports = [port for port in bridge.ports if port.name not in names]
+        if bridge is not None:
+            for port in bridge.ports:
+                # A row that is referred to can't be deleted, not even together with what refers to it.
+                if port.name in names:
+                    _set(port, "qos", [])
+            if any(port.name in names for port in bridge.ports):
+                bridge.ports = [port for port in bridge.ports if port.name not in names]
+            _remove_shapers(idl, {port.name for port in bridge.ports})
 
     return change
+
+
+def _remove_shapers(idl: Any, but: set[str]) -> None:
+    for table in ("QoS", "Queue"):
+        for row in list(idl.tables[table].rows.values()):
+            if _PORT in row.external_ids and row.external_ids[_PORT] not in but:
+                row.delete()
 
 
 def remove_bridge(transaction: Any, idl: Any) -> None:
     """The bridge and all of its ports."""
     bridge = _bridge(idl)
+    for port in bridge.ports if bridge is not None else ():
+        _set(port, "qos", [])
+    _remove_shapers(idl, set())
     for root in idl.tables["Open_vSwitch"].rows.values():
         if bridge is not None:
             root.bridges = [row for row in root.bridges if row != bridge]
