@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("plugin.c")
@@ -19,7 +20,7 @@ class BuildError(Exception):
     """The plugin can't be compiled; the text says why."""
 
 
-def compile_plugin(target: Path) -> None:
+def compile_plugin(target: Path, options: Sequence[str] = ()) -> None:
     """Compile the plugin to `target`, which is whole or not there. Raises BuildError."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
@@ -28,7 +29,7 @@ def compile_plugin(target: Path) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         done = subprocess.run(
-            [compiler, *_OPTIONS, "-o", str(temporary), str(SOURCE)],
+            [compiler, *_OPTIONS, *options, "-o", str(temporary), str(SOURCE)],
             capture_output=True,
             text=True,
             timeout=_PATIENCE,

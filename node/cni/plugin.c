@@ -29,8 +29,12 @@
 #define ANSWER_LIMIT (1u << 20)
 #define VARIABLE_LIMIT 65536u
 /* Milliseconds: to be told what to do, and for all of it. The agent bounds its own waits below that. */
+#ifndef INPUT_WAIT
 #define INPUT_WAIT 10000
+#endif
+#ifndef WHOLE_WAIT
 #define WHOLE_WAIT 60000
+#endif
 /* Objects in objects: a configuration has three or four. */
 #define DEPTH_LIMIT 64
 #define NO_TIME (-2)
@@ -452,7 +456,7 @@ int main(void) {
 
     ssize_t size = read_config(begun + INPUT_WAIT);
     if (size == NO_TIME)
-        return fail(IO_FAILURE, "standard input: no end of the network configuration after 10 s");
+        return fail(IO_FAILURE, "standard input: the network configuration doesn't come to an end");
     if (size < 0 && errno == E2BIG)
         return fail(DECODE, "the network configuration is longer than 1 MiB");
     if (size < 0) {
