@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,9 @@ from deploy.lab.kubelet import CniFailure
 from deploy.lab.layout import LabError
 from node.cni.spec import Code
 from topology.naming import OBJECT_ID_BITS, object_id, pod_port_name
+
+#: Seconds in which an agent that does something wrong has done it.
+_A_MOMENT = 0.4
 
 
 def port_of(guest: Guest) -> str:
@@ -63,7 +67,13 @@ def stopped(guest: Guest, pidfile: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(process.pid, signal.SIGCONT)
+        resume(guest, pidfile)
+
+
+def resume(guest: Guest, pidfile: str) -> None:
+    process = processes.of_pidfile(guest.lab.layout.node(guest.node) / pidfile)
+    assert process is not None
+    os.kill(process.pid, signal.SIGCONT)
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------
@@ -104,13 +114,17 @@ def test_gc_takes_away_what_has_lost_its_other_half(guest: Guest) -> None:
 
 
 def test_gc_leaves_alone_what_is_being_made(guest: Guest) -> None:
-    with stopped(guest, "vswitchd.pid"):
-        guest.declare()
+    guest.declare()
+    with stopped(guest, "ovsdb.pid"), ThreadPoolExecutor(1) as pool:
         process = guest.begin("ADD")
-        until(lambda: number_of(guest) is not None, "the row is written")
-        collecting = ThreadPoolExecutor(1).submit(collect, guest, guest)
+        until(lambda: has_link(guest), "the interface is made")
+        collecting = pool.submit(collect, guest, guest)
+        # Time to do harm: that it does none has no sign of its own.
+        time.sleep(_A_MOMENT)
+        assert has_link(guest)
+        resume(guest, "ovsdb.pid")
+        collecting.result()
     status, told = guest.finish(process)
-    collecting.result()
     assert status == 0, told
     assert traces(guest) == ["link", "row", "eth0"]
 
@@ -137,8 +151,7 @@ def test_an_add_that_is_killed_leaves_nothing_behind_and_may_be_tried_again(
     lab: Lab, guest: Guest, step: str, victim: str, then: str
 ) -> None:
     pidfile, reached = STEPS[step]
-    before = {each: traces(each) for each in [guest]}
-    assert before[guest] == []
+    assert not traces(guest)
     with stopped(guest, pidfile) if pidfile else contextlib.nullcontext():
         if pidfile:
             guest.declare()
@@ -161,6 +174,20 @@ def test_an_add_that_is_killed_leaves_nothing_behind_and_may_be_tried_again(
     guest.add()
     assert pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1
     guest.call("DEL")
+    assert not traces(guest)
+
+
+def test_del_of_an_add_that_goes_on_without_its_plugin_waits_for_it(guest: Guest) -> None:
+    guest.declare()
+    with stopped(guest, "ovsdb.pid"):
+        process = guest.begin("ADD")
+        until(lambda: has_link(guest), "the interface is made")
+        process.kill()
+        process.wait()
+        deleting = guest.begin("DEL")
+        with pytest.raises(subprocess.TimeoutExpired):
+            deleting.wait(_A_MOMENT)
+    assert guest.finish(deleting) == (0, {})
     assert not traces(guest)
 
 
