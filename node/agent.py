@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,11 @@ class AgentError(Exception):
     """The agent can't start; the text says why."""
 
 
-async def run(settings: Settings) -> None:
-    """The agent's life, until SIGTERM or SIGINT. Raises AgentError."""
+async def run(settings: Settings, outdated: Coroutine[Any, Any, str] | None = None) -> None:
+    """The agent's life, until SIGTERM or SIGINT. Raises AgentError.
+
+    `outdated` returns when the settings are no longer right, and says why: then the agent ends, to be started anew.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -78,16 +81,25 @@ async def run(settings: Settings) -> None:
         keeper = asyncio.create_task(_keep(settings, database, service, host))
         stopped = asyncio.create_task(stop.wait())
         follower = asyncio.create_task(host.follow())
-        await asyncio.wait([keeper, stopped, follower], return_when=asyncio.FIRST_COMPLETED)
+        watcher = asyncio.create_task(outdated if outdated is not None else _never())
+        await asyncio.wait([keeper, stopped, follower, watcher], return_when=asyncio.FIRST_COMPLETED)
+        reason = watcher.result() if watcher.done() else ""
         server.close()
         stopped.cancel()
-        for task in (keeper, follower):
+        for task in (keeper, follower, watcher):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         host.close()
         await database.stop()
         settings.socket.unlink(missing_ok=True)
+        if reason:
+            raise AgentError(f"{reason}: the agent ends, to be started anew")
+
+
+async def _never() -> str:
+    await asyncio.Event().wait()
+    return ""
 
 
 async def clean(settings: Settings) -> None:

@@ -55,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if not any(cidr.version == each.version and cidr.subnet_of(each) for each in self.cluster_cidrs):  # type: ignore[arg-type]
                 raise SettingsError(f"--pod-cidr {cidr} is in no --cluster-cidr ({_words(self.cluster_cidrs)})")
         if not self.node_ips:
-            raise SettingsError("--node-ip: at least one address is needed: tunnels end there")
+            raise SettingsError("--node-ip: at least one address is needed: tunnels end there (or --kubernetes)")
         if not self.controllers:
             raise SettingsError("--controller: at least one is needed, e.g. tcp:192.0.2.1:6653")
 
