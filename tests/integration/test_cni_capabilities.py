@@ -16,6 +16,8 @@ from deploy.lab.cluster import Lab
 from deploy.lab.kubelet import CniFailure
 from deploy.lab.layout import netns_path
 from node.cni.spec import Code
+from node.limits import Bandwidth, Limit
+from node.ovsdb import Database, add_pod_port, remove_ports
 from topology.naming import pod_port_name
 
 POUR = str(Path(__file__).with_name("pour.py"))
@@ -106,6 +108,28 @@ def test_a_limit_that_makes_no_sense_is_refused_and_doesn_t_keep_del_from_workin
     assert failure.value.code == Code.INVALID_CONFIG
     pod.add()
     pod.call("DEL", runtimeConfig=wrong)
+
+
+async def test_beside_the_kernel_s_datapath_the_switch_is_told_both_limits(lab: Lab) -> None:
+    """No such datapath is needed to see what the database would have."""
+    database = Database(f"unix:{lab.layout.node('node-3') / 'db.sock'}")
+    database.start()
+    try:
+        assert await database.until(lambda rows: rows.bridge, 10)
+        limits = Bandwidth(Limit(30_000_000, 20_000_000), Limit(5_000_000, 4_000_000))
+        await database.transact(add_pod_port("limited", {}, limits))
+        columns = ("ingress_policing_rate", "ingress_policing_burst")
+        assert substrate.vsctl(lab.layout, "node-3", "get", "interface", "limited", *columns).split() == [
+            "5000",
+            "4000",
+        ]
+        assert len(substrate.vsctl(lab.layout, "node-3", "get", "port", "limited", "qos").strip()) == 36
+        told = substrate.vsctl(lab.layout, "node-3", "list", "qos", "--", "list", "queue")
+        assert "linux-htb" in told and told.count('max-rate="30000000"') == 2 and 'burst="20000000"' in told
+        await database.transact(remove_ports({"limited"}))
+        assert shapers(lab, "node-3") == 0
+    finally:
+        await database.stop()
 
 
 def warnings(lab: Lab, node: str) -> list[str]:
