@@ -84,6 +84,18 @@ class Rows(msgspec.Struct, frozen=True):
     bridge: bool = False
 
 
+class _Idl(ovs.db.idl.Idl):  # type: ignore[misc]
+    """Knows the interfaces that are as they were: reading a row is slow, and a node has many."""
+
+    def __init__(self, remote: str, helper: Any) -> None:
+        self.known: dict[Any, Interface] = {}
+        super().__init__(remote, helper)
+
+    def notify(self, event: str, row: Any, updates: Any = None) -> None:
+        """A row has come, changed or gone."""
+        self.known.pop(row.uuid, None)
+
+
 Change = Callable[[Any, "ovs.db.idl.Idl"], None]
 
 
@@ -153,7 +165,7 @@ class Database:
         helper = ovs.db.idl.SchemaHelper(str(self._schema))
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, columns)
-        idl = ovs.db.idl.Idl(self._remote, helper)
+        idl = _Idl(self._remote, helper)
         seen = None
         while not self._stopping:
             idl.run()
@@ -223,9 +235,10 @@ def _rows(idl: Any) -> Rows:
     interfaces = {}
     for port in bridge.ports if bridge is not None else ():
         for row in port.interfaces:
-            ofport = row.ofport[0] if row.ofport else 0
-            error = row.error[0] if row.error else ""
-            interfaces[row.name] = Interface(row.name, max(ofport, 0), error, dict(row.external_ids))
+            interface = idl.known.get(row.uuid)
+            if interface is None:
+                interface = idl.known[row.uuid] = _interface(row)
+            interfaces[interface.name] = interface
     controllers = bridge.controller if bridge is not None else ()
     return Rows(
         connected=True,
@@ -233,6 +246,12 @@ def _rows(idl: Any) -> Rows:
         controller_connected=any(row.is_connected for row in controllers),
         bridge=bridge is not None,
     )
+
+
+def _interface(row: Any) -> Interface:
+    ofport = row.ofport[0] if row.ofport else 0
+    error = row.error[0] if row.error else ""
+    return Interface(row.name, max(ofport, 0), error, dict(row.external_ids))
 
 
 def _bridge(idl: Any) -> Any:
