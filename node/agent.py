@@ -17,13 +17,13 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from node import netlink, nftables, ovsdb
-from node.cni import spec
+from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
 from node.host import Host
@@ -42,7 +42,7 @@ _RETRY = 0.5
 _STEP = 5.0
 _LOOK = 0.2
 #: Bytes of a CNI request, and requests that are worked on at a time; more wait.
-_REQUEST_LIMIT = 1 << 20
+_REQUEST_LIMIT = 4 << 20
 _REQUESTS = 64
 
 
@@ -50,13 +50,21 @@ class AgentError(Exception):
     """The agent can't start; the text says why."""
 
 
-async def run(settings: Settings) -> None:
-    """The agent's life, until SIGTERM or SIGINT. Raises AgentError."""
+async def run(settings: Settings, outdated: Coroutine[Any, Any, str] | None = None) -> None:
+    """The agent's life, until SIGTERM or SIGINT. Raises AgentError.
+
+    `outdated` returns when the settings are no longer right, and says why: then the agent ends, to be started anew.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings.socket.parent.mkdir(parents=True, exist_ok=True)
     with _alone(settings.socket):
+        if settings.cni_bin_dir is not None:
+            try:
+                await asyncio.to_thread(installation.install_plugin, settings.cni_bin_dir)
+            except OSError as error:
+                raise AgentError(f"--cni-bin-dir: {error}") from error
         database = Database(settings.ovsdb)
         database.start()
         service = Service(settings, database)
@@ -73,16 +81,25 @@ async def run(settings: Settings) -> None:
         keeper = asyncio.create_task(_keep(settings, database, service, host))
         stopped = asyncio.create_task(stop.wait())
         follower = asyncio.create_task(host.follow())
-        await asyncio.wait([keeper, stopped, follower], return_when=asyncio.FIRST_COMPLETED)
+        watcher = asyncio.create_task(outdated if outdated is not None else _never())
+        await asyncio.wait([keeper, stopped, follower, watcher], return_when=asyncio.FIRST_COMPLETED)
+        reason = watcher.result() if watcher.done() else ""
         server.close()
         stopped.cancel()
-        for task in (keeper, follower):
+        for task in (keeper, follower, watcher):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         host.close()
         await database.stop()
         settings.socket.unlink(missing_ok=True)
+        if reason:
+            raise AgentError(f"{reason}: the agent ends, to be started anew")
+
+
+async def _never() -> str:
+    await asyncio.Event().wait()
+    return ""
 
 
 async def clean(settings: Settings) -> None:
@@ -104,6 +121,7 @@ def _clean_host(settings: Settings) -> None:
     netlink.remove_links(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
     netlink.set_announced(netlink.interface_of(settings.node_ips[0]), ())
     nftables.remove()
+    installation.remove(settings)
 
 
 @contextlib.contextmanager
@@ -128,10 +146,12 @@ async def _keep(settings: Settings, database: Database, service: Service, host: 
         try:
             await _set_up(settings, database, service, host)
             if service.not_ready:
+                # The runtime takes the configuration for a promise that pods can be added.
+                await asyncio.to_thread(installation.install_configuration, settings)
                 log.info("node %s is ready, pods have an MTU of %d", settings.name, service.mtu)
             service.not_ready = complaint = ""
             await _until_lost(database)
-        except (DatabaseError, LinkError, NftError, SettingsError) as error:
+        except (DatabaseError, LinkError, NftError, SettingsError, OSError) as error:
             service.not_ready = f"node {settings.name} is not ready: {error}"
             if str(error) != complaint:
                 log.warning("%s", service.not_ready)
@@ -192,7 +212,9 @@ async def _answer(service: Service, reader: asyncio.StreamReader, writer: asynci
     except Exception as error:
         log.exception("CNI request failed")
         answer, failed = spec.error(CniError(Code.IO, f"the agent failed: {error!r}"), version), True
+    output = b"" if answer is None else json.dumps(answer).encode()
     with contextlib.suppress(ConnectionError):
-        writer.write(json.dumps({"failed": failed, "output": answer}).encode())
+        # The plugin's exit status, and how long what it prints is: so it knows an answer that was cut off.
+        writer.write(b"%d %d\n" % (failed, len(output)) + output)
         await writer.drain()
     writer.close()

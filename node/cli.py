@@ -8,8 +8,8 @@ import click
 
 
 @click.command()
-@click.option("--name", required=True, help="The node's name, as its Node object has it.")
-@click.option("--pod-cidr", "pod_cidrs", multiple=True, required=True, help="The node's pod CIDR; one for each family.")
+@click.option("--name", "--node-name", "name", required=True, help="The node's name, as its Node object has it.")
+@click.option("--pod-cidr", "pod_cidrs", multiple=True, help="The node's pod CIDR; one for each family.")
 @click.option("--cluster-cidr", "cluster_cidrs", multiple=True, required=True, help="What holds every node's pod CIDR.")
 @click.option(
     "--service-cidr",
@@ -22,8 +22,14 @@ import click
 @click.option(
     "--service-node-port-range", default="30000-32767", show_default=True, help="The node ports that Services may have."
 )
+@click.option("--node-ip", "node_ips", multiple=True, help="The node's address; tunnels end at the first.")
 @click.option(
-    "--node-ip", "node_ips", multiple=True, required=True, help="The node's address; tunnels end at the first."
+    "--kubernetes",
+    is_flag=True,
+    help="Take pod CIDRs and addresses that aren't given from the node's Node object, as the pod's service account.",
+)
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path), help="The same, with the API server and account of this file."
 )
 @click.option(
     "--controller", "controllers", multiple=True, required=True, metavar="TARGET", help="tcp:IP:PORT or unix:PATH."
@@ -59,6 +65,16 @@ import click
 )
 @click.option("--flow-wait", default=10.0, show_default=True, metavar="SECONDS", help="How long ADD waits for flows.")
 @click.option(
+    "--cni-conf-dir",
+    type=click.Path(path_type=Path),
+    help="Where the runtime looks for CNI configurations: one is written there when the node is ready.",
+)
+@click.option(
+    "--cni-bin-dir",
+    type=click.Path(path_type=Path),
+    help="Where the runtime looks for CNI plugins: signalbox-cni is put there.",
+)
+@click.option(
     "--table",
     "tables",
     multiple=True,
@@ -80,6 +96,8 @@ def node(
     service_cidrs: tuple[str, ...],
     service_node_port_range: str,
     node_ips: tuple[str, ...],
+    kubernetes: bool,
+    kubeconfig: Path | None,
     controllers: tuple[str, ...],
     encap: str,
     datapath_type: str,
@@ -88,6 +106,8 @@ def node(
     socket_path: Path,
     mtu: int | None,
     flow_wait: float,
+    cni_conf_dir: Path | None,
+    cni_bin_dir: Path | None,
     tables: tuple[str, ...],
     only_clean: bool,
     log_level: str,
@@ -95,20 +115,23 @@ def node(
     """Run the node agent: set up the node's bridge and serve the CNI plugin."""
     import asyncio
     import logging
+    from collections.abc import AsyncIterator
     from ipaddress import ip_address, ip_network
 
     from node.agent import AgentError, clean, run
     from node.settings import Settings, SettingsError, port_range
+    from topology.naming import Address, Network
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = Settings(
+
+    def settings_with(cidrs: tuple[Network, ...], addresses: tuple[Address, ...]) -> Settings:
+        return Settings(
             name=name,
-            pod_cidrs=tuple(map(ip_network, pod_cidrs)),
+            pod_cidrs=tuple(map(ip_network, pod_cidrs)) or cidrs,
             cluster_cidrs=tuple(map(ip_network, cluster_cidrs)),
             service_cidrs=tuple(map(ip_network, service_cidrs)),
             node_ports=port_range("--service-node-port-range", service_node_port_range),
-            node_ips=tuple(map(ip_address, node_ips)),
+            node_ips=tuple(map(ip_address, node_ips)) or addresses,
             controllers=controllers,
             encap=encap,
             datapath_type=datapath_type,
@@ -118,7 +141,35 @@ def node(
             mtu=mtu or 0,
             tables=tuple((int(number), word) for number, _, word in (each.partition("=") for each in tables)),
             flow_wait=flow_wait,
+            cni_conf_dir=cni_conf_dir,
+            cni_bin_dir=cni_bin_dir,
         )
-        asyncio.run(clean(settings) if only_clean else run(settings))
+
+    async def live() -> None:
+        if not (kubernetes or kubeconfig):
+            settings = settings_with((), ())
+            await (clean(settings) if only_clean else run(settings))
+            return
+        # Only now: it takes time and memory that other agents don't need.
+        from node.kubernetes_node import NodeFacts, follow
+
+        facts = follow(name, kubeconfig)
+        first = await anext(facts)
+        settings = settings_with(first.pod_cidrs, first.addresses)
+
+        async def outdated(later: AsyncIterator[NodeFacts]) -> str:
+            async for each in later:
+                try:
+                    changed = settings_with(each.pod_cidrs, each.addresses) != settings
+                except SettingsError as error:
+                    return f"the Node object of {name} has changed: {error}"
+                if changed:
+                    return f"the Node object of {name} has other pod CIDRs or addresses than before"
+            raise AssertionError("unreachable")
+
+        await (clean(settings) if only_clean else run(settings, outdated(facts)))
+
+    try:
+        asyncio.run(live())
     except (AgentError, SettingsError, ValueError) as error:
         raise click.ClickException(str(error)) from error

@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     import ovs.db.idl
     import ovs.poller
 
+from node.limits import Bandwidth, Limit
 from node.settings import Settings
 from topology import naming
 
@@ -34,9 +35,12 @@ _COLUMNS = {
     "Bridge": [
         "name", "ports", "controller", "fail_mode", "datapath_type", "other_config", "external_ids", "flow_tables",
     ],
-    "Port": ["name", "interfaces", "external_ids"],
+    "Port": ["name", "interfaces", "external_ids", "qos"],
+    "QoS": ["type", "queues", "other_config", "external_ids"],
+    "Queue": ["other_config", "external_ids"],
     "Interface": [
         "name", "type", "options", "mac", "mtu_request", "ofport", "error", "external_ids", "admin_state", "mtu",
+        "ingress_policing_rate", "ingress_policing_burst",
     ],
     "Controller": [
         "target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected",
@@ -56,6 +60,8 @@ _TOLD_PACKETS, _TOLD_BURST = 100, 25
 _ATTEMPTS = 10
 #: Keys of a pod port's external_ids.
 POD_NAMESPACE, POD_NAME = "signalbox/namespace", "signalbox/pod"
+#: Of rows that belong to a port: its name.
+_PORT = "signalbox/port"
 CONTAINER, NETNS, IFNAME, PLACE = "signalbox/container", "signalbox/netns", "signalbox/ifname", "signalbox/place"
 
 
@@ -79,6 +85,18 @@ class Rows(msgspec.Struct, frozen=True):
     interfaces: Mapping[str, Interface] = {}
     controller_connected: bool = False
     bridge: bool = False
+
+
+class _Idl(ovs.db.idl.Idl):  # type: ignore[misc]
+    """Knows the interfaces that are as they were: reading a row is slow, and a node has many."""
+
+    def __init__(self, remote: str, helper: Any) -> None:
+        self.known: dict[Any, Interface] = {}
+        super().__init__(remote, helper)
+
+    def notify(self, event: str, row: Any, updates: Any = None) -> None:
+        """A row has come, changed or gone."""
+        self.known.pop(row.uuid, None)
 
 
 Change = Callable[[Any, "ovs.db.idl.Idl"], None]
@@ -150,7 +168,7 @@ class Database:
         helper = ovs.db.idl.SchemaHelper(str(self._schema))
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, columns)
-        idl = ovs.db.idl.Idl(self._remote, helper)
+        idl = _Idl(self._remote, helper)
         seen = None
         while not self._stopping:
             idl.run()
@@ -220,9 +238,10 @@ def _rows(idl: Any) -> Rows:
     interfaces = {}
     for port in bridge.ports if bridge is not None else ():
         for row in port.interfaces:
-            ofport = row.ofport[0] if row.ofport else 0
-            error = row.error[0] if row.error else ""
-            interfaces[row.name] = Interface(row.name, max(ofport, 0), error, dict(row.external_ids))
+            interface = idl.known.get(row.uuid)
+            if interface is None:
+                interface = idl.known[row.uuid] = _interface(row)
+            interfaces[interface.name] = interface
     controllers = bridge.controller if bridge is not None else ()
     return Rows(
         connected=True,
@@ -230,6 +249,12 @@ def _rows(idl: Any) -> Rows:
         controller_connected=any(row.is_connected for row in controllers),
         bridge=bridge is not None,
     )
+
+
+def _interface(row: Any) -> Interface:
+    ofport = row.ofport[0] if row.ofport else 0
+    error = row.error[0] if row.error else ""
+    return Interface(row.name, max(ofport, 0), error, dict(row.external_ids))
 
 
 def _bridge(idl: Any) -> Any:
@@ -325,7 +350,7 @@ def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> 
     return interface
 
 
-def add_pod_port(name: str, external_ids: Mapping[str, str]) -> Change:
+def add_pod_port(name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth) -> Change:
     """A pod's port. Its row is what says that the address is taken."""
 
     def change(transaction: Any, idl: Any) -> None:
@@ -334,24 +359,61 @@ def add_pod_port(name: str, external_ids: Mapping[str, str]) -> Change:
             raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
         interface = _set_port(transaction, idl, bridge, name, "")
         interface.external_ids = dict(external_ids)
+        if bandwidth.egress is not None:
+            # In kbit: what the pod sends comes in here.
+            interface.ingress_policing_rate = bandwidth.egress.rate // 1000
+            interface.ingress_policing_burst = bandwidth.egress.burst // 1000
+        if bandwidth.ingress is not None:
+            port = next(each for each in bridge.ports if each.name == name)
+            port.qos = [_shaper(transaction, idl, name, bandwidth.ingress)]
 
     return change
+
+
+def _shaper(transaction: Any, idl: Any, name: str, limit: Limit) -> Any:
+    """What leaves a port waits for its turn: one queue, the default one, that has all there is."""
+    values = {"max-rate": str(limit.rate), "burst": str(limit.burst)}
+    queue = transaction.insert(idl.tables["Queue"])
+    qos = transaction.insert(idl.tables["QoS"])
+    queue.other_config = values
+    qos.type = "linux-htb"
+    qos.other_config = {"max-rate": str(limit.rate)}
+    qos.queues = {0: queue}
+    # These rows don't go with the port by themselves.
+    queue.external_ids = qos.external_ids = {_PORT: name}
+    return qos
 
 
 def remove_ports(names: set[str]) -> Change:
-    """Ports that are to go; those that aren't there are gone already."""
+    """Ports that are to go; those that aren't there are gone already. What limited ports that are gone goes too."""
 
     def change(transaction: Any, idl: Any) -> None:
         bridge = _bridge(idl)
-        if bridge is not None and any(port.name in names for port in bridge.ports):
-            bridge.ports = [port for port in bridge.ports if port.name not in names]
+        if bridge is not None:
+            for port in bridge.ports:
+                # A row that is referred to can't be deleted, not even together with what refers to it.
+                if port.name in names:
+                    _set(port, "qos", [])
+            if any(port.name in names for port in bridge.ports):
+                bridge.ports = [port for port in bridge.ports if port.name not in names]
+            _remove_shapers(idl, {port.name for port in bridge.ports})
 
     return change
+
+
+def _remove_shapers(idl: Any, but: set[str]) -> None:
+    for table in ("QoS", "Queue"):
+        for row in list(idl.tables[table].rows.values()):
+            if _PORT in row.external_ids and row.external_ids[_PORT] not in but:
+                row.delete()
 
 
 def remove_bridge(transaction: Any, idl: Any) -> None:
     """The bridge and all of its ports."""
     bridge = _bridge(idl)
+    for port in bridge.ports if bridge is not None else ():
+        _set(port, "qos", [])
+    _remove_shapers(idl, set())
     for root in idl.tables["Open_vSwitch"].rows.values():
         if bridge is not None:
             root.bridges = [row for row in root.bridges if row != bridge]

@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     node_ports: tuple[int, int] = (30000, 32767)
     #: Seconds that CNI ADD waits for a pod's flows.
     flow_wait: float = 10.0
+    #: Where the container runtime looks for configurations and for plugins; None: the agent installs nothing there.
+    cni_conf_dir: Path | None = None
+    cni_bin_dir: Path | None = None
 
     def __post_init__(self) -> None:
         for option, cidrs in (("--pod-cidr", self.pod_cidrs), ("--cluster-cidr", self.cluster_cidrs)):
@@ -52,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if not any(cidr.version == each.version and cidr.subnet_of(each) for each in self.cluster_cidrs):  # type: ignore[arg-type]
                 raise SettingsError(f"--pod-cidr {cidr} is in no --cluster-cidr ({_words(self.cluster_cidrs)})")
         if not self.node_ips:
-            raise SettingsError("--node-ip: at least one address is needed: tunnels end there")
+            raise SettingsError("--node-ip: at least one address is needed: tunnels end there (or --kubernetes)")
         if not self.controllers:
             raise SettingsError("--controller: at least one is needed, e.g. tcp:192.0.2.1:6653")
 
