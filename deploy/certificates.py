@@ -4,7 +4,7 @@
     controller.crt, controller.key      may be shown by servers only
     nodes/NAME.crt, nodes/NAME.key      may be shown by clients only, and name the node (naming.certificate_uri)
 
-Open vSwitch believes that any certificate of its CA is the controller's if it may be a server's at all: so no node's may.
+Open vSwitch takes any certificate of its CA for the controller's if it may be a server's at all: so no node's may.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
 @click.option("--name", required=True, help="The node's name, as its Node object has it.")
@@ -26,8 +28,21 @@ import click
     "--node-ip", "node_ips", multiple=True, required=True, help="The node's address; tunnels end at the first."
 )
 @click.option(
-    "--controller", "controllers", multiple=True, required=True, metavar="TARGET", help="tcp:IP:PORT or unix:PATH."
+    "--controller",
+    "controllers",
+    multiple=True,
+    required=True,
+    metavar="TARGET",
+    help="ssl:IP:PORT, unix:PATH or tcp:IP:PORT.",
 )
+@click.option(
+    "--tls-cert",
+    type=_FILE,
+    help="The node's certificate for ssl: controllers, PEM; taken anew when it changes. Without it, Open vSwitch's own "
+    "SSL configuration is left as it is.",
+)
+@click.option("--tls-key", type=_FILE, help="The certificate's key.")
+@click.option("--tls-ca", type=_FILE, help="The CA that the controller's certificate is of.")
 @click.option(
     "--encap", type=click.Choice(["vxlan", "geneve"]), default="vxlan", show_default=True, help="Encapsulation."
 )
@@ -81,6 +96,9 @@ def node(
     service_node_port_range: str,
     node_ips: tuple[str, ...],
     controllers: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
     encap: str,
     datapath_type: str,
     ovsdb: str,
@@ -98,9 +116,12 @@ def node(
     from ipaddress import ip_address, ip_network
 
     from node.agent import AgentError, clean, run
+    from node.credentials import TlsFiles
     from node.settings import Settings, SettingsError, port_range
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if any((tls_cert, tls_key, tls_ca)) and not all((tls_cert, tls_key, tls_ca)):
+        raise click.UsageError("--tls-cert, --tls-key and --tls-ca go together")
     try:
         settings = Settings(
             name=name,
@@ -110,6 +131,7 @@ def node(
             node_ports=port_range("--service-node-port-range", service_node_port_range),
             node_ips=tuple(map(ip_address, node_ips)),
             controllers=controllers,
+            tls=TlsFiles(tls_cert, tls_key, tls_ca) if tls_cert and tls_key and tls_ca else None,
             encap=encap,
             datapath_type=datapath_type,
             ovsdb=ovsdb,
