@@ -12,7 +12,6 @@ Errors are {"error": "..."} with a status of 400 or above.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,18 +19,19 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import policy_views, views
+from controller import policy_views, tls_server, views
 from controller.access import Access
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
+from controller.tls_server import TlsServer
 from topology import render
 
 if TYPE_CHECKING:
     from controller.app import Controller
 
 
-#: Connections over TLS at a time, and seconds that a handshake may take.
-API_CONNECTIONS, TLS_LIMIT = 256, 10.0
+#: Connections over TLS at a time.
+API_CONNECTIONS = 256
 
 
 class UnknownNodeError(LookupError):
@@ -76,42 +76,31 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
 
     app = web.Application(middlewares=[_errors, authorized])
     app.add_routes(_routes(controller))
+    servers: list[TlsServer] = []
+
+    async def close(app: web.Application) -> None:
+        for server in servers:
+            await server.close()
+
+    app.on_shutdown.append(close)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    assert runner.server is not None
+    http = runner.server
+    assert http is not None
+
+    def refuse(address: str, why: Why, text: str) -> None:
+        controller.fleet.refuse(address, why, text, time.monotonic())
+
     try:
         if not host:
-            raise TargetError(f"--api-listen {target}: expected ADDRESS:PORT")
-        server = await asyncio.get_running_loop().create_server(
-            _bounded(runner.server),
-            host.strip("[]"),
-            int(port),
-            ssl=credentials.api(),
-            ssl_handshake_timeout=TLS_LIMIT,
-            reuse_address=True,
-        )
+            raise ValueError("expected ADDRESS:PORT")
+        listening = tls_server.listen(host.strip("[]"), int(port))
     except (OSError, ValueError) as error:
         await runner.cleanup()
-        raise error if isinstance(error, TargetError) else TargetError(f"--api-listen {target}: {error}") from error
-    app.on_shutdown.append(_closer(server))
+        raise TargetError(f"--api-listen {target}: {error}") from error
+    made = TlsServer(listening, credentials.api(), http, lambda: len(http.connections), API_CONNECTIONS, refuse)
+    servers.append(made)
     return runner
-
-
-def _closer(server: asyncio.Server) -> Callable[[web.Application], Awaitable[None]]:
-    async def close(app: web.Application) -> None:
-        server.close()
-
-    return close
-
-
-def _bounded(server: web.Server) -> Callable[[], asyncio.Protocol]:
-    """Connections of HTTP, as many as are good for the controller; it hangs up on others."""
-    return lambda: server() if len(server.connections) < API_CONNECTIONS else _Busy()
-
-
-class _Busy(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 def _routes(controller: Controller) -> list[web.RouteDef]:

@@ -131,6 +131,10 @@ class Connection(asyncio.Protocol):
             if self._peer.sync is not None:
                 log.info("switch of node %s disconnected", self._peer.sync.node)
             self._peer.lost()
+        elif self._tls is not None and self._transport is not None and not self._closed:
+            # One that only looks whether the port is open says nothing at all, and isn't told of.
+            text = "it hung up in the middle of the TLS handshake: does it trust this controller's certificate?"
+            self._channel.fleet.refuse(self.address, Why.HANDSHAKE, text, self._channel.clock())
         self._transport = self._peer = self._tls = None
 
     def pause_writing(self) -> None:

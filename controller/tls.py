@@ -35,6 +35,8 @@ _UNTRUSTED = "its certificate is not one of --tls-ca"
 #: OpenSSL's reasons, in words that say whose fault it is.
 _REASONS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": (Why.NO_CERTIFICATE, "it shows no certificate"),
+    "HTTP_REQUEST": (Why.NOT_TLS, "it speaks plain HTTP"),
+    "WRONG_VERSION_NUMBER": (Why.NOT_TLS, "it doesn't speak TLS"),
     "UNSUPPORTED_PROTOCOL": (Why.HANDSHAKE, "it speaks no TLS of version 1.2 or later"),
     "NO_SHARED_CIPHER": (Why.HANDSHAKE, "it knows none of the ciphers"),
     "TLSV1_ALERT_UNKNOWN_CA": (Why.DISTRUSTS, "it doesn't trust this controller's certificate: another CA"),

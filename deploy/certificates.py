@@ -262,7 +262,7 @@ def _write_pair(certificate: Path, key: Path, made: x509.Certificate, private: e
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     """Beside and renamed: nobody reads half of it, or while it isn't private yet."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{os.getpid()}{path.suffix}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)

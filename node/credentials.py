@@ -1,9 +1,9 @@
 """The node's certificate, key and CA, as Open vSwitch is to use them for `ssl:` controllers.
 
-ovs-vswitchd looks whether its files have changed, but reads key and certificate anew only if it finds both changed at
-once: a certificate renewed for the same key it never takes, and a look between the two writes is the end of it. So it
-is given copies, in a directory whose name is a hash of what is in them: new contents have new paths, written to the
-database in one transaction, and the copies are a pair that has been tried before.
+ovs-vswitchd looks whether its files have changed, but takes key and certificate anew only where it finds the key and,
+right then, the certificate changed (tried with 3.1.0): a certificate renewed for the same key it never takes, nor one
+that is written a moment after its key. So it is given copies, in a directory whose name is a hash of what is in them:
+new contents have new paths, written to the database in one transaction, and are a pair that has been tried before.
 """
 
 from __future__ import annotations
