@@ -139,10 +139,19 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_memory(pid: int | str = "self") -> float:
     """The largest resident set a process has had, in MB (10**6 bytes). Unlike getrusage's, not its parent's."""
+    return _memory(pid, "VmHWM:")
+
+
+def memory(pid: int | str = "self") -> float:
+    """A process's resident set now, in MB."""
+    return _memory(pid, "VmRSS:")
+
+
+def _memory(pid: int | str, what: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(what):
             return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError("the kernel doesn't tell peak memory")
+    raise RuntimeError("the kernel doesn't tell memory")
 
 
 async def until(condition: Callable[[], bool], what: str, limit: float = 300.0, pause: float = 0.001) -> None:
