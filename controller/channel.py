@@ -224,7 +224,12 @@ class Connection(asyncio.Protocol):
                 slices.append(view)
                 size += len(view)
             data = slices[0] if len(slices) == 1 else b"".join(slices)
-            transport.write(data if self._tls is None else self._tls.seal(data))
+            try:
+                transport.write(data if self._tls is None else self._tls.seal(data))
+            except RefusedError:
+                # Whoever writes speaks to many switches, and must not hear of this one's fault.
+                transport.abort()
+                return
 
 
 class Channel:

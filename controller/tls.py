@@ -211,10 +211,13 @@ class TlsStream:
         return b"".join(pieces)
 
     def seal(self, data: bytes | memoryview) -> bytes:
-        """What goes over the network so that the peer is told `data`."""
+        """What goes over the network so that the peer is told `data`. Raises RefusedError."""
         view = memoryview(data)
-        while view:
-            view = view[self._tls.write(view) :]
+        try:
+            while view:
+                view = view[self._tls.write(view) :]
+        except ssl.SSLError as error:
+            raise refused(error) from error
         return self._out.read()
 
     def output(self) -> bytes:
