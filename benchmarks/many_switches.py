@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import rig
 from cluster_objects import FLOWS_A_NODE, node
 
@@ -35,10 +36,16 @@ FLOWS = 5_000
 SILENCE = 300.0
 #: Variables that say over what switches connect, tcp or ssl, and where the controller's certificate is.
 KIND, PKI = "SIGNALBOX_BENCHMARK_KIND", "SIGNALBOX_BENCHMARK_PKI"
+#: How many nodes there are that have no addresses, and so next to no flows; none such without it.
+BARE = "SIGNALBOX_BENCHMARK_BARE"
 
 
 def objects(flows: int = FLOWS) -> dict[Key, Object]:
     """As many nodes as make so many cluster-scope flows."""
+    bare = int(os.environ.get(BARE, "0"))
+    if bare:
+        empty = [msgspec.structs.replace(node(index), addresses=(), pod_cidrs=()) for index in range(bare)]
+        return {each.key: each for each in empty}
     pipeline = sum(1 for _ in Compiler().flows(CLUSTER))
     nodes = [node(index) for index in range((flows - pipeline) // FLOWS_A_NODE)]
     return {each.key: each for each in nodes}

@@ -74,7 +74,7 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
     ("words", "said"),
     [
         (("get", "widgets"), "there is no kind 'widgets'; the kinds are nodes, pods, links, services, endpoints"),
-        (("get", "pods", "--counters"), "--counters: pods have none; services and endpoints do"),
+        (("get", "pods", "--counters"), "--counters: pods have none; services, endpoints and policies do"),
         (("get", "pods", "-o", "xml"), "'xml' is not one of"),
         (("controller", "--listen", "tcp:127.0.0.1:0", "--manifests", "/nowhere"), "'/nowhere' does not exist"),
         ((*CONTROLLER, "tcp:127.0.0.1:6653"), "listen on ssl:127.0.0.1:6653"),
