@@ -352,3 +352,41 @@ def test_an_ssl_configuration_of_somebody_else_is_left_alone(lab: Lab) -> None:
     lab.wait_for_agents()
     assert "/theirs/" not in substrate.vsctl(lab.layout, "node-1", "get-ssl")
     lab.wait_for_sync()
+
+
+def test_copies_that_are_gone_after_a_reboot_come_back_with_the_agent(lab: Lab) -> None:
+    lab.wait_for_sync()
+    lab.stop_agent("node-3")
+    lab.stop_switch("node-3", signal.SIGKILL)
+    shutil.rmtree(lab.layout.node("node-3") / "node.tls")
+    lab.start_switch("node-3")
+    log = lab.layout.node("node-3") / "vswitchd.log"
+    until(lambda: "node.tls" in log.read_text(), "Open vSwitch finds none")
+    lab.start_agent("node-3")
+    lab.wait_for_agents()
+    lab.wait_for_sync()
+
+
+def test_the_admin_api_is_asked_from_another_host(lab: Lab, tmp_path: Path) -> None:
+    address = controller_target(lab.settings).removeprefix("ssl:").rpartition(":")[0]
+    certificates.make_ca(tmp_path)
+    made = certificates.make_controller(tmp_path, [address])
+    tokens, api, log = tmp_path / "tokens", tmp_path / "api.sock", tmp_path / "log"
+    tokens.write_text("a-token-that-may-read,alice,read-only\n")
+    running = processes.start(
+        [sys.executable, "-m", "deploy.command", "controller", "--listen", f"unix:{tmp_path / 'of.sock'}",
+         "--manifests", str(lab.layout.manifests), "--socket", str(api), "--api-listen", f"{address}:6680",
+         "--api-tokens", str(tokens), "--tls-cert", str(made.certificate), "--tls-key", str(made.key),
+         "--tls-ca", str(tmp_path / "ca.crt")],
+        log, netns=lab.layout.net, env={"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    try:
+        until(lambda: "listening on" in log.read_text(), "it listens")
+        asked = ["get", "nodes", "-o", "name", "--server", f"https://{address}:6680", "--ca", str(tmp_path / "ca.crt")]
+        for token, code, said in [("a-token-that-may-read", 0, "node/node-1\n"), ("another", 1, "a valid token is")]:
+            environment = ["env", f"SIGNALBOX_TOKEN={token}", f"PYTHONPATH={os.pathsep.join(sys.path)}"]
+            done = inside(lab.layout.outside, [*environment, sys.executable, "-m", "deploy.command", *asked])
+            assert done.returncode == code and said in done.stdout + done.stderr
+    finally:
+        processes.stop([running])
+    assert not api.exists()
