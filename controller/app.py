@@ -14,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from controller import policy_views, service_counts, views
-from controller.api import UnknownNodeError, serve
+from controller.access import Access
+from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
@@ -50,6 +53,8 @@ DRIFT_LINES = 20
 DUMP_LIMIT = 10.0
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
+#: Seconds between looks at the files of certificates and tokens.
+REFRESH = 2.0
 #: Seconds for which an identity that no pod has is kept: pods that come back soon change no policy's flows.
 IDENTITY_GRACE = 60.0
 
@@ -66,6 +71,8 @@ class Controller:
         self._connections = ConnectionLog(self.compiler)
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
         self.problems: tuple[Problem, ...] = ()
+        #: Certificates and tokens.
+        self.access = Access()
         #: Which state of its source is in force, in the source's own words.
         self.edition: Callable[[], str] = str
         #: The objects that were taken last.
@@ -210,6 +217,7 @@ class Controller:
         """Everything that isn't as it should be, a line each."""
         for problem in self.problems:
             yield str(problem)
+        yield from self.access.troubles(datetime.now(UTC))
         for name in sorted(self.compiler.cluster.nodes):
             if name not in self.fleet.syncs:
                 yield f"node {name}: its switch isn't connected"
@@ -254,6 +262,12 @@ def collect_seldom() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
+def allow_connections() -> None:
+    """Have room for every switch: the usual soft limit is 1,024 files, and each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def run(
     listen: Sequence[str],
     manifests: Path,
@@ -263,14 +277,18 @@ async def run(
     *,
     keyed: bool = True,
     memory: IdentityMemory | None = None,
+    access: Access | None = None,
 ) -> None:
     """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
+    allow_connections()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     controller = Controller(ranges, keyed=keyed, memory=memory)
+    access = access or Access()
+    controller.access = access
     source = ManifestSource(manifests, ranges=ranges)
     snapshots = source.watch()
     # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
@@ -278,8 +296,10 @@ async def run(
     controller.edition = lambda: source.edition
     channel = Channel(controller.fleet, time.monotonic)
     for target in listen:
-        await channel.listen(target)
-    api = await serve(controller, socket_path)
+        await channel.listen(target, access.credentials)
+    apis = [await serve(controller, socket_path)]
+    for target in access.api_listen:
+        apis.append(await serve_remote(controller, target, access))
     log.info("listening on %s", ", ".join(listen))
 
     async def follow() -> None:
@@ -298,15 +318,21 @@ async def run(
             controller.release_identities()
             controller.tell_connections()
 
+    async def refresh() -> None:
+        while True:
+            await asyncio.sleep(REFRESH)
+            controller.access.refresh()
+
     async def until_stopped() -> None:
         await stop.wait()
 
-    tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit, look)]
+    tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit, look, refresh)]
     done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in running:
         task.cancel()
     await asyncio.wait(tasks)
-    await api.cleanup()
+    for api in apis:
+        await api.cleanup()
     remove(socket_path)
     await channel.close()
     for task in done:

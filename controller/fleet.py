@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from controller.batch import Xids
+from controller.refusals import Refusals, RefusedError, Why
 from controller.scopes import ClusterLog, ScopeState, Source
 from controller.session import Session, SessionError
 from controller.sync import Events, Phase, SwitchSync, SyncError
 from flows.openflow.messages import FeaturesReply
 from flows.openflow.wire import Role
 from flows.update import CLUSTER, Update
+from topology import naming
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Fleet:
         self.syncs: dict[str, SwitchSync] = {}
         self.peers: dict[str, Peer] = {}
         self.unknown: dict[int, Peer] = {}
+        self.refusals = Refusals()
         self._source = source
         self._events = events
         self._node_of = node_of
@@ -91,8 +94,14 @@ class Fleet:
                 peer.identify(datapath_id, now)
 
     def identified(self, peer: Peer, datapath_id: int, now: float) -> None:
-        """A connection has said which switch it is."""
+        """A connection has said which switch it is. Raises RefusedError where its certificate is another node's."""
         node = self._node_of(datapath_id)
+        certified = peer.certified
+        if certified and (naming.datapath_id(certified) != datapath_id or node not in (None, certified)):
+            of = f"node {node}" if node is not None else "no known node"
+            raise RefusedError(
+                Why.WRONG_NODE, f"its certificate is node {certified}'s, its datapath id {datapath_id:016x} is of {of}"
+            )
         if node is None:
             former = self.unknown.get(datapath_id)
             if former is not None:
@@ -113,6 +122,12 @@ class Fleet:
         log.info("switch of node %s connected", node)
         sync.begin(now, *self._role)
 
+    def refuse(self, address: str, why: Why, text: str, now: float) -> None:
+        """A peer isn't let in: count it, and log it where that is due."""
+        line = self.refusals.add(address, why, text, now)
+        if line is not None:
+            log.warning("%s", line)
+
     def left(self, peer: Peer) -> None:
         """A connection has ended."""
         for datapath_id, each in list(self.unknown.items()):
@@ -130,11 +145,17 @@ class Fleet:
 
 
 class Peer:
-    """One connection: its session, and once it is known whose it is, its sync."""
+    """One connection: its session, and once it is known whose it is, its sync.
 
-    def __init__(self, fleet: Fleet, link: Link, name: str, now: float) -> None:
+    `name` is its address; `certified` the node that its certificate is of, empty where it has shown none.
+    """
+
+    def __init__(self, fleet: Fleet, link: Link, name: str, now: float, certified: str = "") -> None:
         self.name = name
+        self.certified = certified
         self.sync: SwitchSync | None = None
+        #: Whether it has said which switch it is.
+        self.known = False
         self._fleet = fleet
         self._link = link
         self._session = Session(now)
@@ -156,13 +177,17 @@ class Peer:
                     self.identify(message.datapath_id, now)
                 elif self.sync is not None:
                     self.sync.receive(message, now)
-        except (SessionError, SyncError) as error:
+        except (SessionError, SyncError, RefusedError) as error:
             self._send_session()
-            self.close(str(error))
+            self._end(error, Why.PROTOCOL, now)
 
     def identify(self, datapath_id: int, now: float) -> None:
         """Take the place of the switch with this id."""
-        self._fleet.identified(self, datapath_id, now)
+        try:
+            self._fleet.identified(self, datapath_id, now)
+            self.known = True
+        except (RefusedError, SessionError) as error:
+            self._end(error, Why.CROWDED, now)
 
     def tick(self, now: float) -> None:
         """Once a second or so."""
@@ -170,15 +195,28 @@ class Peer:
             self._session.tick(now)
             self._send_session()
         except SessionError as error:
-            self.close(str(error))
+            self._end(error, Why.SLOW, now)
 
     def close(self, reason: str) -> None:
         """End the connection from this side."""
         if not self._closed:
             who = self.name if self.sync is None else f"node {self.sync.node}"
             log.warning("connection of %s closed: %s", who, reason)
-            self._link.close(reason)
-            self.lost()
+            self._hang_up(reason)
+
+    def _end(self, error: Exception, why: Why, now: float) -> None:
+        """Whoever has been let in is told of as a node; all others are refused."""
+        if self.known:
+            self.close(str(error))
+        elif not self._closed:
+            if isinstance(error, RefusedError):
+                why = error.why
+            self._fleet.refuse(self.name, why, str(error), now)
+            self._hang_up(str(error))
+
+    def _hang_up(self, reason: str) -> None:
+        self._link.close(reason)
+        self.lost()
 
     def lost(self) -> None:
         """The connection has ended."""

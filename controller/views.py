@@ -7,6 +7,7 @@ from typing import Any
 
 from controller import policy_views
 from controller.fleet import Fleet
+from controller.refusals import Why
 from controller.service_counts import Counts, Sums
 from controller.sync import Phase
 from flows.compiler import Compiler
@@ -245,8 +246,11 @@ def _unseen(each: object) -> bool:
     return isinstance(each, Pod) and each.host_network
 
 
-def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str], edition: str) -> Row:
-    """The whole in a few numbers, and which state of the source (its `edition`) they are of."""
+def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str], edition: str, now: float) -> Row:
+    """The whole in a few numbers, and which state of the source (its `edition`) they are of.
+
+    Connections that are refused are shown beside the problems: anybody who reaches the port can cause them.
+    """
     total = len(compiler.cluster.nodes)
     synced = sum(fleet.phase(name) is Phase.SYNCED for name in compiler.cluster.nodes)
     problems = list(troubles)
@@ -259,7 +263,13 @@ def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str], edition: s
         "edition": edition,
         "flowModsSent": sum(sync.counters.flow_mods for sync in fleet.syncs.values()),
         "problems": problems,
+        "refusedConnections": {why.value: count for why, count in sorted(fleet.refusals.totals.items(), key=_kind)},
+        "refusedPeers": list(fleet.refusals.rows(now)),
     }
+
+
+def _kind(item: tuple[Why, int]) -> str:
+    return item[0].value
 
 
 def remarks(compiler: Compiler, fleet: Fleet) -> dict[str, str]:

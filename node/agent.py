@@ -26,6 +26,7 @@ from node import netlink, nftables, ovsdb
 from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
+from node.credentials import Credentials, CredentialsError, remove_copies
 from node.host import Host
 from node.netlink import LinkError
 from node.nftables import NftError
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 _RETRY = 0.5
 _STEP = 5.0
 _LOOK = 0.2
+#: Seconds between looks at the files of certificate and key.
+_REFRESH = 2.0
 #: Bytes of a CNI request, and requests that are worked on at a time; more wait.
 _REQUEST_LIMIT = 4 << 20
 _REQUESTS = 64
@@ -78,15 +81,17 @@ async def run(settings: Settings, outdated: Coroutine[Any, Any, str] | None = No
         server = await asyncio.start_unix_server(connected, str(settings.socket), limit=_REQUEST_LIMIT, backlog=256)
         settings.socket.chmod(0o600)
         host = Host(settings)
-        keeper = asyncio.create_task(_keep(settings, database, service, host))
+        credentials = Credentials(settings.name, settings.tls, settings.tls_copies) if settings.tls else None
+        keeper = asyncio.create_task(_keep(settings, database, service, host, credentials))
         stopped = asyncio.create_task(stop.wait())
         follower = asyncio.create_task(host.follow())
         watcher = asyncio.create_task(outdated if outdated is not None else _never())
-        await asyncio.wait([keeper, stopped, follower, watcher], return_when=asyncio.FIRST_COMPLETED)
+        renewer = asyncio.create_task(_renew(settings.name, database, credentials))
+        await asyncio.wait([keeper, stopped, follower, watcher, renewer], return_when=asyncio.FIRST_COMPLETED)
         reason = watcher.result() if watcher.done() else ""
         server.close()
         stopped.cancel()
-        for task in (keeper, follower, watcher):
+        for task in (keeper, follower, watcher, renewer):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -122,6 +127,7 @@ def _clean_host(settings: Settings) -> None:
     netlink.set_announced(netlink.interface_of(settings.node_ips[0]), ())
     nftables.remove()
     installation.remove(settings)
+    remove_copies(settings.tls_copies)
 
 
 @contextlib.contextmanager
@@ -139,19 +145,21 @@ def _alone(socket: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def _keep(settings: Settings, database: Database, service: Service, host: Host) -> None:
+async def _keep(
+    settings: Settings, database: Database, service: Service, host: Host, credentials: Credentials | None
+) -> None:
     """Set the node up, and again whenever something of it is gone."""
     complaint = ""
     while True:
         try:
-            await _set_up(settings, database, service, host)
+            await _set_up(settings, database, service, host, credentials)
             if service.not_ready:
                 # The runtime takes the configuration for a promise that pods can be added.
                 await asyncio.to_thread(installation.install_configuration, settings)
                 log.info("node %s is ready, pods have an MTU of %d", settings.name, service.mtu)
             service.not_ready = complaint = ""
             await _until_lost(database)
-        except (DatabaseError, LinkError, NftError, SettingsError, OSError) as error:
+        except (CredentialsError, DatabaseError, LinkError, NftError, SettingsError, OSError) as error:
             service.not_ready = f"node {settings.name} is not ready: {error}"
             if str(error) != complaint:
                 log.warning("%s", service.not_ready)
@@ -166,11 +174,28 @@ async def _until_lost(database: Database) -> None:
         await database.until(lambda rows: not _whole(rows), _LOOK)
 
 
-async def _set_up(settings: Settings, database: Database, service: Service, host: Host) -> None:
+async def _renew(node: str, database: Database, credentials: Credentials | None) -> None:
+    """Hand new certificates on. It ends only when it is cancelled."""
+    waiting = None
+    while True:
+        await asyncio.sleep(_REFRESH)
+        waiting = (credentials.renewed() if credentials is not None else None) or waiting
+        if waiting is not None and database.rows.bridge:
+            # Where it fails, what sets the node up when the database is back does it.
+            with contextlib.suppress(DatabaseError):
+                await database.transact(ovsdb.set_tls(node, waiting))
+                log.info("Open vSwitch has the new certificate: %s", waiting.certificate)
+                waiting = None
+
+
+async def _set_up(
+    settings: Settings, database: Database, service: Service, host: Host, credentials: Credentials | None
+) -> None:
     if not await database.until(lambda rows: rows.connected, _STEP):
         raise DatabaseError(f"{settings.ovsdb} doesn't answer: is ovsdb-server running?")
     service.mtu = settings.pod_mtu(await asyncio.to_thread(netlink.mtu_of, settings.node_ips[0]))
-    await database.transact(ovsdb.set_up_bridge(settings, service.mtu))
+    tls = credentials.place() if credentials is not None else None
+    await database.transact(ovsdb.set_up_bridge(settings, service.mtu, tls))
     if not await database.until(_whole, _STEP):
         raise DatabaseError(f"ovs-vswitchd hasn't made {naming.GATEWAY_PORT}: is it running?")
     await asyncio.to_thread(

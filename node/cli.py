@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
 @click.option("--name", "--node-name", "name", required=True, help="The node's name, as its Node object has it.")
@@ -32,8 +34,21 @@ import click
     "--kubeconfig", type=click.Path(path_type=Path), help="The same, with the API server and account of this file."
 )
 @click.option(
-    "--controller", "controllers", multiple=True, required=True, metavar="TARGET", help="tcp:IP:PORT or unix:PATH."
+    "--controller",
+    "controllers",
+    multiple=True,
+    required=True,
+    metavar="TARGET",
+    help="ssl:IP:PORT, unix:PATH or tcp:IP:PORT.",
 )
+@click.option(
+    "--tls-cert",
+    type=_FILE,
+    help="The node's certificate for ssl: controllers, PEM; taken anew when it changes. Without it, Open vSwitch's own "
+    "SSL configuration is left as it is.",
+)
+@click.option("--tls-key", type=_FILE, help="The certificate's key.")
+@click.option("--tls-ca", type=_FILE, help="The CA that the controller's certificate is of.")
 @click.option(
     "--encap", type=click.Choice(["vxlan", "geneve"]), default="vxlan", show_default=True, help="Encapsulation."
 )
@@ -99,6 +114,9 @@ def node(
     kubernetes: bool,
     kubeconfig: Path | None,
     controllers: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
     encap: str,
     datapath_type: str,
     ovsdb: str,
@@ -119,10 +137,13 @@ def node(
     from ipaddress import ip_address, ip_network
 
     from node.agent import AgentError, clean, run
+    from node.credentials import TlsFiles
     from node.settings import Settings, SettingsError, port_range
     from topology.naming import Address, Network
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if any((tls_cert, tls_key, tls_ca)) and not all((tls_cert, tls_key, tls_ca)):
+        raise click.UsageError("--tls-cert, --tls-key and --tls-ca go together")
 
     def settings_with(cidrs: tuple[Network, ...], addresses: tuple[Address, ...]) -> Settings:
         return Settings(
@@ -133,6 +154,7 @@ def node(
             node_ports=port_range("--service-node-port-range", service_node_port_range),
             node_ips=tuple(map(ip_address, node_ips)) or addresses,
             controllers=controllers,
+            tls=TlsFiles(tls_cert, tls_key, tls_ca) if tls_cert and tls_key and tls_ca else None,
             encap=encap,
             datapath_type=datapath_type,
             ovsdb=ovsdb,

@@ -26,12 +26,14 @@ with warnings.catch_warnings():
     import ovs.db.idl
     import ovs.poller
 
+from node.credentials import Placed
 from node.limits import Bandwidth, Limit
 from node.settings import Settings
 from topology import naming
 
 _COLUMNS = {
-    "Open_vSwitch": ["bridges", "other_config"],
+    "Open_vSwitch": ["bridges", "other_config", "ssl"],
+    "SSL": ["private_key", "certificate", "ca_cert", "bootstrap_ca_cert", "external_ids"],
     "Bridge": [
         "name", "ports", "controller", "fail_mode", "datapath_type", "other_config", "external_ids", "flow_tables",
     ],
@@ -58,6 +60,8 @@ _REVALIDATION = "200"
 _TOLD_PACKETS, _TOLD_BURST = 100, 25
 #: Attempts at a transaction that the database asks to try again.
 _ATTEMPTS = 10
+#: The key of the external_ids of what the agent makes beside ports.
+_NODE = "signalbox/node"
 #: Keys of a pod port's external_ids.
 POD_NAMESPACE, POD_NAME = "signalbox/namespace", "signalbox/pod"
 #: Of rows that belong to a port: its name.
@@ -224,7 +228,12 @@ class Database:
 def _commit(idl: Any, change: Change) -> None:
     for _ in range(_ATTEMPTS):
         transaction = ovs.db.idl.Transaction(idl)
-        change(transaction, idl)
+        try:
+            change(transaction, idl)
+        except BaseException:
+            # One that was begun and not ended would be in the way of all others.
+            transaction.abort()
+            raise
         status = transaction.commit_block()
         if status in (ovs.db.idl.Transaction.SUCCESS, ovs.db.idl.Transaction.UNCHANGED):
             return
@@ -267,7 +276,7 @@ def _bridge(idl: Any) -> Any:
 # Changes ------------------------------------------------------------------------------------------------------------
 
 
-def set_up_bridge(settings: Settings, mtu: int) -> Change:
+def set_up_bridge(settings: Settings, mtu: int, tls: Placed | None = None) -> Change:
     """The bridge with its gateway and tunnel ports; what is right already is not written again.
 
     One transaction: fail_mode and every controller must be there before the first flow, because adding the first
@@ -280,6 +289,7 @@ def set_up_bridge(settings: Settings, mtu: int) -> Change:
             root = transaction.insert(idl.tables["Open_vSwitch"])
         if "max-revalidator" not in _get(root, "other_config", {}):
             _set_keys(root, "other_config", {"max-revalidator": _REVALIDATION})
+        _set_tls(transaction, idl, root, settings.name, tls)
         bridge = _bridge(idl)
         if bridge is None:
             bridge = transaction.insert(idl.tables["Bridge"])
@@ -288,7 +298,7 @@ def set_up_bridge(settings: Settings, mtu: int) -> Change:
         _set(bridge, "datapath_type", "" if settings.datapath_type == "system" else settings.datapath_type)
         _set(bridge, "fail_mode", ["secure"])
         _set_keys(bridge, "other_config", {"datapath-id": f"{naming.datapath_id(settings.name):016x}"})
-        _set_keys(bridge, "external_ids", {"signalbox/node": settings.name})
+        _set_keys(bridge, "external_ids", {_NODE: settings.name})
         _set_controllers(transaction, idl, bridge, settings)
         _set_table_names(transaction, idl, bridge, settings)
         _set_port(transaction, idl, bridge, naming.BRIDGE, "internal")
@@ -300,6 +310,40 @@ def set_up_bridge(settings: Settings, mtu: int) -> Change:
         _set(tunnel, "options", options)
 
     return change
+
+
+def set_tls(node: str, tls: Placed) -> Change:
+    """The certificate that Open vSwitch shows; connections that there are go on."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        for root in idl.tables["Open_vSwitch"].rows.values():
+            _set_tls(transaction, idl, root, node, tls)
+
+    return change
+
+
+def _set_tls(transaction: Any, idl: Any, root: Any, node: str, tls: Placed | None) -> None:
+    """There is one SSL row for all of Open vSwitch, its connections to managers included: somebody else's stays."""
+    row = next(iter(_get(root, "ssl", ())), None)
+    ours = row is not None and _NODE in row.external_ids
+    if tls is None:
+        if ours:
+            root.ssl = []
+        return
+    if row is not None and not ours:
+        raise DatabaseError(
+            f"Open vSwitch has an SSL configuration already, which isn't ours (private_key={row.private_key}), and can "
+            "have only one: leave --tls-cert, --tls-key and --tls-ca out to have it used, or 'ovs-vsctl del-ssl' it"
+        )
+    if row is None:
+        row = transaction.insert(idl.tables["SSL"])
+        root.ssl = [row]
+    _set(row, "private_key", str(tls.key))
+    _set(row, "certificate", str(tls.certificate))
+    _set(row, "ca_cert", str(tls.ca))
+    # It would believe whoever answers first.
+    _set(row, "bootstrap_ca_cert", False)
+    _set_keys(row, "external_ids", {_NODE: node})
 
 
 def _set_controllers(transaction: Any, idl: Any, bridge: Any, settings: Settings) -> None:
@@ -409,12 +453,14 @@ def _remove_shapers(idl: Any, but: set[str]) -> None:
 
 
 def remove_bridge(transaction: Any, idl: Any) -> None:
-    """The bridge and all of its ports."""
+    """The bridge and all of its ports, and what Open vSwitch showed to the controller."""
     bridge = _bridge(idl)
     for port in bridge.ports if bridge is not None else ():
         _set(port, "qos", [])
     _remove_shapers(idl, set())
     for root in idl.tables["Open_vSwitch"].rows.values():
+        if any(_NODE in row.external_ids for row in root.ssl):
+            root.ssl = []
         if bridge is not None:
             root.bridges = [row for row in root.bridges if row != bridge]
 

@@ -104,7 +104,23 @@ _SINGULAR = {"identities": "identity", "policies": "policy"}
 _COUNTED = {"services": COUNTER_COLUMNS, "endpoints": COUNTER_COLUMNS, "policies": _VERDICT_COLUMNS}
 
 
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    context.meta[f"{__name__}.{parameter.name}"] = value
+
+
+#: Where the controller is, if not on this machine. Every question has these; none is interested in them but `_ask`.
+_REMOTE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("--ca", {"type": click.Path(path_type=Path), "help": "The CA of that controller's certificate."}),
+    ("--token-file", {"type": click.Path(path_type=Path), "help": "A file with a token for --server."}),
+    ("--token", {"help": "A token for --server; others on the machine see it here, but not in the environment."}),
+    ("--server", {"metavar": "https://HOST:PORT", "help": "Ask a controller there, over TLS."}),
+]
+
+
 def _socket_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, more in _REMOTE_OPTIONS:
+        variable = "SIGNALBOX_" + name.strip("-").replace("-", "_").upper()
+        command = click.option(name, envvar=variable, expose_value=False, callback=_remember, **more)(command)
     command = click.option(
         "--socket", "socket_path", type=click.Path(path_type=Path), help="The controller's admin socket."
     )(command)
@@ -117,6 +133,13 @@ def _ask(socket_path: Path | None, lab: str | None, *resource: str, **query: str
     # Imported late: `signalbox --help` shouldn't pay for an HTTP client.
     from controller.cli import client
 
+    context = click.get_current_context()
+    server, token, token_file, ca = (
+        context.meta.get(f"{__name__}.{name}") for name in ("server", "token", "token_file", "ca")
+    )
+    named_lab = context.get_parameter_source("lab") is click.core.ParameterSource.COMMANDLINE
+    if server and socket_path is None and not named_lab:
+        return client.ask(client.remote(server, token, token_file, ca), list(resource), query)
     path = socket_path or (client.LABS / lab / "controller.sock" if lab else client.find_socket())
     return client.ask(path, list(resource), query)
 
@@ -306,5 +329,8 @@ def status(output: str, socket_path: Path | None, lab: str | None) -> None:
         click.echo(f"{answer['nodesInSync']} of {answer['nodes']} nodes in sync, {answer['pods']} pods attached")
         for problem in answer["problems"]:
             click.echo(f"- {problem}")
+        for row in answer["refusedPeers"]:
+            times = f"{row['count']} times, last " if row["count"] > 1 else ""
+            click.echo(f"refused: {row['peer']}, {times}{row['secondsAgo']} s ago: {row['reason']}")
     if not answer["healthy"]:
         raise SystemExit(1)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
 @click.option(
@@ -14,7 +16,20 @@ import click
     multiple=True,
     metavar="TARGET",
     required=True,
-    help="Where switches connect: tcp:ADDRESS:PORT or unix:PATH.",
+    help="Where switches connect: ssl:ADDRESS:PORT or unix:PATH; tcp:ADDRESS:PORT only with --insecure.",
+)
+@click.option("--insecure", is_flag=True, help="Allow --listen tcp:..., where anybody can be any switch.")
+@click.option("--tls-cert", type=_FILE, help="The controller's certificate, PEM; read again when it changes.")
+@click.option("--tls-key", type=_FILE, help="The certificate's key.")
+@click.option("--tls-ca", type=_FILE, help="The CAs that nodes' certificates are of.")
+@click.option(
+    "--api-listen",
+    multiple=True,
+    metavar="ADDRESS:PORT",
+    help="Serve the admin API there too, over TLS with the same certificate, to those who have a token.",
+)
+@click.option(
+    "--api-tokens", type=_FILE, help="Who may ask there: a line TOKEN,NAME,ROLE each; roles are admin and read-only."
 )
 @click.option(
     "--manifests",
@@ -74,6 +89,12 @@ import click
 )
 def controller(
     listen: tuple[str, ...],
+    insecure: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    api_listen: tuple[str, ...],
+    api_tokens: Path | None,
     manifests: Path,
     service_cidrs: tuple[str, ...],
     pools: tuple[str, ...],
@@ -88,17 +109,47 @@ def controller(
     import asyncio
     import logging
 
+    from controller.access import Access, Tokens, TokensError
     from controller.app import run
     from controller.channel import TargetError
     from controller.identity_memory import IdentityMemory, MemoryFileError
+    from controller.tls import Credentials, CredentialsError, TlsFiles
     from topology.manifest_source import UnreadableError
     from topology.services import RangeError, ServiceRanges
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
+        credentials = Credentials(TlsFiles(tls_cert, tls_key, tls_ca)) if tls_cert and tls_key and tls_ca else None
+        access = Access(credentials, api_listen, Tokens(api_tokens) if api_tokens else None)
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
         memory = IdentityMemory(state / "identities.json" if state is not None else None)
         keyed = source_identity == "tunnel-key"
-        asyncio.run(run(listen, manifests, socket_path, audit_interval, ranges, keyed=keyed, memory=memory))
-    except (MemoryFileError, RangeError, TargetError, UnreadableError) as error:
+        asyncio.run(
+            run(listen, manifests, socket_path, audit_interval, ranges, keyed=keyed, memory=memory, access=access)
+        )
+    except (CredentialsError, MemoryFileError, RangeError, TargetError, TokensError, UnreadableError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _check_secured(
+    listen: tuple[str, ...],
+    insecure: bool,
+    files: tuple[Path | None, ...],
+    api_listen: tuple[str, ...],
+    api_tokens: Path | None,
+) -> None:
+    """Nothing is in the clear but what was asked for by name. Raises click.UsageError with what to do."""
+    for target in listen:
+        if target.startswith("tcp:") and not insecure:
+            raise click.UsageError(
+                f"--listen {target}: over plain TCP anybody can be any switch; listen on ssl:{target[4:]} "
+                "(signalbox pki makes certificates), or add --insecure"
+            )
+    if any(files) and not all(files):
+        raise click.UsageError("--tls-cert, --tls-key and --tls-ca go together")
+    if not any(files) and (api_listen or any(target.startswith("ssl:") for target in listen)):
+        what = "--api-listen" if api_listen else "--listen ssl:..."
+        raise click.UsageError(f"{what} takes --tls-cert, --tls-key and --tls-ca; signalbox pki makes them")
+    if bool(api_listen) != (api_tokens is not None):
+        raise click.UsageError("--api-listen and --api-tokens go together: nobody is let in without a token")

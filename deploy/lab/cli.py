@@ -87,6 +87,7 @@ def _lab(name: str, quiet: bool = False) -> Lab:
     help="Addresses of nodes and pods.",
 )
 @click.option("--mtu", type=click.IntRange(1350, 9000), default=1500, show_default=True, help="The underlay's MTU.")
+@click.option("--tls", is_flag=True, help="Switches and controller speak TLS, each node with its own certificate.")
 @click.option(
     "--owner", "pid", type=int, metavar="PID", help="Take the lab down when this process ends, however it ends."
 )
@@ -100,6 +101,7 @@ def up(
     source_identity: str,
     ip_family: str,
     mtu: int,
+    tls: bool,
     pid: int | None,
     quiet: bool,
     files: Sequence[Path],
@@ -111,7 +113,15 @@ def up(
     here = _lab(name, quiet)
     owned = owner(pid) if pid is not None else {}
     settings = settings_for(
-        name, nodes, files, encap=encap, source_identity=source_identity, ip_family=ip_family, mtu=mtu, **owned
+        name,
+        nodes,
+        files,
+        encap=encap,
+        source_identity=source_identity,
+        ip_family=ip_family,
+        mtu=mtu,
+        tls=tls,
+        **owned,
     )
     problems = here.up(settings, files)
     for problem in problems:

@@ -18,6 +18,7 @@ import msgspec
 import yaml
 
 from controller.cli import client
+from deploy import certificates
 from deploy.lab import kubelet, processes, substrate
 from deploy.lab.layout import (
     ROOT,
@@ -25,6 +26,7 @@ from deploy.lab.layout import (
     LabSettings,
     Layout,
     cluster_cidrs,
+    controller_target,
     load_balancer_pools,
     networks,
     node_addresses,
@@ -112,6 +114,12 @@ class Lab:
             if document["kind"] != "Node":
                 _write_manifest(layout, document)
         kubelet.install_plugin(layout)
+        if settings.tls:
+            self._say("certificates")
+            certificates.make_ca(layout.pki)
+            certificates.make_controller(layout.pki)
+            for name in settings.nodes:
+                certificates.make_node(layout.pki, name)
         self.start_controller()
         for index, name in enumerate(settings.nodes):
             substrate.make_node(layout, settings, name, index)
@@ -203,10 +211,13 @@ class Lab:
         """Start the controller, and wait until it answers."""
         layout = self.layout
         argv = [
-            sys.executable, "-m", "deploy.command", "controller", "--listen", f"unix:{layout.openflow}",
+            sys.executable, "-m", "deploy.command", "controller",
+            "--listen", controller_target(self.settings) if self.settings.tls else f"unix:{layout.openflow}",
             "--manifests", str(layout.manifests), "--socket", str(layout.api), "--state", str(layout.state),
             "--source-identity", self.settings.source_identity,
         ]  # fmt: skip
+        if self.settings.tls:
+            argv += _tls_options(layout, "controller")
         for cidr in service_cidrs(self.settings):
             argv += ["--service-cidr", str(cidr)]
         for pool in load_balancer_pools(self.settings):
@@ -227,8 +238,11 @@ class Lab:
         argv = [
             sys.executable, "-m", "deploy.command", "node", "--name", node, "--encap", settings.encap,
             "--datapath-type", "netdev", "--ovsdb", f"unix:{directory / 'db.sock'}", "--ovs-rundir", str(directory),
-            "--socket", str(directory / "node.sock"), "--controller", f"unix:{directory / 'controller.sock'}",
+            "--socket", str(directory / "node.sock"),
+            "--controller", controller_target(settings) if settings.tls else f"unix:{directory / 'controller.sock'}",
         ]  # fmt: skip
+        if settings.tls:
+            argv += _tls_options(layout, f"nodes/{node}")
         for cidr in pod_cidrs(settings, index):
             argv += ["--pod-cidr", str(cidr)]
         for cidr in cluster_cidrs(settings):
@@ -492,7 +506,7 @@ def _check_networks(settings: LabSettings) -> None:
     last = len(settings.nodes) - 1
     pod_cidrs(settings, last)
     v4, v6 = networks(settings.underlay, "underlay")
-    if len(settings.nodes) + 2 >= min(v4.num_addresses, v6.num_addresses) - 1:
+    if len(settings.nodes) + 3 >= min(v4.num_addresses, v6.num_addresses) - 1:
         raise LabError(f"underlay: {v4} and {v6} are too small for {len(settings.nodes)} nodes")
     pods = networks(settings.pods, "pods")
     if v4.overlaps(pods[0]) or v6.overlaps(pods[1]):
@@ -501,6 +515,11 @@ def _check_networks(settings: LabSettings) -> None:
 
 def _pod_key(pod: Pod) -> tuple[str, str]:
     return pod.namespace, pod.name
+
+
+def _tls_options(layout: Layout, whose: str) -> list[str]:
+    pki = layout.pki
+    return ["--tls-cert", f"{pki / whose}.crt", "--tls-key", f"{pki / whose}.key", "--tls-ca", str(pki / "ca.crt")]
 
 
 def _no_lab(name: str) -> str:

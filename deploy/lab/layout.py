@@ -19,6 +19,8 @@ _SOCKET_PATH = 107
 NETNS_DIR = Path("/run/netns")
 #: A node's first octets of its underlay MAC; the rest is its IPv4 address.
 UNDERLAY_MAC_PREFIX = 0x0A56
+#: Where the controller of a lab with TLS listens.
+OPENFLOW_PORT = 6653
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
 #: Addresses of "the world" that only the outside host has (RFC 5737, RFC 3849).
 WORLD = ("192.0.2.1", "2001:db8::1")
@@ -45,6 +47,8 @@ class LabSettings(msgspec.Struct, frozen=True, kw_only=True):
     #: Where LoadBalancer addresses are from: the outside host looks for them on the underlay.
     load_balancers: tuple[str, str] = ("198.51.100.0/24", "2001:db8:1::/112")
     mtu: int = 1500
+    #: Whether switches speak TLS with the controller, each with a certificate of its own.
+    tls: bool = False
     owner: int = 0
     owner_started: int = 0
 
@@ -67,6 +71,7 @@ class Layout:
         self.state = self.directory / "state"
         self.api = self.directory / "controller.sock"
         self.openflow = self.directory / "openflow.sock"
+        self.pki = self.directory / "pki"
         self.bin = self.directory / "bin"
         self.prefix = f"sb-{name}"
         self.net = f"{self.prefix}_net"
@@ -145,6 +150,18 @@ def outside_addresses(settings: LabSettings) -> tuple[Address, ...]:
     """The outside host's addresses on the underlay: the last that IPv4 can have, the same place in IPv6."""
     v4, v6 = networks(settings.underlay, "underlay")
     return _in_use(settings, [v4[-2], v6[v4.num_addresses - 2]])
+
+
+def controller_addresses(settings: LabSettings) -> tuple[Address, ...]:
+    """Where the controller of a lab with TLS listens: on the underlay, the last but one."""
+    v4, v6 = networks(settings.underlay, "underlay")
+    return _in_use(settings, [v4[-3], v6[v4.num_addresses - 3]])
+
+
+def controller_target(settings: LabSettings) -> str:
+    """The same as Open vSwitch writes it."""
+    address = controller_addresses(settings)[0]
+    return f"ssl:{address}:{OPENFLOW_PORT}" if address.version == 4 else f"ssl:[{address}]:{OPENFLOW_PORT}"
 
 
 def cluster_cidrs(settings: LabSettings) -> tuple[Network, ...]:
