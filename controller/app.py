@@ -27,7 +27,7 @@ from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
-from controller.identity_memory import IdentityMemory
+from controller.identity_memory import IdentityMemory, Memory
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
@@ -60,9 +60,9 @@ class Controller:
     """The cluster's state and the switches, and what happens between them."""
 
     def __init__(
-        self, ranges: ServiceRanges | None = None, *, keyed: bool = True, memory: IdentityMemory | None = None
+        self, ranges: ServiceRanges | None = None, *, keyed: bool = True, memory: Memory | None = None
     ) -> None:
-        self._memory = memory or IdentityMemory(None)
+        self._memory: Memory = memory or IdentityMemory(None)
         self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, collided=self._memory.read())
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
         self._connections = ConnectionLog(self.compiler)

@@ -79,6 +79,7 @@ class ApiServer:
         self._news = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._epoch = 0
+        self._snapshots: dict[tuple[str, str], list[bytes]] = {}
 
     # What it holds ------------------------------------------------------------------------------------------------
 
@@ -129,7 +130,8 @@ class ApiServer:
         for there in self._kinds.values():
             there.history.clear()
             there.forgotten = self.version
-        self.version += 1
+        self._snapshots.clear()
+        self._wake()
 
     def restore(self, version: int) -> None:
         """As if from a backup: versions begin again from an old one."""
@@ -215,7 +217,10 @@ class ApiServer:
         if not kind or not self._there(kind):
             return _status(404, "the server could not find the requested resource")
         if request.method == "GET" and not name:
-            return await self._watch(request, kind, query) if query.get("watch") else self._list(kind, query)
+            if query.get("watch"):
+                return await self._watch(request, kind, query)
+            status, data = self.page(kind, query)
+            return web.Response(status=status, body=data, content_type="application/json")
         return self._one(request, kind, namespace, name, part, body)
 
     def _there(self, kind: str) -> bool:
@@ -243,29 +248,40 @@ class ApiServer:
             return _status(404, "the server could not find the requested resource")
         return web.json_response({"kind": "APIResourceList", "resources": [{"name": each} for each in there]})
 
-    def _list(self, kind: str, query: dict[str, str]) -> web.Response:
+    def page(self, kind: str, query: dict[str, str]) -> tuple[int, bytes]:
+        """The answer to a list: status and body."""
         there = self._kinds[kind]
-        # A token names the version that the list began at; here every page is of the present, as after an expiry.
+        # A token names the version that the list began at: its pages are of that moment.
         start, _, began = query.get("continue", "").partition("@")
-        if began and int(began) < there.forgotten:
-            return _status(410, "The provided continue parameter is too old")
-        names = sorted(there.objects)
-        first, limit = int(start or 0), int(query.get("limit") or len(names) + 1)
-        began = began or str(self.version)
-        chosen = names[first : first + limit]
-        more = first + limit < len(names)
-        token = f"{first + limit}@{began}" if more else ""
-        meta = json.dumps({"resourceVersion": began, "continue": token})
-        items = b",".join(there.objects[name] for name in chosen)
-        text = b'{"kind":"%sList","apiVersion":"v1","metadata":%s,"items":[%s]}' % (kind.encode(), meta.encode(), items)
-        return web.Response(body=text, content_type="application/json")
+        if began and (kind, began) not in self._snapshots:
+            return 410, _status_body(410, "The provided continue parameter is too old")
+        if not began:
+            began = str(self.version)
+            self._snapshots[kind, began] = [there.objects[name] for name in sorted(there.objects)]
+        objects = self._snapshots[kind, began]
+        first, limit = int(start or 0), int(query.get("limit") or len(objects) + 1)
+        more = first + limit < len(objects)
+        if not more:
+            del self._snapshots[kind, began]
+        meta = json.dumps({"resourceVersion": began, "continue": f"{first + limit}@{began}" if more else ""})
+        items = b",".join(objects[first : first + limit])
+        return 200, b'{"kind":"%sList","metadata":%s,"items":[%s]}' % (kind.encode(), meta.encode(), items)
+
+    def events(self, kind: str, since: int) -> tuple[int, bytes, int]:
+        """What a watch has to say of the time after a version: status, lines or body, and the version reached."""
+        there = self._kinds[kind]
+        if since < there.forgotten:
+            return 410, _status_body(410, f"too old resource version: {since} ({there.forgotten})"), since
+        if since > self.version:
+            return 504, _status_body(504, f"Too large resource version: {since}, current: {self.version}"), since
+        fresh = [each for each in there.history if each[0] > since]
+        return 200, b"".join(self._sent(fresh)), fresh[-1][0] if fresh else since
 
     async def _watch(self, request: web.Request, kind: str, query: dict[str, str]) -> web.StreamResponse:
-        there, since, epoch = self._kinds[kind], int(query.get("resourceVersion") or 0), self._epoch
-        if since < there.forgotten:
-            return _status(410, f"too old resource version: {since} ({there.forgotten})")
-        if since > self.version:
-            return _status(504, f"Too large resource version: {since}, current: {self.version}")
+        since, epoch = int(query.get("resourceVersion") or 0), self._epoch
+        status, data, _ = self.events(kind, since)
+        if status != 200:
+            return web.Response(status=status, body=data, content_type="application/json")
         response = web.StreamResponse()
         response.content_type = "application/json"
         await response.prepare(request)
@@ -273,24 +289,27 @@ class ApiServer:
             while epoch == self._epoch:
                 if self.settings.hang:
                     await asyncio.sleep(3600)
-                if since < there.forgotten:
-                    error = {"kind": "Status", "code": 410, "message": f"too old resource version: {since}"}
-                    await response.write(_event("ERROR", json.dumps(error).encode()))
-                    return response
                 news = self._news
-                fresh = [each for each in there.history if each[0] > since]
-                if fresh:
-                    since = fresh[-1][0]
-                    await response.write(b"".join(self._sent(fresh)))
+                status, data, since = self.events(kind, since)
+                if status != 200:
+                    await response.write(_event("ERROR", data))
+                    return response
+                if data:
+                    await response.write(data)
                     continue
                 try:
                     async with asyncio.timeout(self.settings.bookmarks):
                         await news.wait()
                 except TimeoutError:
                     since = max(since, self.version)
-                    meta = {"metadata": {"resourceVersion": str(since), "creationTimestamp": None}}
-                    await response.write(_event("BOOKMARK", json.dumps({"kind": kind} | meta).encode()))
+                    await response.write(self.bookmark(kind, since))
         return response
+
+    @staticmethod
+    def bookmark(kind: str, since: int) -> bytes:
+        """The event that says that a watch has had everything up to a version."""
+        meta = {"metadata": {"resourceVersion": str(since), "creationTimestamp": None}}
+        return _event("BOOKMARK", json.dumps({"kind": kind} | meta).encode())
 
     def _sent(self, events: Iterable[tuple[int, str, bytes, bytes]]) -> list[bytes]:
         """The events as they go out: repeated, followed by older ones, or two of different objects the other way."""
@@ -323,6 +342,9 @@ class ApiServer:
             if self.get(kind, namespace, name) is not None:
                 return _status(409, f"{name} already exists")
             body["metadata"]["namespace"] = namespace
+            self.put(body | {"kind": kind})
+            return web.json_response(self.get(kind, namespace, name), status=201)
+        if found is None and request.headers.get("Content-Type") == "application/apply-patch+yaml" and not part:
             self.put(body | {"kind": kind})
             return web.json_response(self.get(kind, namespace, name), status=201)
         if found is None:
@@ -360,8 +382,12 @@ def _event(kind: str, data: bytes) -> bytes:
     return b'{"type":"%s","object":%s}\n' % (kind.encode(), data)
 
 
+def _status_body(code: int, message: str) -> bytes:
+    return json.dumps({"kind": "Status", "status": "Failure", "code": code, "message": message}).encode()
+
+
 def _status(code: int, message: str) -> web.Response:
-    return web.json_response({"kind": "Status", "status": "Failure", "code": code, "message": message}, status=code)
+    return web.Response(status=code, body=_status_body(code, message), content_type="application/json")
 
 
 @contextlib.asynccontextmanager

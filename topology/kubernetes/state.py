@@ -46,6 +46,8 @@ class KubernetesState:
         self.about: dict[Key, About] = {}
         #: Services whose status doesn't say what they were given.
         self.owed: set[Key] = set()
+        #: Objects that can't be read, and why.
+        self.unreadable: dict[Key, str] = {}
         self._values: dict[Key, Object] = {}
         self._services: dict[Key, Balanced] = {}
         self._pods_in: dict[str, set[Key]] = {}
@@ -78,9 +80,11 @@ class KubernetesState:
         key = reading.key
         if reading.about != _NOTHING:
             self.about[key] = reading.about
+        self.unreadable.pop(key, None)
         match reading.value:
             case Unreadable(reason):
-                self._report(key, (f"can't be read: {reason}; what it was before stays in force",))
+                self.unreadable[key] = f"can't be read: {reason}; what it was before stays in force"
+                self._report(key, (self.unreadable[key], *reading.problems))
                 return
             case None:
                 self._set(key, None)
@@ -95,6 +99,7 @@ class KubernetesState:
 
     def _forget(self, key: Key) -> None:
         self.about.pop(key, None)
+        self.unreadable.pop(key, None)
         self._report(key, ())
         if key[0] == "Service":
             self._services.pop(key, None)
