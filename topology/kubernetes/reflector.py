@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -70,7 +71,8 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
-    resource_version: str = ""
+    #: Without one it is no list of the server's: whatever else it may be, it mustn't count as one that is empty.
+    resource_version: Annotated[str, msgspec.Meta(min_length=1)]
     #: The token of the next page.
     token: str = msgspec.field(name="continue", default="")
 
