@@ -96,7 +96,8 @@ class Reading(msgspec.Struct, frozen=True):
 
     key: Key
     value: Value
-    about: About = About()
+    #: None for kinds that nothing is written of.
+    about: About | None = None
     problems: tuple[str, ...] = ()
 
 

@@ -22,8 +22,6 @@ from topology.model import Key, Node, Object, Service
 from topology.naming import Address
 from topology.services import ServiceRanges
 
-_NOTHING = About()
-
 
 class Batch(msgspec.Struct, frozen=True):
     """What has changed: objects made or replaced (some perhaps as they were), keys of those that are gone.
@@ -78,7 +76,8 @@ class KubernetesState:
 
     def _put(self, reading: Reading) -> None:
         key = reading.key
-        if reading.about != _NOTHING:
+        former = self.about.get(key)
+        if reading.about is not None:
             self.about[key] = reading.about
         self.unreadable.pop(key, None)
         match reading.value:
@@ -90,7 +89,7 @@ class KubernetesState:
                 self._set(key, None)
             case Balanced() as service:
                 # What its status says now is compared with what it should.
-                if self._services.get(key) != service or reading.about != _NOTHING:
+                if self._services.get(key) != service or reading.about != former:
                     self._services[key] = service
                     self._dirty.add(key)
             case value:
