@@ -348,11 +348,13 @@ async def run(listen: Sequence[str], feed: Feed, socket_path: Path, audit_interv
         await stop.wait()
 
     tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit, look)]
-    done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in running:
-        task.cancel()
-    await asyncio.wait(tasks)
-    await closing.aclose()
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await closing.aclose()
     for task in done:
         # Following and auditing never end by themselves: that one has is a fault to be seen.
         task.result()

@@ -71,6 +71,7 @@ class ApiServer:
         self.requests: list[Request] = []
         self.version = 1000
         self.port = 0
+        self.token = "secret"
         self._chance = chance or random.Random(0)
         self._by_path = {(each.api, each.plural): each.kind for each in RESOURCES}
         self._by_path |= {place: kind for kind, place in _WRITTEN.items()}
@@ -188,7 +189,7 @@ class ApiServer:
                 "apiVersion": "v1",
                 "kind": "Config",
                 "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
-                "users": [{"name": "u", "user": {"token": "secret"}}],
+                "users": [{"name": "u", "user": {"token": self.token}}],
                 "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
                 "current-context": "here",
             }
@@ -198,7 +199,7 @@ class ApiServer:
         query = {name: values[0] for name, values in parse_qs(request.query_string).items()}
         body = json.loads(await request.read() or b"null")
         self.requests.append(Request(request.method, request.path, query, body))
-        if request.headers.get("Authorization") != "Bearer secret":
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
             return _status(401, "who are you?")
         if self.settings.delay:
             await asyncio.sleep(self.settings.delay)

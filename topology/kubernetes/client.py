@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 #: Seconds to connect; for bytes of an answer to go on coming; for an answer to be there.
 CONNECT, SILENCE, ANSWER = 5.0, 20.0, 120.0
 #: Seconds between two attempts to authenticate anew.
-_RENEWAL = 10.0
+RENEWAL = 10.0
 #: A connection whose peer is gone is noticed after about 20 seconds, also where nothing is sent.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -70,6 +70,7 @@ class Client:
         self._kubeconfig = kubeconfig
         self._context = context
         self._api: Any = None
+        self._former: Any = None
         self._renewed = 0.0
 
     async def connect(self) -> None:
@@ -91,14 +92,16 @@ class Client:
             where = self._kubeconfig or "in-cluster configuration"
             remedy = "" if self._kubeconfig else "; outside of a pod, say --kubeconfig FILE"
             raise KubeconfigError(f"{where}: {error}{remedy}") from error
-        self._api, former = api, self._api
-        if former is not None:
-            await former.close()
+        # What is under way on the former connections may go on; those before them are of no more use.
+        self._api, self._former, oldest = api, self._api, self._former
+        if oldest is not None:
+            await oldest.close()
 
     async def close(self) -> None:
         """End all connections."""
-        if self._api is not None:
-            await self._api.close()
+        for each in (self._api, self._former):
+            if each is not None:
+                await each.close()
 
     async def ask(self, method: str, path: str, body: object = None, content_type: str = "") -> Answer:
         """One request and its whole answer. Raises TransportError."""
@@ -145,7 +148,7 @@ class Client:
     async def _renew_if(self, status: int) -> None:
         """Read the configuration again where the server doesn't know us any more: tokens and certificates expire."""
         now = asyncio.get_running_loop().time()
-        if status == 401 and now - self._renewed > _RENEWAL:
+        if status == 401 and now - self._renewed > RENEWAL:
             self._renewed = now
             try:
                 await self.connect()
