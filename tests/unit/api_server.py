@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import random
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,9 @@ from aiohttp import web
 from topology.kubernetes.resources import RESOURCES
 
 Json = dict[str, Any]
+#: Kind, namespace and name, and JSON before and after the object's version.
+Encoded = tuple[str, tuple[str, str], bytes, bytes]
+_VERSION = "@version@"
 #: Plural, by kind, of what can be written and isn't watched.
 _WRITTEN = {"Event": ("events.k8s.io/v1", "events"), "ConfigMap": ("v1", "configmaps")}
 
@@ -86,20 +90,30 @@ class ApiServer:
 
     def put(self, *objects: Json) -> None:
         """Make or replace objects. Their metadata gets a version, and a uid if it has none."""
-        for given in objects:
-            kind, meta = given["kind"], dict(given["metadata"])
-            if kind in self._namespaced:
-                meta.setdefault("namespace", "default")
+        self.put_encoded(map(self.encoded, objects))
+
+    def encoded(self, given: Json) -> Encoded:
+        """An object as `put_encoded` takes it."""
+        kind, meta = given["kind"], dict(given["metadata"])
+        if kind in self._namespaced:
+            meta.setdefault("namespace", "default")
+        name = (meta.get("namespace", ""), meta["name"])
+        meta["uid"] = meta.get("uid") or f"uid-{kind}-{'-'.join(name)}"
+        meta["resourceVersion"] = _VERSION
+        # As in a server's lists: items don't say what they are.
+        data = json.dumps({key: value for key, value in given.items() if key != "kind"} | {"metadata": meta})
+        before, _, after = data.encode().partition(_VERSION.encode())
+        return kind, name, before, after
+
+    def put_encoded(self, objects: Iterable[Encoded]) -> None:
+        """Make or replace objects, encoded before."""
+        for kind, name, before, after in objects:
             there = self._kinds[kind]
-            name = (meta.get("namespace", ""), meta["name"])
             former = there.objects.get(name, b"")
             self.version += 1
-            meta["uid"] = meta.get("uid") or f"uid-{kind}-{'-'.join(name)}"
-            meta["resourceVersion"] = str(self.version)
-            # As in a server's lists: items don't say what they are.
-            data = json.dumps({key: value for key, value in given.items() if key != "kind"} | {"metadata": meta})
-            there.objects[name] = data.encode()
-            there.history.append((self.version, "MODIFIED" if former else "ADDED", data.encode(), former))
+            data = b"%s%d%s" % (before, self.version, after)
+            there.objects[name] = data
+            there.history.append((self.version, "MODIFIED" if former else "ADDED", data, former))
         self._wake()
 
     def remove(self, kind: str, namespace: str, name: str) -> None:
@@ -275,7 +289,7 @@ class ApiServer:
             return 410, _status_body(410, f"too old resource version: {since} ({there.forgotten})"), since
         if since > self.version:
             return 504, _status_body(504, f"Too large resource version: {since}, current: {self.version}"), since
-        fresh = [each for each in there.history if each[0] > since]
+        fresh = there.history[bisect_right(there.history, since, key=lambda each: each[0]) :]
         return 200, b"".join(self._sent(fresh)), fresh[-1][0] if fresh else since
 
     async def _watch(self, request: web.Request, kind: str, query: dict[str, str]) -> web.StreamResponse:
