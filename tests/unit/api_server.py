@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import random
+import sys
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
@@ -410,3 +411,32 @@ async def serving(chance: random.Random | None = None) -> AsyncIterator[ApiServe
     """A server for the length of a block."""
     async with ApiServer(chance) as server:
         yield server
+
+
+async def _obey() -> None:
+    """Serve, as a process: lines of JSON on standard input say what to do, and a line answers each.
+
+    Before them a line says the kubeconfig.
+    """
+    loop = asyncio.get_running_loop()
+    async with serving() as server:
+        print(server.kubeconfig(), flush=True)
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            word, *rest = json.loads(line)
+            answer: object = None
+            match word:
+                case "put":
+                    server.put(*rest)
+                case "remove":
+                    server.remove(*rest)
+                case "get":
+                    answer = server.get(*rest)
+                case "stop":
+                    await server.stop()
+                case "start":
+                    await server.start()
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_obey())

@@ -71,6 +71,21 @@ def test_with_several_labs_one_must_be_said(tmp_path: Path) -> None:
         (("get", "pods", "--counters"), "--counters: pods have none; services and endpoints do"),
         (("get", "pods", "-o", "xml"), "'xml' is not one of"),
         (("controller", "--listen", "tcp:127.0.0.1:0", "--manifests", "/nowhere"), "'/nowhere' does not exist"),
+        (("controller", "--listen", "tcp:127.0.0.1:0"), "--manifests DIRECTORY or --kubernetes, not both"),
+        (
+            ("controller", "--listen", "tcp:127.0.0.1:0", "--manifests", "/", "--kubernetes"),
+            "--manifests DIRECTORY or --kubernetes, not both",
+        ),
+        (
+            ("controller", "--listen", "tcp:127.0.0.1:0", "--manifests", "/", "--kubeconfig", "f"),
+            "--kubeconfig and --context go with --kubernetes",
+        ),
+        (("controller", "--listen", "tcp:127.0.0.1:0", "--kubernetes", "--context", "c"), "say --kubeconfig FILE"),
+        (("controller", "--listen", "tcp:127.0.0.1:0", "--kubernetes", "--state", "d"), "--state goes with"),
+        (
+            ("controller", "--listen", "tcp:127.0.0.1:0", "--kubernetes", "--kubeconfig", "/nowhere"),
+            "/nowhere: no such file",
+        ),
         (("node", "--name", "n"), "Missing option"),
         (
             ("node", "--name", "n", "--pod-cidr", "10.0.0.1/24", "--cluster-cidr", "10.0.0.0/8",
