@@ -436,7 +436,7 @@ def test_bundle_replies_are_read(step: BundleControl) -> None:
 
 def test_barrier_replies_and_the_unasked_are_read() -> None:
     assert decode(of_os_ken(parser.OFPBarrierReply(OS_KEN))) == BarrierReply(XID)
-    assert decode(pack("!BBHI", 6, wire.Type.PACKET_IN, 8, XID)) == Unknown(XID, wire.Type.PACKET_IN)
+    assert decode(pack("!BBHI", 6, wire.Type.FLOW_REMOVED, 8, XID)) == Unknown(XID, wire.Type.FLOW_REMOVED)
 
 
 def test_a_flow_that_somebody_else_made_is_told_with_the_reason() -> None:

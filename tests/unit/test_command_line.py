@@ -68,7 +68,7 @@ def test_with_several_labs_one_must_be_said(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (("get", "widgets"), "there is no kind 'widgets'; the kinds are nodes, pods, links, services, endpoints"),
-        (("get", "pods", "--counters"), "--counters: pods have none; services and endpoints do"),
+        (("get", "pods", "--counters"), "--counters: pods have none; services, endpoints and policies do"),
         (("get", "pods", "-o", "xml"), "'xml' is not one of"),
         (("controller", "--listen", "tcp:127.0.0.1:0", "--manifests", "/nowhere"), "'/nowhere' does not exist"),
         (("controller", "--listen", "tcp:127.0.0.1:0"), "--manifests DIRECTORY or --kubernetes, not both"),
