@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import random
+import ssl
 import sys
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable
@@ -77,6 +78,8 @@ class ApiServer:
         self.version = 1000
         self.port = 0
         self.token = "secret"
+        #: Set before `start`: HTTPS, and only that.
+        self.tls: ssl.SSLContext | None = None
         self._chance = chance or random.Random(0)
         self._by_path = {(each.api, each.plural): each.kind for each in RESOURCES}
         self._by_path |= {place: kind for kind, place in _WRITTEN.items()}
@@ -177,7 +180,7 @@ class ApiServer:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port or self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", port or self.port, reuse_address=True, ssl_context=self.tls)
         await site.start()
         assert self._runner.addresses
         self.port = self._runner.addresses[0][1]
@@ -214,7 +217,7 @@ class ApiServer:
         query = {name: values[0] for name, values in parse_qs(request.query_string).items()}
         body = json.loads(await request.read() or b"null")
         self.requests.append(Request(request.method, request.path, query, body))
-        if request.headers.get("Authorization") != f"Bearer {self.token}":
+        if request.headers.get("Authorization", "").capitalize() != f"Bearer {self.token}":
             return _status(401, "who are you?")
         if self.settings.delay:
             await asyncio.sleep(self.settings.delay)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -277,3 +279,57 @@ async def test_a_kubeconfig_that_cant_be_is_said_in_a_line(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(KubeconfigError, match="outside of a pod, say --kubeconfig FILE"):
         await Client().connect()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate of 127.0.0.1 that vouches for itself, and a server's context with it."""
+    cert, key = tmp_path / "ca.crt", tmp_path / "server.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-subj", "/CN=kubernetes", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1",
+         "-keyout", str(key), "-out", str(cert)],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    return cert, context
+
+
+async def test_in_a_pod_the_service_account_says_who_we_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: tuple[Path, ssl.SSLContext]
+) -> None:
+    from kubernetes.aio.config import incluster_config
+
+    server = ApiServer()
+    server.put(node("n1", 1))
+    server.tls = certificate[1]
+    await server.start()
+    (tmp_path / "token").write_text("secret")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(certificate[0]))
+    client = Client()
+    await client.connect()
+    here = Follower(client)
+    await until(lambda: here.names("Node") == {"n1"}, "the node, over HTTPS")
+    await here.close()
+    await server.stop()
+
+
+async def test_a_server_that_cant_prove_who_it_is_is_told_nothing(
+    tmp_path: Path, certificate: tuple[Path, ssl.SSLContext]
+) -> None:
+    server = ApiServer()
+    server.tls = certificate[1]
+    await server.start()
+    (tmp_path / "kubeconfig").write_text(server.kubeconfig().replace("http:", "https:"))
+    client = Client(tmp_path / "kubeconfig")
+    await client.connect()
+    here = Follower(client)
+    await until(lambda: "certificate verify failed" in "".join(here.source.troubles()), "the reason")
+    assert server.requests == [] and here.batches == []
+    await here.close()
+    await server.stop()
