@@ -12,14 +12,16 @@ no switch ever sees half of a change. Only reading files is done in a thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from controller import policy_views, service_counts, views
 from controller.access import Access
@@ -28,7 +30,7 @@ from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
-from controller.identity_memory import IdentityMemory
+from controller.identity_memory import IdentityMemory, Memory
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
@@ -63,9 +65,9 @@ class Controller:
     """The cluster's state and the switches, and what happens between them."""
 
     def __init__(
-        self, ranges: ServiceRanges | None = None, *, keyed: bool = True, memory: IdentityMemory | None = None
+        self, ranges: ServiceRanges | None = None, *, keyed: bool = True, memory: Memory | None = None
     ) -> None:
-        self._memory = memory or IdentityMemory(None)
+        self._memory: Memory = memory or IdentityMemory(None)
         self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, collided=self._memory.read())
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
         self._connections = ConnectionLog(self.compiler)
@@ -73,8 +75,9 @@ class Controller:
         self.problems: tuple[Problem, ...] = ()
         #: Certificates and tokens.
         self.access = Access()
-        #: Which state of its source is in force, in the source's own words.
+        #: Which state of its source is in force, in the source's own words, and what troubles the source.
         self.edition: Callable[[], str] = str
+        self.source_troubles: Callable[[], Iterable[str]] = tuple
         #: The objects that were taken last.
         self._taken: dict[Key, Object] = {}
         #: When each node's switch was connected last.
@@ -88,12 +91,17 @@ class Controller:
         """The objects that there are now, all of them."""
         changed, gone = difference(self._taken, snapshot.objects)
         self._taken = snapshot.objects
+        self.change(changed, gone, snapshot.problems)
+
+    def change(self, changed: Iterable[Object], gone: Iterable[Key], problems: tuple[Problem, ...]) -> None:
+        """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
         self.fleet.take(updates, time.monotonic())
         self.fleet.admit(time.monotonic())
-        for problem in sorted(set(snapshot.problems) - set(self.problems)):
-            log.error("%s", problem)
-        self.problems = snapshot.problems
+        if problems != self.problems:
+            for problem in sorted(set(problems) - set(self.problems)):
+                log.error("%s", problem)
+        self.problems = problems
 
     def look_for_lost_nodes(self) -> None:
         """Whose switch has been away for long announces no addresses: others do."""
@@ -215,6 +223,7 @@ class Controller:
 
     def troubles(self) -> Iterator[str]:
         """Everything that isn't as it should be, a line each."""
+        yield from self.source_troubles()
         for problem in self.problems:
             yield str(problem)
         yield from self.access.troubles(datetime.now(UTC))
@@ -268,73 +277,117 @@ def allow_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class Feed(Protocol):
+    """A source, as the controller follows it."""
+
+    async def begin(self) -> Controller:
+        """Make the controller. Only what is remembered from before a restart has been read."""
+
+    def steps(self, controller: Controller) -> AsyncIterator[None]:
+        """Give the controller the first whole state and come back; then each change."""
+
+    async def end(self) -> None:
+        """Let go of everything."""
+
+
+class ManifestFeed:
+    """A directory of manifests."""
+
+    def __init__(self, manifests: Path, ranges: ServiceRanges, *, keyed: bool, memory: IdentityMemory | None) -> None:
+        self._source = ManifestSource(manifests, ranges=ranges)
+        self._ranges, self._keyed, self._memory = ranges, keyed, memory
+
+    async def begin(self) -> Controller:
+        controller = Controller(self._ranges, keyed=self._keyed, memory=self._memory)
+        controller.edition = lambda: self._source.edition
+        controller.source_troubles = lambda: ("the manifests haven't been read yet",)
+        return controller
+
+    async def steps(self, controller: Controller) -> AsyncIterator[None]:
+        async for snapshot in self._source.watch():
+            controller.take(snapshot)
+            controller.source_troubles = tuple
+            yield
+
+    async def end(self) -> None:
+        pass
+
+
 async def run(
-    listen: Sequence[str],
-    manifests: Path,
-    socket_path: Path,
-    audit_interval: float,
-    ranges: ServiceRanges,
-    *,
-    keyed: bool = True,
-    memory: IdentityMemory | None = None,
-    access: Access | None = None,
+    listen: Sequence[str], feed: Feed, socket_path: Path, audit_interval: float, *, access: Access | None = None
 ) -> None:
-    """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
+    """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
     allow_connections()
-    stop = asyncio.Event()
+    access = access or Access()
+    stop, ready = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    controller = Controller(ranges, keyed=keyed, memory=memory)
-    access = access or Access()
-    controller.access = access
-    source = ManifestSource(manifests, ranges=ranges)
-    snapshots = source.watch()
-    # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
-    controller.take(await anext(snapshots))
-    controller.edition = lambda: source.edition
-    channel = Channel(controller.fleet, time.monotonic)
-    for target in listen:
-        await channel.listen(target, access.credentials)
-    apis = [await serve(controller, socket_path)]
-    for target in access.api_listen:
-        apis.append(await serve_remote(controller, target, access))
-    log.info("listening on %s", ", ".join(listen))
+    began: list[Controller] = []
+    closing = contextlib.AsyncExitStack()
 
     async def follow() -> None:
-        async for snapshot in snapshots:
-            controller.take(snapshot)
+        closing.push_async_callback(feed.end)
+        controller = await feed.begin()
+        steps = feed.steps(controller)
+        closing.push_async_callback(_close, steps)
+        controller.access = access
+        api = await serve(controller, socket_path)
+        closing.push_async_callback(api.cleanup)
+        closing.callback(remove, socket_path)
+        for target in access.api_listen:
+            remote = await serve_remote(controller, target, access)
+            closing.push_async_callback(remote.cleanup)
+        # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
+        await anext(steps)
+        channel = Channel(controller.fleet, time.monotonic)
+        closing.push_async_callback(channel.close)
+        for target in listen:
+            await channel.listen(target, access.credentials)
+        log.info("listening on %s", ", ".join(listen))
+        began.append(controller)
+        ready.set()
+        async for _ in steps:
+            pass
 
     async def audit() -> None:
+        await ready.wait()
         while True:
             await asyncio.sleep(audit_interval)
-            controller.audit(full=False)
+            began[0].audit(full=False)
 
     async def look() -> None:
+        # Not before all is known: what seems to be of no use is given up here.
+        await ready.wait()
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
-            controller.look_for_lost_nodes()
-            controller.release_identities()
-            controller.tell_connections()
+            began[0].look_for_lost_nodes()
+            began[0].release_identities()
+            began[0].tell_connections()
 
     async def refresh() -> None:
         while True:
             await asyncio.sleep(REFRESH)
-            controller.access.refresh()
+            access.refresh()
 
     async def until_stopped() -> None:
         await stop.wait()
 
     tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit, look, refresh)]
-    done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in running:
-        task.cancel()
-    await asyncio.wait(tasks)
-    for api in apis:
-        await api.cleanup()
-    remove(socket_path)
-    await channel.close()
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await closing.aclose()
     for task in done:
         # Following and auditing never end by themselves: that one has is a fault to be seen.
         task.result()
+
+
+async def _close(steps: AsyncIterator[None]) -> None:
+    """End a generator, wherever it is."""
+    if isinstance(steps, AsyncGenerator):
+        await steps.aclose()

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 
 class MemoryFileError(Exception):
     """The file can't be read or written; the text names it."""
+
+
+class Memory(Protocol):
+    """Where identities are kept whose hashes met."""
+
+    def read(self) -> dict[str, int]: ...
+
+    def write(self, collided: Mapping[str, int]) -> None: ...
 
 
 class IdentityMemory:

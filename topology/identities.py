@@ -75,6 +75,10 @@ class Identities:
         #: Titles whose number is not their first hash, and the number.
         self.collided: dict[str, int] = {}
 
+    def remember(self, collided: Mapping[str, int]) -> None:
+        """What `collided` was before a restart, to be said before any pod comes."""
+        self._kept = dict(collided)
+
     # Which labels matter ----------------------------------------------------------------------------------------
 
     def ask_for(self, keys: Iterable[str]) -> set[str]:

@@ -34,8 +34,27 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--manifests",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
     help="Directory of Kubernetes YAML files, watched: the cluster's state.",
+)
+@click.option(
+    "--kubernetes",
+    "from_kubernetes",
+    is_flag=True,
+    help="Take the cluster's state from Kubernetes' API server instead: as the pod's service account, or as a "
+    "kubeconfig says.",
+)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --kubernetes: the kubeconfig that says where the API server is, and who we are.",
+)
+@click.option("--context", metavar="NAME", help="With --kubeconfig: the context to use.  [default: its current one]")
+@click.option(
+    "--namespace",
+    default="signalbox",
+    show_default=True,
+    help="With --kubernetes: the namespace where what must outlast a restart is kept.",
 )
 @click.option(
     "--service-cidr",
@@ -95,7 +114,11 @@ def controller(
     tls_ca: Path | None,
     api_listen: tuple[str, ...],
     api_tokens: Path | None,
-    manifests: Path,
+    manifests: Path | None,
+    from_kubernetes: bool,
+    kubeconfig: Path | None,
+    context: str | None,
+    namespace: str,
     service_cidrs: tuple[str, ...],
     pools: tuple[str, ...],
     service_node_port_range: str,
@@ -110,25 +133,44 @@ def controller(
     import logging
 
     from controller.access import Access, Tokens, TokensError
-    from controller.app import run
+    from controller.app import Feed, ManifestFeed, run
     from controller.channel import TargetError
     from controller.identity_memory import IdentityMemory, MemoryFileError
     from controller.tls import Credentials, CredentialsError, TlsFiles
     from topology.manifest_source import UnreadableError
     from topology.services import RangeError, ServiceRanges
 
+    if from_kubernetes == (manifests is not None):
+        raise click.UsageError("say where the cluster's state is from: --manifests DIRECTORY or --kubernetes, not both")
+    if (kubeconfig or context) and not from_kubernetes:
+        raise click.UsageError("--kubeconfig and --context go with --kubernetes")
+    if context and not kubeconfig:
+        raise click.UsageError("--context NAME is one of a kubeconfig: say --kubeconfig FILE")
+    if state is not None and from_kubernetes:
+        raise click.UsageError("--state goes with --manifests: with --kubernetes a ConfigMap holds these numbers")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    keyed = source_identity == "tunnel-key"
+    errors: tuple[type[Exception], ...] = (
+        CredentialsError, MemoryFileError, RangeError, TargetError, TokensError, UnreadableError,
+    )  # fmt: skip
     try:
         _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
         credentials = Credentials(TlsFiles(tls_cert, tls_key, tls_ca)) if tls_cert and tls_key and tls_ca else None
         access = Access(credentials, api_listen, Tokens(api_tokens) if api_tokens else None)
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
-        memory = IdentityMemory(state / "identities.json" if state is not None else None)
-        keyed = source_identity == "tunnel-key"
-        asyncio.run(
-            run(listen, manifests, socket_path, audit_interval, ranges, keyed=keyed, memory=memory, access=access)
-        )
-    except (CredentialsError, MemoryFileError, RangeError, TargetError, TokensError, UnreadableError) as error:
+        feed: Feed
+        if manifests is not None:
+            memory = IdentityMemory(state / "identities.json" if state is not None else None)
+            feed = ManifestFeed(manifests, ranges, keyed=keyed, memory=memory)
+        else:
+            # Imported here: Kubernetes' client takes half a second, which nobody else should wait for.
+            from controller.kubernetes_feed import KubernetesFeed
+            from topology.kubernetes.client import Client, KubeconfigError
+
+            errors += (KubeconfigError,)
+            feed = KubernetesFeed(Client(kubeconfig, context), ranges, keyed=keyed, namespace=namespace)
+        asyncio.run(run(listen, feed, socket_path, audit_interval, access=access))
+    except errors as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -89,6 +89,21 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
         ((*CONTROLLER, "unix:/s", *FILES, "--api-listen", "127.0.0.1:1"), "nobody is let in without a token"),
         (("node", *NODE, "ssl:192.0.2.1:6653", "--tls-cert", "/c"), "--tls-cert, --tls-key and --tls-ca go together"),
         (("node", *NODE, "tcp:192.0.2.1:6653", *FILES), "no --controller is ssl:IP:PORT"),
+        (("controller", "--listen", "unix:/s"), "--manifests DIRECTORY or --kubernetes, not both"),
+        (
+            ("controller", "--listen", "unix:/s", "--manifests", "/", "--kubernetes"),
+            "--manifests DIRECTORY or --kubernetes, not both",
+        ),
+        (
+            ("controller", "--listen", "unix:/s", "--manifests", "/", "--kubeconfig", "f"),
+            "--kubeconfig and --context go with --kubernetes",
+        ),
+        (("controller", "--listen", "unix:/s", "--kubernetes", "--context", "c"), "say --kubeconfig FILE"),
+        (("controller", "--listen", "unix:/s", "--kubernetes", "--state", "d"), "--state goes with"),
+        (
+            ("controller", "--listen", "unix:/s", "--kubernetes", "--kubeconfig", "/nowhere"),
+            "/nowhere: no such file",
+        ),
         (("node", "--name", "n"), "Missing option"),
         (
             ("node", "--name", "n", "--pod-cidr", "10.0.0.1/24", "--cluster-cidr", "10.0.0.0/8",
