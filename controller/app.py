@@ -26,6 +26,7 @@ from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
 from controller.identity_memory import IdentityMemory
+from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
@@ -58,13 +59,22 @@ class Controller:
     """The cluster's state and the switches, and what happens between them."""
 
     def __init__(
-        self, ranges: ServiceRanges | None = None, *, keyed: bool = True, memory: IdentityMemory | None = None
+        self,
+        ranges: ServiceRanges | None = None,
+        *,
+        keyed: bool = True,
+        memory: IdentityMemory | None = None,
+        replica: Replica | None = None,
     ) -> None:
         self._memory = memory or IdentityMemory(None)
         self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, collided=self._memory.read())
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
+        if replica is not None:
+            events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
-        self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
+        #: This controller among several; None where it is the only one.
+        self.replica = replica
+        self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
         self.problems: tuple[Problem, ...] = ()
         #: Which state of its source is in force, in the source's own words.
         self.edition: Callable[[], str] = str
@@ -95,7 +105,15 @@ class Controller:
         # At the start every node counts as just seen: a restart changes nothing.
         self._seen = {name: now if name in self.fleet.syncs else self._seen.get(name, now) for name in names}
         lost = [name for name, seen in self._seen.items() if now - seen > LOST_AFTER]
+        if self.replica is not None:
+            lost = self.replica.agree(names, lost)
         self.fleet.take(self.compiler.set_down(lost), now)
+
+    def obey_leases(self) -> None:
+        """Be master where the leases say so, by now, and nowhere else."""
+        if self.replica is not None:
+            self.replica.expire()
+            self.fleet.obey(time.monotonic())
 
     def release_identities(self) -> None:
         """Identities that no pod has had for long are given up."""
@@ -210,6 +228,8 @@ class Controller:
         """Everything that isn't as it should be, a line each."""
         for problem in self.problems:
             yield str(problem)
+        if self.replica is not None:
+            yield from self.replica.troubles(self.compiler.cluster.nodes)
         for name in sorted(self.compiler.cluster.nodes):
             if name not in self.fleet.syncs:
                 yield f"node {name}: its switch isn't connected"
@@ -263,6 +283,7 @@ async def run(
     *,
     keyed: bool = True,
     memory: IdentityMemory | None = None,
+    replica: Replica | None = None,
 ) -> None:
     """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -270,7 +291,7 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    controller = Controller(ranges, keyed=keyed, memory=memory)
+    controller = Controller(ranges, keyed=keyed, memory=memory, replica=replica)
     source = ManifestSource(manifests, ranges=ranges)
     snapshots = source.watch()
     # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
@@ -298,14 +319,27 @@ async def run(
             controller.release_identities()
             controller.tell_connections()
 
+    async def keep_leases() -> None:
+        if replica is not None:
+            await replica.keep(controller.obey_leases)
+        await asyncio.Event().wait()
+
+    async def look_at_the_clock() -> None:
+        while True:
+            await asyncio.sleep(CLOCK_INTERVAL)
+            controller.obey_leases()
+
     async def until_stopped() -> None:
         await stop.wait()
 
-    tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit, look)]
+    parts = (until_stopped, follow, audit, look, keep_leases, look_at_the_clock)
+    tasks = [asyncio.create_task(each()) for each in parts]
     done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in running:
         task.cancel()
     await asyncio.wait(tasks)
+    if replica is not None:
+        await replica.leave(controller.obey_leases)
     await api.cleanup()
     remove(socket_path)
     await channel.close()

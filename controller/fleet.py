@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from controller.batch import Xids
+from controller.leases import Tenure
 from controller.scopes import ClusterLog, ScopeState, Source
 from controller.session import Session, SessionError
-from controller.sync import Events, Phase, SwitchSync, SyncError
+from controller.sync import ALONE, Events, Phase, SwitchSync, SyncError
 from flows.openflow.messages import FeaturesReply
-from flows.openflow.wire import Role
 from flows.update import CLUSTER, Update
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,26 @@ class Link(Protocol):
     def close(self, reason: str) -> None: ...
 
 
+class Mastery(Protocol):
+    """Which switches are this controller's to write to."""
+
+    def tenure(self, node: str) -> Tenure | None:
+        """That this controller is master of a node's switch, if it is."""
+
+    def epoch(self, node: str) -> int:
+        """The highest epoch known of the switch's masters."""
+
+
+class Alone:
+    """The mastery of the only controller: of everything, for good."""
+
+    def tenure(self, node: str) -> Tenure | None:
+        return ALONE
+
+    def epoch(self, node: str) -> int:
+        return 0
+
+
 class Fleet:
     """Every switch, and what each scope should hold."""
 
@@ -43,9 +63,7 @@ class Fleet:
         source: Source,
         events: Events,
         node_of: Callable[[int], str | None],
-        *,
-        role: Role = Role.EQUAL,
-        generation_id: int = 0,
+        mastery: Mastery | None = None,
     ) -> None:
         self.syncs: dict[str, SwitchSync] = {}
         self.peers: dict[str, Peer] = {}
@@ -53,7 +71,7 @@ class Fleet:
         self._source = source
         self._events = events
         self._node_of = node_of
-        self._role = (role, generation_id)
+        self._mastery = mastery or Alone()
         self._xids = Xids()
         self.cluster = ClusterLog(source, self._xids)
         self._scopes: dict[str, ScopeState] = {}
@@ -111,7 +129,12 @@ class Fleet:
         self.syncs[node] = sync
         peer.sync = sync
         log.info("switch of node %s connected", node)
-        sync.begin(now, *self._role)
+        sync.begin(now, self._mastery.tenure(node), self._mastery.epoch(node))
+
+    def obey(self, now: float) -> None:
+        """Be to each switch what the leases say by now, and look whether what waits has waited long enough."""
+        for node, sync in list(self.syncs.items()):
+            sync.obey(self._mastery.tenure(node), self._mastery.epoch(node), now)
 
     def left(self, peer: Peer) -> None:
         """A connection has ended."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ NODE_COLUMNS = [
     Column("DATAPATH-ID", "datapathID", wide=True),
     Column("DIGEST", "digest", wide=True),
     Column("FLOW-MODS-SENT", "flowModsSent", wide=True),
+    Column("MASTER", "master", wide=True),
 ]
 _POD_COLUMNS = [
     Column("NAMESPACE", "namespace"),
@@ -296,7 +297,25 @@ def status(output: str, socket_path: Path | None, lab: str | None) -> None:
         _dump(answer, output)
     else:
         click.echo(f"{answer['nodesInSync']} of {answer['nodes']} nodes in sync, {answer['pods']} pods attached")
+        for line in _replica_lines(answer.get("replica")):
+            click.echo(line)
         for problem in answer["problems"]:
             click.echo(f"- {problem}")
     if not answer["healthy"]:
         raise SystemExit(1)
+
+
+def _replica_lines(replica: Any) -> Iterator[str]:
+    """Who is master of what and since when, a line for each replica."""
+    if replica is None:
+        return
+    yield f"asked: {replica['name']}, one of {len(replica['replicas'])} replicas"
+    for each in replica["replicas"]:
+        mine = [row for row in replica["shards"] if row["master"] == each["name"]]
+        following = "" if each["ready"] else " (following, not given shards yet)"
+        if not mine:
+            yield f"{each['name']}: standby{following}"
+            continue
+        shards, nodes = ", ".join(str(row["shard"]) for row in mine), sum(row["nodes"] for row in mine)
+        since = max(row["since"] for row in mine)
+        yield f"{each['name']}: master of {nodes} nodes, shards {shards}, the last since {since}{following}"

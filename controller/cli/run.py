@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import click
@@ -66,6 +67,41 @@ import click
     "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
 )
 @click.option(
+    "--replica-id",
+    default=socket.gethostname,
+    metavar="NAME",
+    show_default="the host's name",
+    help="This controller's name among several.",
+)
+@click.option(
+    "--leases",
+    metavar="DIR|kubernetes:NAMESPACE",
+    help="Where several controllers settle who is master of which switches: a directory that all of them share, or "
+    "Lease objects.  [default: it is the only one]",
+)
+@click.option(
+    "--lease-duration",
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When others take a lease at the earliest.",
+)
+@click.option(
+    "--renew-deadline",
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When a controller that can't renew a lease stops writing.",
+)
+@click.option("--retry-period", default=2.0, show_default=True, metavar="SECONDS", help="How often leases are renewed.")
+@click.option(
+    "--join-after",
+    default=70.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a controller follows before others hand switches over to it.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -82,15 +118,25 @@ def controller(
     source_identity: str,
     state: Path | None,
     audit_interval: float,
+    replica_id: str,
+    leases: str | None,
+    lease_duration: float,
+    renew_deadline: float,
+    retry_period: float,
+    join_after: float,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
     import asyncio
+    import contextlib
     import logging
 
     from controller.app import run
     from controller.channel import TargetError
     from controller.identity_memory import IdentityMemory, MemoryFileError
+    from controller.lease_directory import LeaseDirectory
+    from controller.leases import LeaseError, Leases, Times, TimesError
+    from controller.replica import Replica
     from topology.manifest_source import UnreadableError
     from topology.services import RangeError, ServiceRanges
 
@@ -99,6 +145,26 @@ def controller(
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
         memory = IdentityMemory(state / "identities.json" if state is not None else None)
         keyed = source_identity == "tunnel-key"
-        asyncio.run(run(listen, manifests, socket_path, audit_interval, ranges, keyed=keyed, memory=memory))
-    except (MemoryFileError, RangeError, TargetError, UnreadableError) as error:
+        replica = None
+        with contextlib.ExitStack() as held:
+            if leases is not None:
+                times = Times(lease_duration, renew_deadline, retry_period, join_after)
+                if leases.startswith("kubernetes:"):
+                    raise click.ClickException(f"--leases {leases}: needs the Kubernetes API as the source of state")
+                directory = LeaseDirectory(Path(leases))
+                held.enter_context(directory.named(replica_id))
+                replica = Replica(Leases(replica_id, times), directory)
+            asyncio.run(
+                run(
+                    listen,
+                    manifests,
+                    socket_path,
+                    audit_interval,
+                    ranges,
+                    keyed=keyed,
+                    memory=memory,
+                    replica=replica,
+                )
+            )
+    except (LeaseError, MemoryFileError, RangeError, TargetError, TimesError, UnreadableError) as error:
         raise click.ClickException(str(error)) from error
