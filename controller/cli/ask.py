@@ -118,7 +118,7 @@ def _ask(socket_path: Path | None, lab: str | None, *resource: str, **query: str
     # Imported late: `signalbox --help` shouldn't pay for an HTTP client.
     from controller.cli import client
 
-    path = socket_path or (client.LABS / lab / "controller.sock" if lab else client.find_socket())
+    path = socket_path or (client.socket_of_lab(lab) if lab else client.find_socket())
     return client.ask(path, list(resource), query)
 
 

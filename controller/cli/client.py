@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -21,13 +22,13 @@ TIMEOUT = 30.0
 class UnixConnection(http.client.HTTPConnection):
     """HTTP to a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("controller", timeout=TIMEOUT)
+    def __init__(self, path: Path, timeout: float = TIMEOUT) -> None:
+        super().__init__("controller", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
@@ -38,11 +39,11 @@ def find_socket() -> Path:
         return Path(named)
     if DEFAULT_SOCKET.exists():
         return DEFAULT_SOCKET
-    labs = sorted(LABS.glob("*/controller.sock"))
+    labs = sorted({path.parent.name for path in LABS.glob("*/controller*.sock")})
     if len(labs) == 1:
-        return labs[0]
+        return socket_of_lab(labs[0])
     if labs:
-        names = ", ".join(path.parent.name for path in labs)
+        names = ", ".join(labs)
         raise click.ClickException(f"several labs are up ({names}): say which with --lab NAME")
     raise click.ClickException(
         f"no controller: there is no {DEFAULT_SOCKET} and no lab is up; "
@@ -50,10 +51,20 @@ def find_socket() -> Path:
     )
 
 
-def ask(path: Path, resource: list[str], query: dict[str, str] | None = None) -> Any:
+def socket_of_lab(name: str) -> Path:
+    """The socket of a lab's controller; of several, of the first that takes connections."""
+    paths = sorted((LABS / name).glob("controller*.sock"))
+    for path in paths if len(paths) > 1 else ():
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            return path
+    return paths[0] if paths else LABS / name / "controller.sock"
+
+
+def ask(path: Path, resource: list[str], query: dict[str, str] | None = None, timeout: float = TIMEOUT) -> Any:
     """GET /v1/<resource>, decoded. Raises click.ClickException with one line that says what to do."""
     url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
-    connection = UnixConnection(path)
+    connection = UnixConnection(path, timeout)
     try:
         connection.request("GET", url + (f"?{urlencode(query)}" if query else ""))
         response = connection.getresponse()
