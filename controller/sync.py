@@ -167,6 +167,8 @@ class SwitchSync:
         self._tenure: Tenure | None = None
         #: Counts appointments and dismissals: answers to what was asked before the last one are nobody's business.
         self._term = 0
+        #: The switch has said that we are master. What it says before is of what was before.
+        self._granted = False
         self._reading = True
         self._standby = False
         #: When the switch said that another controller is master, against what the lease says.
@@ -245,6 +247,7 @@ class SwitchSync:
         """Nothing is under way, and nothing is known of what the switch holds."""
         self._term += 1
         self._tenure = tenure
+        self._granted = False
         self._displaced = None
         self._undecided = None
         self._flight = None
@@ -259,6 +262,7 @@ class SwitchSync:
 
     def _take_role(self, message: Message, now: float) -> None:
         if isinstance(message, RoleReply) and message.role == Role.MASTER:
+            self._granted = True
             return
         if not isinstance(message, Error) or (message.type, message.code) != (_ROLE_REQUEST_FAILED, _STALE):
             raise SyncError(f"the switch doesn't make us master: {message}")
@@ -491,11 +495,11 @@ class SwitchSync:
             case BundleReply(_, _, BundleControl.COMMIT_REPLY) if self._flight is not None:
                 self._landed(self._flight, now)
             case Error(_, type_, code) if (type_, code) == (_BAD_REQUEST, _IS_SLAVE):
-                if not self._standby:
+                if self._granted:
                     self._displace(now)
             case Error() if self._flight is not None:
                 self._note_error(self._flight, message, now)
-            case RoleStatus(role=Role.SLAVE) if not self._standby:
+            case RoleStatus(role=Role.SLAVE) if self._granted:
                 self._displace(now)
             case PacketIn() if not self._standby:
                 self._events.told(self.node, message, now)
