@@ -25,7 +25,6 @@ from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
-from controller.identity_memory import IdentityMemory
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
@@ -63,11 +62,9 @@ class Controller:
         ranges: ServiceRanges | None = None,
         *,
         keyed: bool = True,
-        memory: IdentityMemory | None = None,
         replica: Replica | None = None,
     ) -> None:
-        self._memory = memory or IdentityMemory(None)
-        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, collided=self._memory.read())
+        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed)
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
         if replica is not None:
             events.outranked = replica.outranked
@@ -122,7 +119,6 @@ class Controller:
         old = [number for number, since in self._idle.items() if now - since > IDENTITY_GRACE]
         if old:
             self.fleet.take(self.compiler.release(sorted(old)), now)
-        self._memory.write(identities.collided)
 
     def tell_connections(self) -> None:
         """What was repeated since it was last told."""
@@ -282,7 +278,6 @@ async def run(
     ranges: ServiceRanges,
     *,
     keyed: bool = True,
-    memory: IdentityMemory | None = None,
     replica: Replica | None = None,
 ) -> None:
     """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
@@ -291,7 +286,7 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    controller = Controller(ranges, keyed=keyed, memory=memory, replica=replica)
+    controller = Controller(ranges, keyed=keyed, replica=replica)
     source = ManifestSource(manifests, ranges=ranges)
     snapshots = source.watch()
     # Before a switch is heard, all state is known: nothing is deleted for want of having been read.

@@ -19,7 +19,7 @@ from flows.numbers import Numbers
 from flows.policies import Piece, pieces, ranks
 from flows.tables import policy as table
 from flows.values import Conjunction, Flow, FlowKey, Program
-from topology.identities import UNIMPORTANT, Identities, NamedPort
+from topology.identities import UNIMPORTANT, Identities, NamedPort, Profile
 from topology.model import Change, Cluster, Key, Namespace, Node, Pod
 from topology.naming import Address, object_id
 from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier
@@ -44,9 +44,9 @@ class _Record(msgspec.Struct):
 class PolicyParts:
     """The policies of a cluster as contributions to its scope."""
 
-    def __init__(self, cluster: Cluster, collided: Mapping[str, int] | None = None) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.identities = Identities(collided)
+        self.identities = Identities()
         self._numbers = Numbers()
         self._selections: dict[PodSet, _Selection] = {}
         #: Selections by their namespace; under "" those of several namespaces.
@@ -98,19 +98,24 @@ class PolicyParts:
 
     def release(self, numbers: Iterable[int]) -> list[tuple[Flow | None, Flow | None]]:
         """Identities that no pod has had for long are given up."""
+        return self._remake(self._release(numbers))
+
+    def _release(self, numbers: Iterable[int]) -> set[Key]:
         touched: set[Key] = set()
         for number in numbers:
-            profile = self.identities[number]
-            for pods in self._candidates(profile.namespace):
-                selection = self._selections[pods]
-                if number in selection.members:
-                    selection.members.discard(number)
-                    touched |= selection.users
-            for name, _, _ in profile.ports:
-                self._having[name].discard(number)
-                touched |= self._port_users.get(name, set())
+            touched |= self._disappear(number)
             self.identities.release(number)
-        return self._remake(touched)
+        return touched
+
+    def renumber(self, moves: Mapping[Profile, int]) -> None:
+        """Identities get other numbers, all at once."""
+        touched = self._release(self.identities.squatters(moves))
+        for profile in moves:
+            touched |= self._disappear(self.identities.number_of(profile))
+        self.identities.move(moves)
+        for number in moves.values():
+            touched |= self._appear(number)
+        self._remake(touched)
 
     def _take_pod(self, namespace: str, name: str) -> set[Key]:
         pod = self._cluster.pods.get((namespace, name))
@@ -132,6 +137,20 @@ class PolicyParts:
                 touched |= selection.users
         for name, _, _ in profile.ports:
             self._having.setdefault(name, set()).add(number)
+            touched |= self._port_users.get(name, set())
+        return touched
+
+    def _disappear(self, number: int) -> set[Key]:
+        """The opposite of `_appear`."""
+        touched: set[Key] = set()
+        profile = self.identities[number]
+        for pods in self._candidates(profile.namespace):
+            selection = self._selections[pods]
+            if number in selection.members:
+                selection.members.discard(number)
+                touched |= selection.users
+        for name, _, _ in profile.ports:
+            self._having[name].discard(number)
             touched |= self._port_users.get(name, set())
         return touched
 

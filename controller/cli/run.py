@@ -58,12 +58,6 @@ import click
     help="How a node knows which pod sends from another node: by the tunnel's key, or by its address.",
 )
 @click.option(
-    "--state",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Directory for the few numbers that can't be derived anew (identities whose hashes meet). Without it, a "
-    "restart may number those otherwise.",
-)
-@click.option(
     "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
 )
 @click.option(
@@ -116,7 +110,6 @@ def controller(
     service_node_port_range: str,
     socket_path: Path,
     source_identity: str,
-    state: Path | None,
     audit_interval: float,
     replica_id: str,
     leases: str | None,
@@ -133,7 +126,6 @@ def controller(
 
     from controller.app import run
     from controller.channel import TargetError
-    from controller.identity_memory import IdentityMemory, MemoryFileError
     from controller.lease_directory import LeaseDirectory
     from controller.leases import LeaseError, Leases, Times, TimesError
     from controller.replica import Replica
@@ -143,7 +135,6 @@ def controller(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
-        memory = IdentityMemory(state / "identities.json" if state is not None else None)
         keyed = source_identity == "tunnel-key"
         replica = None
         with contextlib.ExitStack() as held:
@@ -162,9 +153,8 @@ def controller(
                     audit_interval,
                     ranges,
                     keyed=keyed,
-                    memory=memory,
                     replica=replica,
                 )
             )
-    except (LeaseError, MemoryFileError, RangeError, TargetError, TimesError, UnreadableError) as error:
+    except (LeaseError, RangeError, TargetError, TimesError, UnreadableError) as error:
         raise click.ClickException(str(error)) from error
