@@ -39,13 +39,13 @@ class Http(Protocol):
         """Its answer to a request; `body` is what JSON is to be made of."""
 
 
-class _Metadata(msgspec.Struct, rename="camel"):
+class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
     resource_version: str = ""
     annotations: dict[str, str] | None = None
 
 
-class _Spec(msgspec.Struct, rename="camel"):
+class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
     acquire_time: str | None = None
@@ -53,7 +53,7 @@ class _Spec(msgspec.Struct, rename="camel"):
     lease_transitions: int | None = None
 
 
-class _Lease(msgspec.Struct):
+class _Lease(msgspec.Struct, frozen=True):
     metadata: _Metadata
     spec: _Spec = _Spec()
 
@@ -97,7 +97,7 @@ class KubernetesLeases:
         try:
             answer = await self._http.ask(method, path, body)
         except self._failures as error:
-            raise LeaseError(f"leases: {method} {path}: {error or 'no answer in time'}") from error
+            raise LeaseError(f"leases: {method} {path}: {str(error) or 'no answer in time'}") from error
         status = answer.status
         # To write to what is gone, or make what is there: somebody else was first as well.
         if status == 409 or (status == 404 and method in ("PUT", "DELETE")):

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,7 @@ class LeaseDirectory:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._unique = uuid.uuid4().hex
         # A thread of its own: a file system that hangs holds up this replica's leases, and nothing else of it.
         self._thread = ThreadPoolExecutor(1, "leases")
         try:
@@ -73,8 +75,9 @@ class LeaseDirectory:
 
     def _read(self) -> dict[str, Stored]:
         for _ in range(_ATTEMPTS):
+            latest = self._latest()
             with contextlib.suppress(FileNotFoundError):
-                return {name: self._load(name, version) for name, version in self._latest().items()}
+                return {name: self._load(name, version) for name, version in latest.items()}
         raise LeaseError(f"{self._path}: changes faster than it can be read")
 
     def _load(self, name: str, version: int) -> Stored:
@@ -94,7 +97,7 @@ class LeaseDirectory:
 
     def _write(self, name: str, record: Record, version: str | None) -> Stored:
         before = int(version or 0)
-        temporary = self._path / f".{name}.{os.getpid()}"
+        temporary = self._path / f".{name}.{self._unique}"
         temporary.write_bytes(msgspec.json.encode(record))
         try:
             os.link(temporary, self._file(name, before + 1))

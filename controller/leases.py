@@ -220,8 +220,9 @@ class Leases:
         """Everything in the store, as it has just been read."""
         if self._begun is None:
             self._begun = now
-            # Nobody else is there, so there is nothing to be learnt by following.
-            self._ready = not any(each.record.holder not in ("", self.replica) for each in found.values())
+            # Where nobody else has a shard, there is nothing to be learnt by following.
+            holders = {each.record.holder for name, each in found.items() if name.startswith(_SHARD)}
+            self._ready = holders <= {"", self.replica}
         self._ready = self._ready or now - self._begun >= self.times.join
         for name in self._seen.keys() - found.keys():
             del self._seen[name]

@@ -138,7 +138,7 @@ class Replica:
         return True
 
     def _complain(self, error: Exception) -> None:
-        text = f"leases can't be kept: {error or 'no answer in time'}"
+        text = f"leases can't be kept: {str(error) or 'no answer in time'}"
         if text != self.complaint:
             log.warning("%s", text)
         self.complaint = text
