@@ -89,7 +89,9 @@ class Controller:
         changed, gone = difference(self._taken, snapshot.objects)
         self._taken = snapshot.objects
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
-        self.fleet.take(updates, time.monotonic())
+        concerned = self.fleet.follow(updates)
+        # What the clock says after all that: a tenure may have ended meanwhile.
+        self.fleet.flush(concerned, time.monotonic())
         self.fleet.admit(time.monotonic())
         for problem in sorted(set(snapshot.problems) - set(self.problems)):
             log.error("%s", problem)

@@ -85,6 +85,10 @@ class Fleet:
 
     def take(self, updates: Iterable[Update], now: float) -> None:
         """Changes that the compiler has made already; they go out at once to every switch that is ready."""
+        self.flush(self.follow(updates), now)
+
+    def follow(self, updates: Iterable[Update]) -> list[str]:
+        """Take changes in, which may take a while where they are yet to be made. Returns whose switches to `flush`."""
         everyone = False
         concerned = []
         for update in updates:
@@ -98,7 +102,11 @@ class Fleet:
             if sync is not None:
                 sync.queue(update)
                 concerned.append(update.scope)
-        for node in list(self.syncs) if everyone else concerned:
+        return list(self.syncs) if everyone else concerned
+
+    def flush(self, nodes: Iterable[str], now: float) -> None:
+        """Send what has gathered for these nodes' switches."""
+        for node in nodes:
             self.syncs[node].flush(now)
 
     def admit(self, now: float) -> None:

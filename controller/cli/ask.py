@@ -296,7 +296,11 @@ def status(output: str, socket_path: Path | None, lab: str | None) -> None:
     if output != "text":
         _dump(answer, output)
     else:
-        click.echo(f"{answer['nodesInSync']} of {answer['nodes']} nodes in sync, {answer['pods']} pods attached")
+        standby = answer.get("nodesInStandby", 0)
+        others = f", {standby} of other replicas" if standby else ""
+        click.echo(
+            f"{answer['nodesInSync']} of {answer['nodes']} nodes in sync{others}, {answer['pods']} pods attached"
+        )
         for line in _replica_lines(answer.get("replica")):
             click.echo(line)
         for problem in answer["problems"]:
@@ -309,13 +313,14 @@ def _replica_lines(replica: Any) -> Iterator[str]:
     """Who is master of what and since when, a line for each replica."""
     if replica is None:
         return
-    yield f"asked: {replica['name']}, one of {len(replica['replicas'])} replicas"
+    yield f"this is {replica['name']}; replicas: {len(replica['replicas'])}"
     for each in replica["replicas"]:
         mine = [row for row in replica["shards"] if row["master"] == each["name"]]
         following = "" if each["ready"] else " (following, not given shards yet)"
         if not mine:
             yield f"{each['name']}: standby{following}"
             continue
-        shards, nodes = ", ".join(str(row["shard"]) for row in mine), sum(row["nodes"] for row in mine)
+        nodes = sum(row["nodes"] for row in mine)
+        what = f"{nodes} node{'s' * (nodes != 1)}, shards {', '.join(str(row['shard']) for row in mine)}"
         since = max(row["since"] for row in mine)
-        yield f"{each['name']}: master of {nodes} nodes, shards {shards}, the last since {since}{following}"
+        yield f"{each['name']}: master of {what}, the last of them since {since}{following}"

@@ -53,7 +53,7 @@ def find_socket() -> Path:
 
 def socket_of_lab(name: str) -> Path:
     """The socket of a lab's controller; of several, of the first that takes connections."""
-    paths = sorted((LABS / name).glob("controller*.sock"))
+    paths = sorted((LABS / name).glob("controller*.sock"), key=lambda path: (len(path.name), path.name))
     for path in paths if len(paths) > 1 else ():
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(path))
