@@ -107,10 +107,10 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
     compiler, fleet = controller.compiler, controller.fleet
 
     async def nodes(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(views.nodes(compiler, fleet))})
+        return web.json_response({"items": list(views.nodes(compiler, fleet, controller.replica))})
 
     async def pods(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(views.pods(compiler, fleet))})
+        return web.json_response({"items": list(views.pods(compiler, fleet, controller.replica))})
 
     async def services(request: web.Request) -> web.Response:
         sums = await controller.count_services() if request.query.get("counters") else None
@@ -176,8 +176,10 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         return web.json_response({"text": drawings[form]()})
 
     async def status(request: web.Request) -> web.Response:
-        now = time.monotonic()
-        return web.json_response(views.status(compiler, fleet, controller.troubles(), controller.edition(), now))
+        told = views.status(compiler, fleet, controller.troubles(), controller.edition(), time.monotonic())
+        if controller.replica is not None:
+            told["replica"] = controller.replica.status(compiler.cluster.nodes)
+        return web.json_response(told)
 
     async def audit(request: web.Request) -> web.Response:
         controller.audit(full=True)

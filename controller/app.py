@@ -30,7 +30,7 @@ from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
-from controller.identity_memory import IdentityMemory, Memory
+from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
@@ -65,13 +65,20 @@ class Controller:
     """The cluster's state and the switches, and what happens between them."""
 
     def __init__(
-        self, ranges: ServiceRanges | None = None, *, keyed: bool = True, memory: Memory | None = None
+        self,
+        ranges: ServiceRanges | None = None,
+        *,
+        keyed: bool = True,
+        replica: Replica | None = None,
     ) -> None:
-        self._memory: Memory = memory or IdentityMemory(None)
-        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, collided=self._memory.read())
+        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed)
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
+        if replica is not None:
+            events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
-        self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
+        #: This controller among several; None where it is the only one.
+        self.replica = replica
+        self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
         self.problems: tuple[Problem, ...] = ()
         #: Certificates and tokens.
         self.access = Access()
@@ -96,7 +103,9 @@ class Controller:
     def change(self, changed: Iterable[Object], gone: Iterable[Key], problems: tuple[Problem, ...]) -> None:
         """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
-        self.fleet.take(updates, time.monotonic())
+        concerned = self.fleet.follow(updates)
+        # What the clock says after all that: a tenure may have ended meanwhile.
+        self.fleet.flush(concerned, time.monotonic())
         self.fleet.admit(time.monotonic())
         if problems != self.problems:
             for problem in sorted(set(problems) - set(self.problems)):
@@ -110,7 +119,15 @@ class Controller:
         # At the start every node counts as just seen: a restart changes nothing.
         self._seen = {name: now if name in self.fleet.syncs else self._seen.get(name, now) for name in names}
         lost = [name for name, seen in self._seen.items() if now - seen > LOST_AFTER]
+        if self.replica is not None:
+            lost = self.replica.agree(names, lost)
         self.fleet.take(self.compiler.set_down(lost), now)
+
+    def obey_leases(self) -> None:
+        """Be master where the leases say so, by now, and nowhere else."""
+        if self.replica is not None:
+            self.replica.expire()
+            self.fleet.obey(time.monotonic())
 
     def release_identities(self) -> None:
         """Identities that no pod has had for long are given up."""
@@ -119,7 +136,6 @@ class Controller:
         old = [number for number, since in self._idle.items() if now - since > IDENTITY_GRACE]
         if old:
             self.fleet.take(self.compiler.release(sorted(old)), now)
-        self._memory.write(identities.collided)
 
     def tell_connections(self) -> None:
         """What was repeated since it was last told."""
@@ -227,6 +243,8 @@ class Controller:
         for problem in self.problems:
             yield str(problem)
         yield from self.access.troubles(datetime.now(UTC))
+        if self.replica is not None:
+            yield from self.replica.troubles(self.compiler.cluster.nodes)
         for name in sorted(self.compiler.cluster.nodes):
             if name not in self.fleet.syncs:
                 yield f"node {name}: its switch isn't connected"
@@ -281,7 +299,7 @@ class Feed(Protocol):
     """A source, as the controller follows it."""
 
     async def begin(self) -> Controller:
-        """Make the controller. Only what is remembered from before a restart has been read."""
+        """Make the controller, which knows nothing yet."""
 
     def steps(self, controller: Controller) -> AsyncIterator[None]:
         """Give the controller the first whole state and come back; then each change."""
@@ -293,12 +311,12 @@ class Feed(Protocol):
 class ManifestFeed:
     """A directory of manifests."""
 
-    def __init__(self, manifests: Path, ranges: ServiceRanges, *, keyed: bool, memory: IdentityMemory | None) -> None:
+    def __init__(self, manifests: Path, ranges: ServiceRanges, *, keyed: bool, replica: Replica | None = None) -> None:
         self._source = ManifestSource(manifests, ranges=ranges)
-        self._ranges, self._keyed, self._memory = ranges, keyed, memory
+        self._ranges, self._keyed, self._replica = ranges, keyed, replica
 
     async def begin(self) -> Controller:
-        controller = Controller(self._ranges, keyed=self._keyed, memory=self._memory)
+        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = lambda: ("the manifests haven't been read yet",)
         return controller
@@ -371,16 +389,33 @@ async def run(
             await asyncio.sleep(REFRESH)
             access.refresh()
 
+    async def keep_leases() -> None:
+        # Not before all is known: who is master of a switch can go on with it.
+        await ready.wait()
+        if began[0].replica is not None:
+            await began[0].replica.keep(began[0].obey_leases)
+        await asyncio.Event().wait()
+
+    async def look_at_the_clock() -> None:
+        await ready.wait()
+        while True:
+            await asyncio.sleep(CLOCK_INTERVAL)
+            began[0].obey_leases()
+
     async def until_stopped() -> None:
         await stop.wait()
 
-    tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit, look, refresh)]
+    parts = (until_stopped, follow, audit, look, refresh, keep_leases, look_at_the_clock)
+    tasks = [asyncio.create_task(each()) for each in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        for controller in began:
+            if controller.replica is not None:
+                await controller.replica.leave(controller.obey_leases)
         await closing.aclose()
     for task in done:
         # Following and auditing never end by themselves: that one has is a fault to be seen.

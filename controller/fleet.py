@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from controller.batch import Xids
+from controller.leases import Tenure
 from controller.refusals import Refusals, RefusedError, Why
 from controller.scopes import ClusterLog, ScopeState, Source
 from controller.session import Session, SessionError
-from controller.sync import Events, Phase, SwitchSync, SyncError
+from controller.sync import ALONE, Events, Phase, SwitchSync, SyncError
 from flows.openflow.messages import FeaturesReply
-from flows.openflow.wire import Role
 from flows.update import CLUSTER, Update
 from topology import naming
 
@@ -37,6 +37,26 @@ class Link(Protocol):
     def close(self, reason: str) -> None: ...
 
 
+class Mastery(Protocol):
+    """Which switches are this controller's to write to."""
+
+    def tenure(self, node: str) -> Tenure | None:
+        """That this controller is master of a node's switch, if it is."""
+
+    def epoch(self, node: str) -> int:
+        """The highest epoch known of the switch's masters."""
+
+
+class Alone:
+    """The mastery of the only controller: of everything, for good."""
+
+    def tenure(self, node: str) -> Tenure | None:
+        return ALONE
+
+    def epoch(self, node: str) -> int:
+        return 0
+
+
 class Fleet:
     """Every switch, and what each scope should hold."""
 
@@ -45,9 +65,7 @@ class Fleet:
         source: Source,
         events: Events,
         node_of: Callable[[int], str | None],
-        *,
-        role: Role = Role.EQUAL,
-        generation_id: int = 0,
+        mastery: Mastery | None = None,
     ) -> None:
         self.syncs: dict[str, SwitchSync] = {}
         self.peers: dict[str, Peer] = {}
@@ -56,7 +74,7 @@ class Fleet:
         self._source = source
         self._events = events
         self._node_of = node_of
-        self._role = (role, generation_id)
+        self._mastery = mastery or Alone()
         self._xids = Xids()
         self.cluster = ClusterLog(source, self._xids)
         self._scopes: dict[str, ScopeState] = {}
@@ -70,6 +88,10 @@ class Fleet:
 
     def take(self, updates: Iterable[Update], now: float) -> None:
         """Changes that the compiler has made already; they go out at once to every switch that is ready."""
+        self.flush(self.follow(updates), now)
+
+    def follow(self, updates: Iterable[Update]) -> list[str]:
+        """Take changes in, which may take a while where they are yet to be made. Returns whose switches to `flush`."""
         everyone = False
         concerned = []
         for update in updates:
@@ -83,7 +105,11 @@ class Fleet:
             if sync is not None:
                 sync.queue(update)
                 concerned.append(update.scope)
-        for node in list(self.syncs) if everyone else concerned:
+        return list(self.syncs) if everyone else concerned
+
+    def flush(self, nodes: Iterable[str], now: float) -> None:
+        """Send what has gathered for these nodes' switches."""
+        for node in nodes:
             self.syncs[node].flush(now)
 
     def admit(self, now: float) -> None:
@@ -120,7 +146,12 @@ class Fleet:
         self.syncs[node] = sync
         peer.sync = sync
         log.info("switch of node %s connected", node)
-        sync.begin(now, *self._role)
+        sync.begin(now, self._mastery.tenure(node), self._mastery.epoch(node))
+
+    def obey(self, now: float) -> None:
+        """Be to each switch what the leases say by now, and look whether what waits has waited long enough."""
+        for node, sync in list(self.syncs.items()):
+            sync.obey(self._mastery.tenure(node), self._mastery.epoch(node), now)
 
     def refuse(self, address: str, why: Why, text: str, now: float) -> None:
         """A peer isn't let in: count it, and log it where that is due."""

@@ -13,12 +13,11 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-
-import msgspec
+from collections.abc import AsyncIterator, Iterator
 
 from controller import kubernetes_reports as reports
 from controller.app import Controller
+from controller.replica import Replica
 from controller.sync import Phase
 from controller.write_queue import Write, WriteQueue
 from topology.kubernetes.client import Client, TransportError
@@ -33,34 +32,28 @@ log = logging.getLogger(__name__)
 LOOK_INTERVAL, COMPLAINT_INTERVAL = 0.25, 2.0
 #: Writes under way at once.
 WRITERS = 4
-#: Seconds between attempts to read what was kept from before a restart.
-_MEMORY_INTERVAL = 2.0
 _CROWDED = "too many rules of its priority take turns accepting and denying, so it denies all that it is about"
 
 
 class KubernetesFeed:
     """One API server, followed and told."""
 
-    def __init__(self, client: Client, ranges: ServiceRanges, *, keyed: bool, namespace: str) -> None:
+    def __init__(self, client: Client, ranges: ServiceRanges, *, keyed: bool, replica: Replica | None = None) -> None:
         self._client = client
-        self._ranges, self._keyed, self._namespace = ranges, keyed, namespace
+        self._ranges, self._keyed, self._replica = ranges, keyed, replica
         self._source = KubernetesSource(client, ranges)
         self._queue = WriteQueue(random.random)
-        self._memory = ConfigMapMemory(self._queue, namespace)
         self._events = reports.Events(socket.gethostname())
-        self._remembering = ""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def begin(self) -> Controller:
         await self._client.connect()
-        controller = Controller(self._ranges, keyed=self._keyed, memory=self._memory)
+        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
         return controller
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
-        self._memory.begin(await self._remembered())
-        controller.compiler.policies.identities.remember(self._memory.read())
         async for batch in self._source.watch():
             controller.change(batch.changed, batch.gone, batch.problems)
             if not self._tasks:
@@ -79,35 +72,8 @@ class KubernetesFeed:
         await self._client.close()
 
     def _troubles(self) -> Iterator[str]:
-        if self._remembering:
-            yield self._remembering
         yield from self._source.troubles()
         yield from self._queue.troubles()
-
-    # What was before a restart ------------------------------------------------------------------------------------
-
-    async def _remembered(self) -> dict[str, int]:
-        path = reports.identities_path(self._namespace)
-        while True:
-            try:
-                answer = await self._client.ask("GET", path)
-                if answer.status == 404:
-                    break
-                if answer.status == 200:
-                    self._remembering = ""
-                    return reports.identities_of(answer.body)
-                reason = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
-            except TransportError as error:
-                reason = str(error)
-            except msgspec.MsgspecError as error:
-                # Numbers that can't be read are as good as none: those identities get others.
-                log.error("%s: %s", path, error)
-                break
-            self._remembering = f"Kubernetes: waiting for {path}: {reason}"
-            log.warning("%s", self._remembering)
-            await asyncio.sleep(_MEMORY_INTERVAL)
-        self._remembering = ""
-        return {}
 
     # What is told ---------------------------------------------------------------------------------------------------
 
@@ -117,7 +83,7 @@ class KubernetesFeed:
             now = time.monotonic()
             for write in _statuses(controller, self._source.state, reports.stamp(time.time())):
                 self._queue.put(write, now)
-            if now - complained >= COMPLAINT_INTERVAL:
+            if _speaks(controller) and now - complained >= COMPLAINT_INTERVAL:
                 complained = now
                 found = _complaints(controller, self._source.state)
                 for write in self._events.report(found, self._source.state.about, time.time()):
@@ -143,25 +109,9 @@ class KubernetesFeed:
             self._queue.answered(write, answer.status, words, time.monotonic(), answer.retry_after)
 
 
-class ConfigMapMemory:
-    """Identities whose hashes met, kept in a ConfigMap. What it has is read when the source begins."""
-
-    def __init__(self, queue: WriteQueue, namespace: str) -> None:
-        self._queue, self._namespace = queue, namespace
-        self._written: dict[str, int] = {}
-
-    def begin(self, found: Mapping[str, int]) -> None:
-        """What is there from before a restart."""
-        self._written = dict(found)
-
-    def read(self) -> dict[str, int]:
-        return dict(self._written)
-
-    def write(self, collided: Mapping[str, int]) -> None:
-        if collided == self._written:
-            return
-        if self._queue.put(reports.identities(self._namespace, collided), time.monotonic()):
-            self._written = dict(collided)
+def _speaks(controller: Controller) -> bool:
+    """Whether it is this controller that tells of what is no node's: of several, the master of the first shard."""
+    return controller.replica is None or controller.replica.leases.tenure(0) is not None
 
 
 def _statuses(controller: Controller, state: KubernetesState, now: str) -> Iterator[Write]:
@@ -172,6 +122,8 @@ def _statuses(controller: Controller, state: KubernetesState, now: str) -> Itera
             write = reports.network_ready(name, about, now)
             if write is not None:
                 yield write
+    if not _speaks(controller):
+        return
     for _, namespace, name in state.owed:
         yield reports.balanced(namespace, name, state.ingress(("Service", namespace, name)))
     for key, policy in controller.compiler.cluster.policies.items():

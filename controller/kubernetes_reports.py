@@ -1,4 +1,4 @@
-"""What Kubernetes is told, as writes: conditions, load balancers' addresses, events, and what must outlast a restart.
+"""What Kubernetes is told, as writes: conditions, load balancers' addresses and events.
 
 Pure: what is so in, `Write`s out; times are given as text. What is so is looked at by `controller.kubernetes_feed`, how
 writes get there is `controller.write_queue`'s business. `deploy/kubernetes/rbac.yaml` grants what these ask for.
@@ -22,7 +22,6 @@ from topology.naming import Address
 #: Who we are in managed fields, and in events.
 MANAGER = "signalbox"
 READY = "SignalboxReady"
-IDENTITIES = "signalbox-identities"
 #: Seconds within which the same complaint counts as a repetition of the one before.
 SERIES_SECONDS = 600.0
 #: Complaints that are remembered, and letters of a note, as Kubernetes has it.
@@ -95,37 +94,6 @@ def realized(key: Key, about: About, fault: str, time: str) -> Write | None:
     }
     path = resource.path_of("", name, status=True) + f"?fieldManager={MANAGER}&force=true"
     return Write(f"{kind} {name}", "PATCH", path, body, APPLY, f"{status} {message} {about.generation}")
-
-
-# What must outlast a restart ------------------------------------------------------------------------------------------
-
-
-def identities_path(namespace: str) -> str:
-    """Where identities are kept whose hashes met."""
-    return f"/api/v1/namespaces/{namespace}/configmaps/{IDENTITIES}"
-
-
-def identities(namespace: str, collided: Mapping[str, int]) -> Write:
-    """Keep these and no others."""
-    text = msgspec.json.encode(dict(sorted(collided.items()))).decode()
-    body = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": IDENTITIES, "namespace": namespace},
-        "data": {"identities": text},
-    }
-    path = identities_path(namespace) + f"?fieldManager={MANAGER}&force=true"
-    return Write(IDENTITIES, "PATCH", path, body, APPLY, text)
-
-
-class _ConfigMap(msgspec.Struct):
-    data: dict[str, str] = {}
-
-
-def identities_of(config_map: bytes) -> dict[str, int]:
-    """What a ConfigMap keeps. Raises msgspec.MsgspecError."""
-    found = msgspec.json.decode(config_map, type=_ConfigMap)
-    return msgspec.json.decode(found.data.get("identities", "{}"), type=dict[str, int])
 
 
 # Events ---------------------------------------------------------------------------------------------------------------

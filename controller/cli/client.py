@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -23,13 +24,13 @@ TIMEOUT = 30.0
 class UnixConnection(http.client.HTTPConnection):
     """HTTP to a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("controller", timeout=TIMEOUT)
+    def __init__(self, path: Path, timeout: float = TIMEOUT) -> None:
+        super().__init__("controller", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
@@ -40,16 +41,26 @@ def find_socket() -> Path:
         return Path(named)
     if DEFAULT_SOCKET.exists():
         return DEFAULT_SOCKET
-    labs = sorted(LABS.glob("*/controller.sock"))
+    labs = sorted({path.parent.name for path in LABS.glob("*/controller*.sock")})
     if len(labs) == 1:
-        return labs[0]
+        return socket_of_lab(labs[0])
     if labs:
-        names = ", ".join(path.parent.name for path in labs)
+        names = ", ".join(labs)
         raise click.ClickException(f"several labs are up ({names}): say which with --lab NAME")
     raise click.ClickException(
         f"no controller: there is no {DEFAULT_SOCKET} and no lab is up; "
         "start one with 'signalbox lab up', or name its socket with --socket or SIGNALBOX_SOCKET"
     )
+
+
+def socket_of_lab(name: str) -> Path:
+    """The socket of a lab's controller; of several, of the first that takes connections."""
+    paths = sorted((LABS / name).glob("controller*.sock"), key=lambda path: (len(path.name), path.name))
+    for path in paths if len(paths) > 1 else ():
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            return path
+    return paths[0] if paths else LABS / name / "controller.sock"
 
 
 class Remote(msgspec.Struct, frozen=True):
@@ -84,10 +95,12 @@ def remote(server: str, token: str | None, token_file: Path | None, ca: Path | N
     return Remote(server, token, ca)
 
 
-def ask(where: Path | Remote, resource: list[str], query: dict[str, str] | None = None) -> Any:
+def ask(
+    where: Path | Remote, resource: list[str], query: dict[str, str] | None = None, timeout: float = TIMEOUT
+) -> Any:
     """GET /v1/<resource>, decoded. Raises click.ClickException with one line that says what to do."""
     url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
-    connection, headers = _connection(where)
+    connection, headers = _connection(where, timeout)
     try:
         connection.request("GET", url + (f"?{urlencode(query)}" if query else ""), headers=headers)
         response = connection.getresponse()
@@ -113,14 +126,14 @@ def ask(where: Path | Remote, resource: list[str], query: dict[str, str] | None 
     return answer
 
 
-def _connection(where: Path | Remote) -> tuple[http.client.HTTPConnection, dict[str, str]]:
+def _connection(where: Path | Remote, timeout: float) -> tuple[http.client.HTTPConnection, dict[str, str]]:
     if isinstance(where, Path):
-        return UnixConnection(where), {}
+        return UnixConnection(where, timeout), {}
     parts = urlsplit(where.server)
     try:
         context = ssl.create_default_context(cafile=where.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=TIMEOUT, context=context)
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=context)
     except (OSError, ValueError) as error:
         what = f"--ca {where.ca}" if isinstance(error, OSError) else f"--server {where.server}"
         raise click.ClickException(f"{what}: {error}") from error

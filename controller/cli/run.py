@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from controller.leases import LeaseStore
+    from topology.kubernetes.client import Client
+
+#: What stands before the namespace of Lease objects.
+_LEASE_OBJECTS = "kubernetes:"
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -51,12 +61,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--context", metavar="NAME", help="With --kubeconfig: the context to use.  [default: its current one]")
 @click.option(
-    "--namespace",
-    default="signalbox",
-    show_default=True,
-    help="With --kubernetes: the namespace where what must outlast a restart is kept.",
-)
-@click.option(
     "--service-cidr",
     "service_cidrs",
     multiple=True,
@@ -91,13 +95,42 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="How a node knows which pod sends from another node: by the tunnel's key, or by its address.",
 )
 @click.option(
-    "--state",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Directory for the few numbers that can't be derived anew (identities whose hashes meet). Without it, a "
-    "restart may number those otherwise.",
+    "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
 )
 @click.option(
-    "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
+    "--replica-id",
+    default=socket.gethostname,
+    metavar="NAME",
+    show_default="the host's name",
+    help="This controller's name among several.",
+)
+@click.option(
+    "--leases",
+    metavar="DIR|kubernetes:NAMESPACE",
+    help="Where several controllers settle who is master of which switches: a directory that all of them share, or "
+    "Lease objects.  [default: it is the only one]",
+)
+@click.option(
+    "--lease-duration",
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When others take a lease at the earliest.",
+)
+@click.option(
+    "--renew-deadline",
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When a controller that can't renew a lease stops writing.",
+)
+@click.option("--retry-period", default=2.0, show_default=True, metavar="SECONDS", help="How often leases are renewed.")
+@click.option(
+    "--join-after",
+    default=70.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a controller follows before others hand switches over to it.",
 )
 @click.option(
     "--log-level",
@@ -118,14 +151,18 @@ def controller(
     from_kubernetes: bool,
     kubeconfig: Path | None,
     context: str | None,
-    namespace: str,
     service_cidrs: tuple[str, ...],
     pools: tuple[str, ...],
     service_node_port_range: str,
     socket_path: Path,
     source_identity: str,
-    state: Path | None,
     audit_interval: float,
+    replica_id: str,
+    leases: str | None,
+    lease_duration: float,
+    renew_deadline: float,
+    retry_period: float,
+    join_after: float,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
@@ -135,7 +172,8 @@ def controller(
     from controller.access import Access, Tokens, TokensError
     from controller.app import Feed, ManifestFeed, run
     from controller.channel import TargetError
-    from controller.identity_memory import IdentityMemory, MemoryFileError
+    from controller.leases import LeaseError, Leases, Times, TimesError
+    from controller.replica import Replica
     from controller.tls import Credentials, CredentialsError, TlsFiles
     from topology.manifest_source import UnreadableError
     from topology.services import RangeError, ServiceRanges
@@ -146,32 +184,58 @@ def controller(
         raise click.UsageError("--kubeconfig and --context go with --kubernetes")
     if context and not kubeconfig:
         raise click.UsageError("--context NAME is one of a kubeconfig: say --kubeconfig FILE")
-    if state is not None and from_kubernetes:
-        raise click.UsageError("--state goes with --manifests: with --kubernetes a ConfigMap holds these numbers")
+    if leases is not None and leases.startswith(_LEASE_OBJECTS) and not from_kubernetes:
+        raise click.UsageError(f"--leases {leases} goes with --kubernetes; with --manifests, say a directory")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
-        CredentialsError, MemoryFileError, RangeError, TargetError, TokensError, UnreadableError,
+        CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, UnreadableError,
     )  # fmt: skip
     try:
         _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
         credentials = Credentials(TlsFiles(tls_cert, tls_key, tls_ca)) if tls_cert and tls_key and tls_ca else None
         access = Access(credentials, api_listen, Tokens(api_tokens) if api_tokens else None)
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
-        feed: Feed
-        if manifests is not None:
-            memory = IdentityMemory(state / "identities.json" if state is not None else None)
-            feed = ManifestFeed(manifests, ranges, keyed=keyed, memory=memory)
-        else:
-            # Imported here: Kubernetes' client takes half a second, which nobody else should wait for.
-            from controller.kubernetes_feed import KubernetesFeed
-            from topology.kubernetes.client import Client, KubeconfigError
+        with contextlib.ExitStack() as held:
+            client = None
+            if from_kubernetes:
+                # Imported here: Kubernetes' client takes half a second, which nobody else should wait for.
+                from topology.kubernetes.client import Client, KubeconfigError
 
-            errors += (KubeconfigError,)
-            feed = KubernetesFeed(Client(kubeconfig, context), ranges, keyed=keyed, namespace=namespace)
-        asyncio.run(run(listen, feed, socket_path, audit_interval, access=access))
+                errors += (KubeconfigError,)
+                client = Client(kubeconfig, context)
+            replica = None
+            if leases is not None:
+                times = Times(lease_duration, renew_deadline, retry_period, join_after)
+                store = held.enter_context(_lease_store(leases, replica_id, client))
+                replica = Replica(Leases(replica_id, times), store)
+            feed: Feed
+            if client is not None:
+                from controller.kubernetes_feed import KubernetesFeed
+
+                feed = KubernetesFeed(client, ranges, keyed=keyed, replica=replica)
+            else:
+                assert manifests is not None
+                feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica)
+            asyncio.run(run(listen, feed, socket_path, audit_interval, access=access))
     except errors as error:
         raise click.ClickException(str(error)) from error
+
+
+@contextlib.contextmanager
+def _lease_store(where: str, replica: str, client: Client | None) -> Iterator[LeaseStore]:
+    """Where leases are; a directory has one replica of each name at most. Raises LeaseError."""
+    if client is not None and where.startswith(_LEASE_OBJECTS):
+        from controller.kubernetes_leases import KubernetesLeases
+        from topology.kubernetes.client import TransportError
+
+        yield KubernetesLeases(client, where.removeprefix(_LEASE_OBJECTS), (TransportError,))
+        return
+    from controller.lease_directory import LeaseDirectory
+
+    directory = LeaseDirectory(Path(where))
+    with directory.named(replica):
+        yield directory
 
 
 def _check_secured(

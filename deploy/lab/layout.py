@@ -49,6 +49,9 @@ class LabSettings(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int = 1500
     #: Whether switches speak TLS with the controller, each with a certificate of its own.
     tls: bool = False
+    controllers: int = 1
+    #: Of several controllers' leases: duration, renewal's deadline, retry period, and when one joins (seconds).
+    lease_times: tuple[float, float, float, float] = (6.0, 4.0, 1.0, 3.0)
     owner: int = 0
     owner_started: int = 0
 
@@ -67,15 +70,26 @@ class Layout:
         self.processes = self.directory / "processes"
         self.guardian = self.processes / "guardian.json"
         self.pods = self.directory / "pods"
-        #: What the controller keeps over a restart.
-        self.state = self.directory / "state"
-        self.api = self.directory / "controller.sock"
-        self.openflow = self.directory / "openflow.sock"
+        self.api = self.api_of(1)
+        self.openflow = self.openflow_of(1)
+        self.leases = self.directory / "leases"
         self.pki = self.directory / "pki"
         self.bin = self.directory / "bin"
         self.prefix = f"sb-{name}"
         self.net = f"{self.prefix}_net"
         self.outside = f"{self.prefix}_outside"
+
+    def api_of(self, controller: int) -> Path:
+        """The admin socket of the controller with this number, from 1."""
+        return self.directory / f"{controller_name(controller)}.sock"
+
+    def openflow_of(self, controller: int) -> Path:
+        """Where switches reach the controller with this number."""
+        return self.directory / f"{controller_name(controller).replace('controller', 'openflow')}.sock"
+
+    def log_of(self, controller: int) -> Path:
+        """What the controller with this number has logged."""
+        return self.directory / f"{controller_name(controller)}.log"
 
     def node_netns(self, node: str) -> str:
         return f"{self.prefix}.{node}"
@@ -95,14 +109,19 @@ class Layout:
         """A node's run directory."""
         return self.directory / "nodes" / node
 
-    def check_node(self, node: str) -> None:
+    def check_node(self, node: str, controllers: int = 1) -> None:
         """Raise LabError where a node's sockets would have paths that no socket may have."""
-        longest = len(str(self.node(node) / "controller.sock"))
+        longest = len(str(self.node(node) / f"{controller_name(controllers)}.sock"))
         if longest > _SOCKET_PATH:
             raise LabError(
                 f"node {node}: the name is too long for a lab: use one that is {longest - _SOCKET_PATH} characters "
                 "shorter, or a shorter name for the lab"
             )
+
+
+def controller_name(controller: int) -> str:
+    """What the controller with this number is called: the first one without it."""
+    return "controller" if controller == 1 else f"controller-{controller}"
 
 
 def _file_name(namespace: str, pod: str) -> str:
@@ -153,15 +172,15 @@ def outside_addresses(settings: LabSettings) -> tuple[Address, ...]:
 
 
 def controller_addresses(settings: LabSettings) -> tuple[Address, ...]:
-    """Where the controller of a lab with TLS listens: on the underlay, the last but one."""
+    """Where the controllers of a lab with TLS listen: on the underlay, the last but one."""
     v4, v6 = networks(settings.underlay, "underlay")
     return _in_use(settings, [v4[-3], v6[v4.num_addresses - 3]])
 
 
-def controller_target(settings: LabSettings) -> str:
-    """The same as Open vSwitch writes it."""
-    address = controller_addresses(settings)[0]
-    return f"ssl:{address}:{OPENFLOW_PORT}" if address.version == 4 else f"ssl:[{address}]:{OPENFLOW_PORT}"
+def controller_target(settings: LabSettings, controller: int) -> str:
+    """The same as Open vSwitch writes it, of the controller with this number: each has a port of its own."""
+    address, port = controller_addresses(settings)[0], OPENFLOW_PORT + controller - 1
+    return f"ssl:{address}:{port}" if address.version == 4 else f"ssl:[{address}]:{port}"
 
 
 def cluster_cidrs(settings: LabSettings) -> tuple[Network, ...]:

@@ -25,6 +25,7 @@ from deploy.lab.layout import (
     LabSettings,
     Layout,
     controller_addresses,
+    controller_name,
     load_balancer_pools,
     netns_path,
     networks,
@@ -124,7 +125,8 @@ def make_node(layout: Layout, settings: LabSettings, name: str, index: int) -> N
     run(["nft", "-f", "-"], netns=netns, text=_DEAF_NIC)
     directory = layout.node(name)
     directory.mkdir(parents=True)
-    (directory / "controller.sock").symlink_to(layout.openflow)
+    for number in range(1, settings.controllers + 1):
+        (directory / f"{controller_name(number)}.sock").symlink_to(layout.openflow_of(number))
     run(["ovsdb-tool", "create", str(directory / "conf.db"), str(_SCHEMA)])
     start_database(layout, name)
     start_switch(layout, name)

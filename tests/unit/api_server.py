@@ -27,7 +27,7 @@ Json = dict[str, Any]
 Encoded = tuple[str, tuple[str, str], bytes, bytes]
 _VERSION = "@version@"
 #: Plural, by kind, of what can be written and isn't watched.
-_WRITTEN = {"Event": ("events.k8s.io/v1", "events"), "ConfigMap": ("v1", "configmaps")}
+_WRITTEN = {"Event": ("events.k8s.io/v1", "events"), "Lease": ("coordination.k8s.io/v1", "leases")}
 
 
 @dataclass
@@ -378,7 +378,14 @@ class ApiServer:
                 patched = found | {"status": patched.get("status")}
             self.put(patched | {"kind": kind})
             return web.json_response(self.get(kind, namespace, name))
-        return _status(405, "no such method here")
+        expected = body["preconditions" if request.method == "DELETE" else "metadata"]["resourceVersion"]
+        if expected != found["metadata"]["resourceVersion"]:
+            return _status(409, f"{name} has been modified")
+        if request.method == "DELETE":
+            self.remove(kind, namespace, name)
+            return web.json_response({"kind": "Status", "status": "Success"})
+        self.put({**body, "kind": kind, "metadata": {**body["metadata"], "namespace": namespace}})
+        return web.json_response(self.get(kind, namespace, name))
 
 
 def _merge(old: Any, new: Any, content: str) -> Any:

@@ -99,7 +99,7 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
             "--kubeconfig and --context go with --kubernetes",
         ),
         (("controller", "--listen", "unix:/s", "--kubernetes", "--context", "c"), "say --kubeconfig FILE"),
-        (("controller", "--listen", "unix:/s", "--kubernetes", "--state", "d"), "--state goes with"),
+        ((*CONTROLLER, "unix:/s", "--leases", "kubernetes:ns"), "--leases kubernetes:ns goes with --kubernetes"),
         (
             ("controller", "--listen", "unix:/s", "--kubernetes", "--kubeconfig", "/nowhere"),
             "/nowhere: no such file",

@@ -22,13 +22,17 @@ from test_kubernetes_source import until
 from controller import kubernetes_feed as feeds
 from controller.app import run
 from controller.kubernetes_feed import KubernetesFeed
+from controller.kubernetes_leases import KubernetesLeases
+from controller.leases import Leases, Times
+from controller.replica import Replica
 from flows.state import Port
 from topology.kubernetes import reflector as reflectors
-from topology.kubernetes.client import Client
+from topology.kubernetes.client import Client, TransportError
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
 from topology.services import ServiceRanges
 
 RBAC = Path(__file__).parents[2] / "deploy/kubernetes/rbac.yaml"
+TIMES = Times(1.0, 0.8, 0.1, 0.2)
 UPLINKS = (Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x0A57_0000_0003))
 
 
@@ -51,12 +55,15 @@ async def server() -> AsyncIterator[ApiServer]:
 class Running:
     """A controller's whole life, in this process."""
 
-    def __init__(self, server: ApiServer, directory: Path) -> None:
+    def __init__(self, server: ApiServer, directory: Path, replica_id: str = "") -> None:
+        """With `replica_id` it is one of several, which settle by Lease objects who does what."""
         self.directory = directory
         (directory / "kubeconfig").write_text(server.kubeconfig())
         ranges = ServiceRanges.parse(["10.96.0.0/16"], ["203.0.113.0/28"], "30000-32767")
         client = Client(directory / "kubeconfig")
-        feed = KubernetesFeed(client, ranges, keyed=True, namespace="signalbox")
+        store = KubernetesLeases(client, "signalbox", (TransportError,))
+        replica = Replica(Leases(replica_id, TIMES), store) if replica_id else None
+        feed = KubernetesFeed(client, ranges, keyed=True, replica=replica)
         self.task = asyncio.create_task(run([f"unix:{directory / 'of'}"], feed, directory / "api", 60.0))
         self.switches: list[asyncio.Task[None]] = []
 
@@ -190,40 +197,36 @@ async def test_an_outage_is_told_and_takes_nothing_from_the_switches(
     assert after["flowModsSent"] == before["flowModsSent"]
 
 
-async def test_what_must_outlast_a_restart_is_kept_in_a_config_map(
-    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Where all first hashes are the same, two of three identities have collided.
-    from topology import identities
-
-    monkeypatch.setattr(identities, "_hash", lambda title, attempt: 1000 + attempt)
-    server.put(*(pod("default", f"p{i}", "n1", labels={"app": str(i)}) for i in range(3)))
-    first = Running(server, tmp_path)
-    await until(lambda: bool(server.objects("ConfigMap")), "the ConfigMap")
-    (kept,) = server.objects("ConfigMap")
-    assert (kept["metadata"]["namespace"], kept["metadata"]["name"]) == ("signalbox", "signalbox-identities")
-    numbers = {row["number"]: row["labels"] for row in (await first.ask("/v1/identities"))["items"]}
-    assert len(json.loads(kept["data"]["identities"])) == 2 and len(numbers) == 3
-    await first.end()
-    # By themselves the two that are left would have other numbers.
-    server.remove("Pod", "default", "p0")
-    second = Running(server, tmp_path)
-    await until((tmp_path / "of").exists, "the controller listens")
-    after = {row["number"]: row["labels"] for row in (await second.ask("/v1/identities"))["items"]}
-    assert after.items() <= numbers.items() and len(after) == 2
-    await second.end()
-
-
 async def test_until_the_server_answers_the_status_says_what_is_waited_for(server: ApiServer, tmp_path: Path) -> None:
-    server.settings.refuse = {"configmaps": 500}
-    here = Running(server, tmp_path)
-    await here.until_status("waiting for /api/v1/namespaces/signalbox/configmaps/signalbox-identities: 500")
     server.settings.refuse = {"pods": 403}
+    here = Running(server, tmp_path)
     await here.until_status("Kubernetes: waiting for pods: list: 403 told to refuse")
     assert not (tmp_path / "of").exists()
     server.settings.refuse = {}
     await until((tmp_path / "of").exists, "the controller listens")
     await here.end()
+
+
+async def test_of_several_controllers_one_tells_of_what_is_no_node_s(server: ApiServer, tmp_path: Path) -> None:
+    names = ("a", "b")
+    for name in names:
+        (tmp_path / name).mkdir()
+    both = [Running(server, tmp_path / name, name) for name in names]
+
+    def masters() -> set[str]:
+        leases = (each for each in server.objects("Lease") if "shard" in each["metadata"]["name"])
+        return {each["spec"].get("holderIdentity", "") for each in leases}
+
+    await until(lambda: masters() == set(names), "both are masters")
+    server.put(service("default", "lb", "10.96.0.9", type="LoadBalancer"))
+    path = "/api/v1/namespaces/default/services/lb/status"
+    await until(lambda: any(each.path == path for each in server.requests), "the Service's address is told")
+    for _ in range(3):
+        before = len(server.requests)
+        await until(lambda before=before: len(server.requests) > before, "leases are renewed")  # type: ignore[misc]
+    assert sum(each.path == path for each in server.requests) == 1
+    for each in both:
+        await each.end()
 
 
 # Rights ---------------------------------------------------------------------------------------------------------------
@@ -241,7 +244,8 @@ def rights_of(requests: list[Request]) -> Iterator[Right]:
         if rest[0] == "namespaces" and len(rest) > 2:
             rest = rest[2:]
         resource = rest[0] + (f"/{rest[2]}" if len(rest) > 2 else "")
-        verb = {"POST": "create", "PATCH": "patch", "GET": "get" if len(rest) > 1 else "list"}[each.method]
+        verb = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}.get(each.method, "")
+        verb = verb or ("get" if len(rest) > 1 else "list")
         yield group, resource, "watch" if each.query.get("watch") else verb
         if each.query.get("fieldManager") and "status" not in rest:
             # Applied where it isn't there, it is made.
@@ -257,12 +261,7 @@ def granted() -> Iterator[Right]:
                         yield group, resource, verb
 
 
-async def test_the_rights_that_are_granted_are_those_that_are_used(
-    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from topology import identities
-
-    monkeypatch.setattr(identities, "_hash", lambda title, attempt: 1000 + attempt)
+async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiServer, tmp_path: Path) -> None:
     admin = {"subject": {"namespaces": {}}}
     server.put(
         *(pod("default", f"p{i}", "n1", labels={"app": str(i)}) for i in range(2)),
@@ -272,13 +271,14 @@ async def test_the_rights_that_are_granted_are_those_that_are_used(
         {"kind": "BaselineAdminNetworkPolicy", "metadata": {"name": "default"}, "spec": admin},
         network_policy("default", "p", ingress=[{"fromm": []}]),
     )
-    here = Running(server, tmp_path)
+    here = Running(server, tmp_path, "a")
     await until((tmp_path / "of").exists, "the controller listens")
     here.connect("n1")
     await until(lambda: bool(server.objects("Event")), "an event")
     server.put(network_policy("default", "p"))
     await asyncio.sleep(0.2)
     server.put(network_policy("default", "p", ingress=[{"fromm": []}]))
-    wanted = set(granted())
-    await until(lambda: set(rights_of(server.requests)) == wanted, "every right is used")
+    wanted, given_up = set(granted()), {("coordination.k8s.io", "leases", "delete")}
+    await until(lambda: set(rights_of(server.requests)) == wanted - given_up, "every right is used")
     await here.end()
+    assert set(rights_of(server.requests)) == wanted
