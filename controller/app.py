@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from controller import policy_views, service_counts, views
+from controller import health, policy_views, service_counts, views
 from controller.api import UnknownNodeError, serve
 from controller.audit import Drift
 from controller.channel import Channel, remove
@@ -66,6 +66,8 @@ class Controller:
         self._connections = ConnectionLog(self.compiler)
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
         self.problems: tuple[Problem, ...] = ()
+        #: Why no switch is heard yet; empty when they are.
+        self.not_ready = "the cluster's state hasn't been read yet"
         #: Which state of its source is in force, in the source's own words.
         self.edition: Callable[[], str] = str
         #: The objects that were taken last.
@@ -263,6 +265,7 @@ async def run(
     *,
     keyed: bool = True,
     memory: IdentityMemory | None = None,
+    health_address: str | None = None,
 ) -> None:
     """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -271,6 +274,7 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     controller = Controller(ranges, keyed=keyed, memory=memory)
+    probes = await health.serve(health_address, lambda: controller.not_ready) if health_address else None
     source = ManifestSource(manifests, ranges=ranges)
     snapshots = source.watch()
     # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
@@ -280,6 +284,7 @@ async def run(
     for target in listen:
         await channel.listen(target)
     api = await serve(controller, socket_path)
+    controller.not_ready = ""
     log.info("listening on %s", ", ".join(listen))
 
     async def follow() -> None:
@@ -306,6 +311,8 @@ async def run(
     for task in running:
         task.cancel()
     await asyncio.wait(tasks)
+    if probes is not None:
+        await probes.cleanup()
     await api.cleanup()
     remove(socket_path)
     await channel.close()

@@ -22,7 +22,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from node import netlink, nftables, ovsdb
+from node import health, netlink, nftables, ovsdb
 from node.cni import spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
@@ -61,6 +61,7 @@ async def run(settings: Settings) -> None:
         database.start()
         service = Service(settings, database)
         limit = asyncio.Semaphore(_REQUESTS)
+        probes = await health.serve(settings.health, lambda: service.not_ready) if settings.health else None
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             async with limit:
@@ -81,6 +82,8 @@ async def run(settings: Settings) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         host.close()
+        if probes is not None:
+            probes.close()
         await database.stop()
         settings.socket.unlink(missing_ok=True)
 

@@ -9,21 +9,45 @@ import click
 
 @click.command()
 @click.option("--name", required=True, help="The node's name, as its Node object has it.")
-@click.option("--pod-cidr", "pod_cidrs", multiple=True, required=True, help="The node's pod CIDR; one for each family.")
-@click.option("--cluster-cidr", "cluster_cidrs", multiple=True, required=True, help="What holds every node's pod CIDR.")
+@click.option(
+    "--pod-cidr",
+    "pod_cidrs",
+    multiple=True,
+    required=True,
+    metavar="CIDR",
+    help="The node's pod CIDR; one for each family.",
+)
+@click.option(
+    "--cluster-cidr",
+    "cluster_cidrs",
+    multiple=True,
+    required=True,
+    metavar="CIDR",
+    help="What holds every node's pod CIDR.",
+)
 @click.option(
     "--service-cidr",
     "service_cidrs",
     multiple=True,
+    metavar="CIDR",
     default=("10.96.0.0/16", "fd00:10:96::/112"),
     show_default=True,
     help="What Services' cluster addresses are out of; one for each family.",
 )
 @click.option(
-    "--service-node-port-range", default="30000-32767", show_default=True, help="The node ports that Services may have."
+    "--service-node-port-range",
+    default="30000-32767",
+    show_default=True,
+    metavar="LOW-HIGH",
+    help="The node ports that Services may have.",
 )
 @click.option(
-    "--node-ip", "node_ips", multiple=True, required=True, help="The node's address; tunnels end at the first."
+    "--node-ip",
+    "node_ips",
+    multiple=True,
+    required=True,
+    metavar="ADDRESS",
+    help="The node's address; tunnels end at the first.",
 )
 @click.option(
     "--controller", "controllers", multiple=True, required=True, metavar="TARGET", help="tcp:IP:PORT or unix:PATH."
@@ -59,6 +83,11 @@ import click
 )
 @click.option("--flow-wait", default=10.0, show_default=True, metavar="SECONDS", help="How long ADD waits for flows.")
 @click.option(
+    "--health",
+    metavar="ADDRESS:PORT",
+    help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9880.  [default: nowhere]",
+)
+@click.option(
     "--table",
     "tables",
     multiple=True,
@@ -88,6 +117,7 @@ def node(
     socket_path: Path,
     mtu: int | None,
     flow_wait: float,
+    health: str | None,
     tables: tuple[str, ...],
     only_clean: bool,
     log_level: str,
@@ -118,6 +148,7 @@ def node(
             mtu=mtu or 0,
             tables=tuple((int(number), word) for number, _, word in (each.partition("=") for each in tables)),
             flow_wait=flow_wait,
+            health=health or "",
         )
         asyncio.run(clean(settings) if only_clean else run(settings))
     except (AgentError, SettingsError, ValueError) as error:

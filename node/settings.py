@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     node_ports: tuple[int, int] = (30000, 32767)
     #: Seconds that CNI ADD waits for a pod's flows.
     flow_wait: float = 10.0
+    #: ADDRESS:PORT where the kubelet asks how the agent is; empty: nowhere.
+    health: str = ""
 
     def __post_init__(self) -> None:
         for option, cidrs in (("--pod-cidr", self.pod_cidrs), ("--cluster-cidr", self.cluster_cidrs)):

@@ -39,7 +39,11 @@ import click
     help="Where the addresses of Services of type LoadBalancer are from.  [default: they get none]",
 )
 @click.option(
-    "--service-node-port-range", default="30000-32767", show_default=True, help="The node ports that Services may have."
+    "--service-node-port-range",
+    default="30000-32767",
+    show_default=True,
+    metavar="LOW-HIGH",
+    help="The node ports that Services may have.",
 )
 @click.option(
     "--socket",
@@ -66,6 +70,11 @@ import click
     "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
 )
 @click.option(
+    "--health",
+    metavar="ADDRESS:PORT",
+    help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9879.  [default: nowhere]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -82,6 +91,7 @@ def controller(
     source_identity: str,
     state: Path | None,
     audit_interval: float,
+    health: str | None,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
@@ -99,6 +109,11 @@ def controller(
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
         memory = IdentityMemory(state / "identities.json" if state is not None else None)
         keyed = source_identity == "tunnel-key"
-        asyncio.run(run(listen, manifests, socket_path, audit_interval, ranges, keyed=keyed, memory=memory))
+        asyncio.run(
+            run(
+                listen, manifests, socket_path, audit_interval, ranges,
+                keyed=keyed, memory=memory, health_address=health,
+            )
+        )  # fmt: skip
     except (MemoryFileError, RangeError, TargetError, UnreadableError) as error:
         raise click.ClickException(str(error)) from error
