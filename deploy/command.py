@@ -6,6 +6,7 @@ import click
 
 from controller.cli import commands
 from deploy import config, config_command
+from deploy.kubernetes.cli import kubernetes
 from deploy.lab.cli import lab
 from node.cli import node
 
@@ -22,7 +23,7 @@ def _table_names() -> list[str]:
     return [f"{number}={name}" for number, name in TABLE_NAMES.items()]
 
 
-for command in (*commands, node, lab, config_command.commands):
+for command in (*commands, node, lab, kubernetes, config_command.commands):
     main.add_command(command)
 # The agent doesn't know the pipeline; it is told here what its tables are called.
 next(option for option in node.params if option.name == "tables").default = _table_names
