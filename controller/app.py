@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller import policy_views, service_counts, views
+from controller import health, policy_views, service_counts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
@@ -82,6 +82,8 @@ class Controller:
         self.problems: tuple[Problem, ...] = ()
         #: Certificates and tokens.
         self.access = Access()
+        #: Why no switch is heard yet; empty when they are.
+        self.not_ready = "the cluster's state hasn't been read yet"
         #: Which state of its source is in force, in the source's own words, and what troubles the source.
         self.edition: Callable[[], str] = str
         self.source_troubles: Callable[[], Iterable[str]] = tuple
@@ -332,7 +334,13 @@ class ManifestFeed:
 
 
 async def run(
-    listen: Sequence[str], feed: Feed, socket_path: Path, audit_interval: float, *, access: Access | None = None
+    listen: Sequence[str],
+    feed: Feed,
+    socket_path: Path,
+    audit_interval: float,
+    *,
+    access: Access | None = None,
+    health_address: str | None = None,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -348,6 +356,9 @@ async def run(
     async def follow() -> None:
         closing.push_async_callback(feed.end)
         controller = await feed.begin()
+        if health_address:
+            probes = await health.serve(health_address, lambda: controller.not_ready)
+            closing.push_async_callback(probes.cleanup)
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
         controller.access = access
@@ -364,6 +375,7 @@ async def run(
         for target in listen:
             await channel.listen(target, access.credentials)
         log.info("listening on %s", ", ".join(listen))
+        controller.not_ready = ""
         began.append(controller)
         ready.set()
         async for _ in steps:

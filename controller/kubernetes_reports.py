@@ -1,7 +1,7 @@
 """What Kubernetes is told, as writes: conditions, load balancers' addresses and events.
 
 Pure: what is so in, `Write`s out; times are given as text. What is so is looked at by `controller.kubernetes_feed`, how
-writes get there is `controller.write_queue`'s business. `deploy/kubernetes/rbac.yaml` grants what these ask for.
+writes get there is `controller.write_queue`'s business. `deploy/kubernetes/base/rbac.yaml` grants what these ask for.
 """
 
 from __future__ import annotations

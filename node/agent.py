@@ -22,7 +22,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from node import netlink, nftables, ovsdb
+from node import health, netlink, nftables, ovsdb
 from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
@@ -72,6 +72,7 @@ async def run(settings: Settings, outdated: Coroutine[Any, Any, str] | None = No
         database.start()
         service = Service(settings, database)
         limit = asyncio.Semaphore(_REQUESTS)
+        probes = await health.serve(settings.health, lambda: service.not_ready) if settings.health else None
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             async with limit:
@@ -96,6 +97,8 @@ async def run(settings: Settings, outdated: Coroutine[Any, Any, str] | None = No
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         host.close()
+        if probes is not None:
+            probes.close()
         await database.stop()
         settings.socket.unlink(missing_ok=True)
         if reason:

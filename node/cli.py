@@ -11,20 +11,40 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command()
 @click.option("--name", "--node-name", "name", required=True, help="The node's name, as its Node object has it.")
-@click.option("--pod-cidr", "pod_cidrs", multiple=True, help="The node's pod CIDR; one for each family.")
-@click.option("--cluster-cidr", "cluster_cidrs", multiple=True, required=True, help="What holds every node's pod CIDR.")
+@click.option(
+    "--pod-cidr",
+    "pod_cidrs",
+    multiple=True,
+    metavar="CIDR",
+    help="The node's pod CIDR; one for each family.",
+)
+@click.option(
+    "--cluster-cidr",
+    "cluster_cidrs",
+    multiple=True,
+    required=True,
+    metavar="CIDR",
+    help="What holds every node's pod CIDR.",
+)
 @click.option(
     "--service-cidr",
     "service_cidrs",
     multiple=True,
+    metavar="CIDR",
     default=("10.96.0.0/16", "fd00:10:96::/112"),
     show_default=True,
     help="What Services' cluster addresses are out of; one for each family.",
 )
 @click.option(
-    "--service-node-port-range", default="30000-32767", show_default=True, help="The node ports that Services may have."
+    "--service-node-port-range",
+    default="30000-32767",
+    show_default=True,
+    metavar="LOW-HIGH",
+    help="The node ports that Services may have.",
 )
-@click.option("--node-ip", "node_ips", multiple=True, help="The node's address; tunnels end at the first.")
+@click.option(
+    "--node-ip", "node_ips", multiple=True, metavar="ADDRESS", help="The node's address; tunnels end at the first."
+)
 @click.option(
     "--kubernetes",
     is_flag=True,
@@ -90,6 +110,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Where the runtime looks for CNI plugins: signalbox-cni is put there.",
 )
 @click.option(
+    "--health",
+    metavar="ADDRESS:PORT",
+    help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9880.  [default: nowhere]",
+)
+@click.option(
     "--table",
     "tables",
     multiple=True,
@@ -126,6 +151,7 @@ def node(
     flow_wait: float,
     cni_conf_dir: Path | None,
     cni_bin_dir: Path | None,
+    health: str | None,
     tables: tuple[str, ...],
     only_clean: bool,
     log_level: str,
@@ -165,6 +191,7 @@ def node(
             flow_wait=flow_wait,
             cni_conf_dir=cni_conf_dir,
             cni_bin_dir=cni_bin_dir,
+            health=health or "",
         )
 
     async def live() -> None:

@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: Where the container runtime looks for configurations and for plugins; None: the agent installs nothing there.
     cni_conf_dir: Path | None = None
     cni_bin_dir: Path | None = None
+    #: ADDRESS:PORT where the kubelet asks how the agent is; empty: nowhere.
+    health: str = ""
 
     def __post_init__(self) -> None:
         for option, cidrs in (("--pod-cidr", self.pod_cidrs), ("--cluster-cidr", self.cluster_cidrs)):

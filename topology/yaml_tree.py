@@ -133,6 +133,12 @@ class Tree:
         """Whether it is a string."""
         return self._tag == "str"
 
+    def digits(self) -> str:
+        """A number as it is written, for whoever knows which numbers there may be."""
+        if self._tag in ("int", "float"):
+            return self._scalar
+        raise self.error(f"is {self._what()}; it must be a number")
+
     def number(self, low: int, high: int) -> int:
         """A whole number within bounds."""
         # Plain decimals alone: nobody means octal, or minutes and seconds, which YAML 1.1 knows too.

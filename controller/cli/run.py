@@ -77,7 +77,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Where the addresses of Services of type LoadBalancer are from.  [default: they get none]",
 )
 @click.option(
-    "--service-node-port-range", default="30000-32767", show_default=True, help="The node ports that Services may have."
+    "--service-node-port-range",
+    default="30000-32767",
+    show_default=True,
+    metavar="LOW-HIGH",
+    help="The node ports that Services may have.",
 )
 @click.option(
     "--socket",
@@ -133,6 +137,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="How long a controller follows before others hand switches over to it.",
 )
 @click.option(
+    "--health",
+    metavar="ADDRESS:PORT",
+    help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9879.  [default: nowhere]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -163,6 +172,7 @@ def controller(
     renew_deadline: float,
     retry_period: float,
     join_after: float,
+    health: str | None,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
@@ -217,7 +227,7 @@ def controller(
             else:
                 assert manifests is not None
                 feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica)
-            asyncio.run(run(listen, feed, socket_path, audit_interval, access=access))
+            asyncio.run(run(listen, feed, socket_path, audit_interval, access=access, health_address=health))
     except errors as error:
         raise click.ClickException(str(error)) from error
 

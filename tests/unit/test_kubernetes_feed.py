@@ -31,7 +31,7 @@ from topology.kubernetes.client import Client, TransportError
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
 from topology.services import ServiceRanges
 
-RBAC = Path(__file__).parents[2] / "deploy/kubernetes/rbac.yaml"
+RBAC = Path(__file__).parents[2] / "deploy/kubernetes/base/rbac.yaml"
 TIMES = Times(1.0, 0.8, 0.1, 0.2)
 UPLINKS = (Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x0A57_0000_0003))
 
@@ -254,6 +254,8 @@ def rights_of(requests: list[Request]) -> Iterator[Right]:
 
 def granted() -> Iterator[Right]:
     for document in yaml.safe_load_all(RBAC.read_text()):
+        if document["metadata"]["name"] != "signalbox-controller":
+            continue
         for rule in document.get("rules", ()):
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:

@@ -1,6 +1,7 @@
 """What is asked of Kubernetes' API server: which kinds of object, of which API, and where they are.
 
-Owns the one list of them. `deploy/kubernetes/rbac.yaml` must grant what it asks for and nothing more; a test compares.
+Owns the one list of them. `deploy/kubernetes/base/rbac.yaml` must grant what it asks for and nothing more: a test
+compares.
 """
 
 from __future__ import annotations
