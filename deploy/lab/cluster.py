@@ -204,7 +204,8 @@ class Lab:
         layout = self.layout
         argv = [
             sys.executable, "-m", "deploy.command", "controller", "--listen", f"unix:{layout.openflow}",
-            "--manifests", str(layout.manifests), "--socket", str(layout.api),
+            "--manifests", str(layout.manifests), "--socket", str(layout.api), "--state", str(layout.state),
+            "--source-identity", self.settings.source_identity,
         ]  # fmt: skip
         for cidr in service_cidrs(self.settings):
             argv += ["--service-cidr", str(cidr)]

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from probes import HERE, inside, pod_netns
+from probes import HERE, inside, pod_netns, until
 
 from deploy.lab.cluster import Lab
 from deploy.lab.layout import netns_path
 from deploy.lab.substrate import appctl, run, switch_environment
 from flows.cookies import Kind, Scope, cookie
-from topology.naming import HAIRPIN_ADDRESSES, object_id
+from topology.naming import GATEWAY_PORT, HAIRPIN_ADDRESSES, object_id
 
 Document = dict[str, Any]
 Call = dict[str, Any]
@@ -70,7 +70,7 @@ def endpoint_slice(
 
 def path_of(lab: Lab, document: Document) -> Path:
     metadata = document["metadata"]
-    return lab.layout.manifests / f"{document['kind'].lower()}.{metadata['namespace']}.{metadata['name']}.yaml"
+    return lab.layout.manifests / f"{document['kind'].lower()}.{metadata.get('namespace', '')}.{metadata['name']}.yaml"
 
 
 def write(lab: Lab, *documents: Document) -> None:
@@ -119,8 +119,13 @@ def vips(lab: Lab, name: str) -> list[str]:
 
 
 def balanced(lab: Lab, name: str) -> list[str]:
-    """Its external addresses, IPv4 first."""
-    return sorted(row(lab, name)["externalIPs"], key=lambda each: ":" in each)
+    """Its external addresses, IPv4 first, once every host brings them into its bridge: agents look now and then."""
+    found = sorted(row(lab, name)["externalIPs"], key=lambda each: ":" in each)
+    for netns in map(lab.netns_of_node, lab.nodes):
+        for each in found:
+            argv = ["ip", "route", "get", each]
+            until(lambda netns=netns, argv=argv: GATEWAY_PORT in inside(netns, argv).stdout, f"{netns}: {each}")  # type: ignore[misc]
+    return found
 
 
 def node_port(lab: Lab, name: str, index: int = 0) -> int:

@@ -186,7 +186,8 @@ def test_no_request_fails_while_all_endpoints_are_replaced(lab: Lab, tmp_path: P
                 assert not first & second
             for each in running:
                 outcomes = each.finish()
-                assert len(outcomes) > 60
+                # As many as the machine has had time for, all the while.
+                assert len(outcomes) > 20
                 assert not [outcome for outcome in outcomes if "error" in outcome]
             served = names(chain(*(each.finish() for each in running)))
             assert len(served) == (6 if kind == "Deployment" else 3), served

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from callers import (
@@ -211,7 +212,7 @@ def world(lab: Lab) -> Iterator[dict[str, str]]:
     netns, nets = lab.layout.outside, {"4": "198.18.0.0/22", "6": "2001:db8:8::/64"}
     for net in nets.values():
         ip(netns, "route", "add", "local", net, "dev", "lo")
-    argv = ["python3", "-I", __file__.replace("test_services.py", "line_server.py"), "8080"]
+    argv = ["python3", "-I", str(Path(__file__).with_name("line_server.py")), "8080"]
     server = processes.start(argv, lab.layout.directory / "outside.log", netns=netns)
     until(lambda: "error" not in call(netns, to("127.0.0.1", 8080))[0][0], "the server outside")
     yield nets
