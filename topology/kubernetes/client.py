@@ -62,6 +62,28 @@ class Stream(msgspec.Struct, frozen=True):
     retry_after: float = 0.0
 
 
+class _Way:
+    """Connections with one set of credentials; given up once others are there and nobody uses them any more."""
+
+    def __init__(self, api: Any) -> None:
+        self.api = api
+        self.users = 0
+        self.retired = False
+
+    @contextlib.asynccontextmanager
+    async def used(self) -> AsyncIterator[Any]:
+        self.users += 1
+        try:
+            yield self.api
+        finally:
+            self.users -= 1
+            await self.close_if_idle()
+
+    async def close_if_idle(self) -> None:
+        if self.retired and not self.users:
+            await self.api.close()
+
+
 class Client:
     """Requests to one API server."""
 
@@ -69,8 +91,7 @@ class Client:
         """Without `kubeconfig`, as the pod's service account."""
         self._kubeconfig = kubeconfig
         self._context = context
-        self._api: Any = None
-        self._former: Any = None
+        self._way: _Way | None = None
         self._renewed = 0.0
 
     async def connect(self) -> None:
@@ -92,58 +113,50 @@ class Client:
             where = self._kubeconfig or "in-cluster configuration"
             remedy = "" if self._kubeconfig else "; outside of a pod, say --kubeconfig FILE"
             raise KubeconfigError(f"{where}: {error}{remedy}") from error
-        # What is under way on the former connections may go on; those before them are of no more use.
-        self._api, self._former, oldest = api, self._api, self._former
-        if oldest is not None:
-            await oldest.close()
+        former, self._way = self._way, _Way(api)
+        if former is not None:
+            # What is under way there may go on.
+            former.retired = True
+            await former.close_if_idle()
 
     async def close(self) -> None:
         """End all connections."""
-        for each in (self._api, self._former):
-            if each is not None:
-                await each.close()
+        if self._way is not None:
+            await self._way.api.close()
 
     async def ask(self, method: str, path: str, body: object = None, content_type: str = "") -> Answer:
         """One request and its whole answer. Raises TransportError."""
         timeout = aiohttp.ClientTimeout(total=ANSWER, sock_connect=CONNECT, sock_read=SILENCE)
-        with _as_transport_errors():
-            response = await self._request(method, path, body, content_type, timeout)
-            async with response:
-                data = await response.read()
-                await self._renew_if(response.status)
-                return Answer(response.status, data, _retry_after(response))
-        raise AssertionError
+        with _Requesting():
+            async with self._current().used() as api:
+                response = await _request(api, method, path, body, content_type, timeout)
+                async with response:
+                    data = await response.read()
+                answer = Answer(response.status, data, _retry_after(response))
+        await self._renew_if(answer.status)
+        return answer
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, idle: float) -> AsyncIterator[Stream]:
         """An answer that goes on until the server ends it, or is silent for `idle` seconds. Raises TransportError."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=idle)
-        with _as_transport_errors():
-            # Also a server that takes the connection and then says nothing has to begin to answer.
-            async with asyncio.timeout(SILENCE):
-                response = await self._request("GET", path, None, "", timeout)
-        try:
-            with _as_transport_errors():
-                body = b"" if response.status == 200 else await response.read()
-                await self._renew_if(response.status)
-            yield Stream(response.status, _chunks(response), body, _retry_after(response))
-        finally:
-            # Not released to the pool: there may be more to come on it.
-            response.close()
+        async with self._current().used() as api:
+            with _Requesting():
+                # Also a server that takes the connection and then says nothing has to begin to answer.
+                async with asyncio.timeout(SILENCE):
+                    response = await _request(api, "GET", path, None, "", timeout)
+                    body = b"" if response.status == 200 else await response.read()
+            try:
+                yield Stream(response.status, _chunks(response), body, _retry_after(response))
+            finally:
+                # Not released to the pool: there may be more to come on it.
+                response.close()
+        await self._renew_if(response.status)
 
-    async def _request(
-        self, method: str, path: str, body: object, content_type: str, timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.ClientResponse:
-        # Uncompressed: compressing a large list takes a server longer than sending it.
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        if content_type:
-            headers["Content-Type"] = content_type
-        method, url, headers, body, _ = await self._api.param_serialize(
-            method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
-        )
-        answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
-        response: aiohttp.ClientResponse = answer.response
-        return response
+    def _current(self) -> _Way:
+        if self._way is None:
+            raise TransportError("not connected")
+        return self._way
 
     async def _renew_if(self, status: int) -> None:
         """Read the configuration again where the server doesn't know us any more: tokens and certificates expire."""
@@ -173,21 +186,42 @@ def _socket(address: Any) -> socket.socket:
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     while True:
-        with _as_transport_errors():
+        with _Requesting():
             chunk = await response.content.readany()
         if not chunk:
             return
         yield chunk
 
 
-@contextlib.contextmanager
-def _as_transport_errors() -> Any:
-    try:
-        yield
-    except TimeoutError as error:
-        raise TransportError("no answer in time") from error
-    except (OSError, aiohttp.ClientError, ConfigException) as error:
-        raise TransportError(str(error) or type(error).__name__) from error
+class _Requesting:
+    """Whatever goes wrong inside is a request that failed."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        match error:
+            case TransportError() | None:
+                return
+            case TimeoutError():
+                raise TransportError("no answer in time") from error
+            # Of the client, of plugins for credentials, of what they stand on: none of it is to end the source.
+            case Exception():
+                raise TransportError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+
+async def _request(
+    api: Any, method: str, path: str, body: object, content_type: str, timeout: aiohttp.ClientTimeout
+) -> aiohttp.ClientResponse:
+    # Uncompressed: compressing a large list takes a server longer than sending it.
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    if content_type:
+        headers["Content-Type"] = content_type
+    method, url, headers, body, _ = await api.param_serialize(
+        method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
+    )
+    answer = await api.call_api(method, url, headers, body, _request_timeout=timeout)
+    response: aiohttp.ClientResponse = answer.response
+    return response
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:
