@@ -128,6 +128,7 @@ def node(
     from ipaddress import ip_address, ip_network
 
     from node.agent import AgentError, clean, run
+    from node.ovsdb import DatabaseError
     from node.settings import Settings, SettingsError, port_range
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -151,5 +152,5 @@ def node(
             health=health or "",
         )
         asyncio.run(clean(settings) if only_clean else run(settings))
-    except (AgentError, SettingsError, ValueError) as error:
+    except (AgentError, DatabaseError, SettingsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
