@@ -164,6 +164,7 @@ def node(
 
     from node.agent import AgentError, clean, run
     from node.credentials import TlsFiles
+    from node.ovsdb import DatabaseError
     from node.settings import Settings, SettingsError, port_range
     from topology.naming import Address, Network
 
@@ -220,5 +221,5 @@ def node(
 
     try:
         asyncio.run(live())
-    except (AgentError, SettingsError, ValueError) as error:
+    except (AgentError, DatabaseError, SettingsError, ValueError) as error:
         raise click.ClickException(str(error)) from error

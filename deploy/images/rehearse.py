@@ -98,7 +98,11 @@ def copy(rest: str, root: Path, stages: dict[str, Path]) -> None:
         target.mkdir(parents=True)
         # .dockerignore names what is let through, and shuts out everything else.
         let_through = [line[1:] for line in (SOURCE / ".dockerignore").read_text().splitlines() if line[:1] == "!"]
-        subprocess.run(["cp", "-a", *let_through, str(target)], cwd=source, check=True)
+        subprocess.run(
+            ["cp", "-a", *(each for each in let_through if (source / each).exists()), str(target)],
+            cwd=source,
+            check=True,
+        )
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", f"{source}/{what.lstrip('/')}", str(target)], check=True)

@@ -3,7 +3,7 @@ are, and its certificate.
 
     API server ──Nodes, Secret──> node.yaml and tls/ in a directory of the host ──> agent, Open vSwitch
 
-The agent then doesn't ask the API server. When that is away and there are files of an earlier start, those are used: so
+The agent then doesn't ask the API server. When that is away and there are files of an earlier start, they are used: so
 a node boots again without it. Files are written beside and renamed, so no half is ever read.
 """
 
