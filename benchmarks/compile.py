@@ -45,7 +45,7 @@ class FakeSwitch:
         self.name = "a fake switch"
         self.sync: SwitchSync | None = None
         self.sent = 0
-        self._ports = tuple(map(_described, ports))
+        self._ports = tuple(map(described, ports))
         self._questions: list[bytes] = []
 
     def write(self, buffers: Iterable[bytes]) -> None:
@@ -79,7 +79,8 @@ class FakeSwitch:
             self.sync.receive(reply, time.monotonic())
 
 
-def _described(port: Port) -> PortDesc:
+def described(port: Port) -> PortDesc:
+    """A port as a switch describes it."""
     return PortDesc(port.number, port.name, port.mac, True)
 
 
@@ -134,7 +135,7 @@ def _connected(
         home = cluster[random.randrange(len(cluster))]
         switch = switches[home.name]
         new = pod(home, PODS + number % 50)
-        port = _described(pod_port(home, new, PODS + number % 50))
+        port = described(pod_port(home, new, PODS + number % 50))
         controller.fleet.take(controller.compiler.put(new), time.monotonic())
         came.append(_cpu(switch, PortStatus(0, 0, port)))
         went.append(_cpu(switch, PortStatus(0, 1, port)))

@@ -3,6 +3,7 @@
     serve NAME PORT...          answers each request with NAME, one connection after another; PORT + 1000 takes bytes
     connect ADDRESS PORT SECONDS    connects, asks, hears and closes, one after another: prints how many a second
     send ADDRESS PORT SECONDS       sends as much as goes: prints bytes a second
+    ask ADDRESS PORT COUNT      the same COUNT times, each from a source port of its own: prints how many were answered
     watch                       for each line "ADDRESS PORT NAME": asks until NAME answers, prints when that was
 
 `watch` answers each line with a line "wait" when it has asked in vain for the first time, then with the time (of the
@@ -74,6 +75,16 @@ def connect(address: str, port: int, seconds: float) -> None:
     print(count / (time.monotonic() - begun))
 
 
+def ask_often(address: str, port: int, count: int) -> None:
+    answered = 0
+    for _ in range(count):
+        try:
+            answered += bool(ask(address, port, 5.0))
+        except OSError:
+            continue
+    print(answered)
+
+
 def send(address: str, port: int, seconds: float) -> None:
     with socket.create_connection((address, port), 5.0) as client:
         begun = time.monotonic()
@@ -111,5 +122,7 @@ if __name__ == "__main__":
             connect(address, int(port), float(seconds))
         case ["send", address, port, seconds]:
             send(address, int(port), float(seconds))
+        case ["ask", address, port, count]:
+            ask_often(address, int(port), int(count))
         case ["watch"]:
             watch()

@@ -90,6 +90,11 @@ def start_switch() -> int:
     run("ovs-vswitchd", f"unix:{RUN / 'db.sock'}", f"--unixctl={RUN / 'vswitchd.ctl'}", "--disable-system",
         "--enable-dummy=override", f"--pidfile={RUN / 'vswitchd.pid'}", f"--log-file={RUN / 'vswitchd.log'}",
         *common)  # fmt: skip
+    return switch_pid()
+
+
+def switch_pid() -> int:
+    """The pid of the ovs-vswitchd that runs."""
     return int((RUN / "vswitchd.pid").read_text())
 
 
@@ -139,19 +144,19 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_memory(pid: int | str = "self") -> float:
     """The largest resident set a process has had, in MB (10**6 bytes). Unlike getrusage's, not its parent's."""
-    return _memory(pid, "VmHWM:")
+    return _memory(pid, "VmHWM")
 
 
 def memory(pid: int | str = "self") -> float:
-    """A process's resident set now, in MB."""
-    return _memory(pid, "VmRSS:")
+    """The resident set that a process has now, in MB."""
+    return _memory(pid, "VmRSS")
 
 
 def _memory(pid: int | str, what: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(what):
+        if line.startswith(f"{what}:"):
             return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError("the kernel doesn't tell memory")
+    raise RuntimeError(f"the kernel doesn't tell {what}")
 
 
 async def until(condition: Callable[[], bool], what: str, limit: float = 300.0, pause: float = 0.001) -> None:

@@ -5,7 +5,7 @@ It may be served over TLS too; there every request needs a token (`controller.ac
 GET /v1/nodes, /v1/pods, /v1/links: {"items": [...]}; /v1/services and /v1/endpoints, with ?counters=1 what they have
 carried; /v1/identities; /v1/policies, with ?counters=1 the packets that they allowed and denied;
 /v1/policy-check?from=&to=&protocol=&port=&family=;
-/v1/nodes/NAME/flows?pod=NAMESPACE/NAME&service=NAMESPACE/NAME&table=NAME;
+/v1/nodes/NAME/flows?pod=NAMESPACE/NAME&service=NAMESPACE/NAME&policy=[NAMESPACE/]NAME&table=NAME;
 /v1/topology?format=text|dot|svg|json; /v1/status. POST /v1/audit compares every flow of every switch now.
 Errors are {"error": "..."} with a status of 400 or above.
 """
@@ -129,13 +129,17 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
 
     async def policy_check(request: web.Request) -> web.Response:
         query = request.query
+        for end in ("from", "to"):
+            if end not in query:
+                return _error(400, f"say {end!r}: NAMESPACE/POD, node/NAME or an address")
         try:
-            words = query["from"], query["to"], query.get("protocol", "TCP").upper()
-            numbers = int(query.get("port", "0")), int(query.get("family", "0"))
-            return web.json_response(policy_views.check(compiler, *words, *numbers))
-        except KeyError as error:
-            return _error(400, f"say {error}: NAMESPACE/POD, node/NAME or an address")
-        except ValueError as error:
+            port, family = int(query.get("port", "0")), int(query.get("family", "0"))
+        except ValueError:
+            return _error(400, "port and family are numbers")
+        protocol = query.get("protocol", "TCP").upper()
+        try:
+            return web.json_response(policy_views.check(compiler, query["from"], query["to"], protocol, port, family))
+        except policy_views.QuestionError as error:
             return _error(400, str(error))
 
     async def links(request: web.Request) -> web.Response:
@@ -144,7 +148,9 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
     async def flows(request: web.Request) -> web.Response:
         node = request.match_info["name"]
         pod, table = request.query.get("pod", ""), request.query.get("table", "")
-        service = request.query.get("service", "")
+        service, policy = request.query.get("service", ""), request.query.get("policy", "")
+        if policy and not policy_views.named(compiler, policy):
+            return _error(404, f"no policy {policy!r}")
         if service and tuple(service.partition("/")[::2]) not in compiler.cluster.services:
             return _error(404, f"no Service {service!r}")
         if pod and tuple(pod.partition("/")[::2]) not in compiler.cluster.pods:
@@ -152,7 +158,7 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         if table and not views.is_table(table):
             return _error(404, f"no table {table!r}; the tables are {', '.join(views.table_names())}")
         dump = await controller.dump(node)
-        return web.json_response({"items": list(views.flows(compiler, node, dump, pod, table, service))})
+        return web.json_response({"items": list(views.flows(compiler, node, dump, pod, table, service, policy))})
 
     async def topology(request: web.Request) -> web.Response:
         form = request.query.get("format", "text")

@@ -20,6 +20,7 @@ from flows.openflow.messages import PacketIn
 from flows.registers import DESTINATION_IDENTITY, SCRATCH, SOURCE_IDENTITY, Identity
 from flows.tables.policy import direction_of
 from topology.manifests import object_words
+from topology.metadata import Key
 from topology.naming import Address, object_id
 
 #: Seconds within which the same is told once.
@@ -79,6 +80,7 @@ class ConnectionLog:
     def __init__(self, compiler: Compiler) -> None:
         self._compiler = compiler
         self._seen: dict[tuple[str, int, int, Address, Address, str, int], _Seen] = {}
+        self._keys: dict[int, Key] = {}
 
     def take(self, node: str, packet: PacketIn, now: float) -> Iterator[str]:
         """A packet that a switch tells of; a line, if it is news."""
@@ -107,10 +109,12 @@ class ConnectionLog:
                     yield f"{seen.line}, again {seen.again} times within {WINDOW:g} s"
 
     def _policy(self, cookie: int) -> str:
-        for key in self._compiler.cluster.policies:
-            if object_id(*key) == cookie & OBJECT_MASK:
-                return object_words(key)
-        return "a policy that is gone"
+        number, policies = cookie & OBJECT_MASK, self._compiler.cluster.policies
+        if self._keys.get(number) not in policies:
+            # Seldom: policies are many, and what comes is of few of them.
+            self._keys = {object_id(*key): key for key in policies}
+        key = self._keys.get(number)
+        return object_words(key) if key is not None else "a policy that is gone"
 
     def _words(self, packet: PacketIn, found: Headers) -> str:
         values = {term.field: term.value for term in packet.match}

@@ -21,6 +21,7 @@ from flows.values import FlowKey
 from topology.identities import Profile
 from topology.manifests import object_words
 from topology.metadata import Key
+from topology.model import Pod
 from topology.naming import Address
 from topology.policies import Action, Direction, IpBlock, Peer, PodSet, PolicyPort, Rule, Tier
 from topology.selectors import Selector
@@ -31,6 +32,7 @@ TABLES = tuple(
     for each in (EGRESS_ADMIN, EGRESS_POLICY, EGRESS_BASELINE, INGRESS_ADMIN, INGRESS_POLICY, INGRESS_BASELINE)
 )
 _TIERS = {Tier.ADMIN: "Admin", Tier.NETWORK_POLICY: "NetworkPolicy", Tier.BASELINE: "Baseline"}
+_PROTOCOLS = ("TCP", "UDP", "SCTP", "ICMP")
 Row = dict[str, Any]
 #: Packets by flow, over all switches.
 Counts = dict[FlowKey, int]
@@ -61,6 +63,27 @@ def identity_words(profile: Profile) -> str:
     """An identity in few words: its namespace and labels."""
     labels = ",".join(f"{key}={value}" for key, value in profile.labels)
     return f"{profile.namespace}[{labels}]"
+
+
+def identity_names(compiler: Compiler) -> dict[int, str]:
+    """Every identity in few words, by its number."""
+    known = compiler.policies.identities
+    return {number: identity_words(known[number]) for number in known}
+
+
+def rule_names(compiler: Compiler) -> dict[int, str]:
+    """What rule each conjunction is, by its number."""
+    return {
+        number: f"{direction} rule {index} of {object_words(policy)}"
+        for number, (policy, direction, index) in compiler.policies.conjunctions().items()
+    }
+
+
+def named(compiler: Compiler, text: str) -> list[Key]:
+    """The policies that `NAMESPACE/NAME` is, or `NAME`: of the cluster, or of namespace default."""
+    namespace, slash, name = text.rpartition("/")
+    where = (namespace,) if slash else ("", "default")
+    return sorted(key for key in compiler.cluster.policies if key[2] == name and key[1] in where)
 
 
 def policies(compiler: Compiler, counts: Counts | None = None) -> Iterator[Row]:
@@ -161,14 +184,20 @@ def _rule_words(rule: Rule, preposition: str) -> str:
 
 def check(compiler: Compiler, source: str, destination: str, protocol: str, port: int, family: int) -> Row:
     """The verdict on a connection, and which rule says so. Raises QuestionError."""
+    if protocol not in _PROTOCOLS:
+        raise QuestionError(f"no protocol {protocol!r}; the protocols are {', '.join(_PROTOCOLS)}")
+    if protocol == "ICMP":
+        port = 0
+    elif not 1 <= port <= 65535:
+        raise QuestionError(f"{protocol} goes to a port from 1 to 65535")
     ends = _find(compiler, source), _find(compiler, destination)
-    versions = sorted({each.version for each in ends[0]} & {each.version for each in ends[1]})
+    versions = sorted({each.address.version for each in ends[0]} & {each.address.version for each in ends[1]})
     if (family and family not in versions) or not versions:
-        raise QuestionError(f"{source} and {destination} have no family in common" if not family else f"no IPv{family}")
+        what = f"IPv{family}" if family else "family"
+        raise QuestionError(f"{source} and {destination} have no {what} in common")
     version = family or versions[0]
-    parties = [next(each for each in end if each.version == version) for end in ends]
-    first, second = (party(compiler.cluster, each) for each in parties)
-    verdict = judge(compiler.cluster, Question(first, second, protocol, port))
+    first, second = (next(each for each in end if each.address.version == version) for end in ends)
+    verdict = judge(compiler.cluster, Question(first, second, protocol, port), compiler.policies.crowded)
     return {
         "source": _party_words(first),
         "destination": _party_words(second),
@@ -208,24 +237,43 @@ def _party_words(end: Party) -> str:
     return f"{object_words(end.node.key)} ({end.address})" if end.node is not None else str(end.address)
 
 
-def _find(compiler: Compiler, text: str) -> Sequence[Address]:
-    """The addresses of `NAMESPACE/POD`, `POD`, `node/NAME`, or an address itself."""
+def _find(compiler: Compiler, text: str) -> list[Party]:
+    """Who `NAMESPACE/POD`, `POD`, `node/NAME` or an address is, by each of its addresses."""
     try:
-        return (ip_address(text),)
+        return [_owner(compiler, ip_address(text))]
     except ValueError:
         pass
     namespace, _, name = text.rpartition("/")
     if namespace == "node":
-        node = compiler.cluster.nodes.get(name)
-        if node is None:
+        if name not in compiler.cluster.nodes:
             raise QuestionError(f"no node {name!r}")
-        return node.addresses
+        return _of_node(compiler, name)
     pod = compiler.cluster.pods.get((namespace or "default", name))
     if pod is None:
         raise QuestionError(f"no pod {namespace or 'default'}/{name}; say NAMESPACE/POD, node/NAME or an address")
     if pod.host_network:
-        node = compiler.cluster.nodes.get(pod.node)
-        return node.addresses if node is not None else ()
-    if not pod.addresses:
+        return _of_node(compiler, pod.node)
+    addresses = pod.addresses or _announced(compiler, pod)
+    if not addresses:
         raise QuestionError(f"pod {namespace or 'default'}/{name} has no address yet")
-    return pod.addresses
+    return [Party(address, pod=pod) for address in addresses]
+
+
+def _of_node(compiler: Compiler, name: str) -> list[Party]:
+    node = compiler.cluster.nodes.get(name)
+    return [Party(address, node=node) for address in node.addresses] if node is not None else []
+
+
+def _owner(compiler: Compiler, address: Address) -> Party:
+    found = party(compiler.cluster, address)
+    if found.pod is None and found.node is None:
+        for name in compiler.cluster.nodes:
+            for pod, local in compiler.local_pods(name):
+                if address in local.addresses:
+                    return Party(address, pod=pod)
+    return found
+
+
+def _announced(compiler: Compiler, pod: Pod) -> tuple[Address, ...]:
+    """A pod's addresses as its port has told them, where its status doesn't."""
+    return next((local.addresses for each, local in compiler.local_pods(pod.node) if each.key == pod.key), ())

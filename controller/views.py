@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from controller import policy_views
 from controller.fleet import Fleet
 from controller.refusals import Why
 from controller.service_counts import Counts, Sums
@@ -15,10 +16,11 @@ from flows.openflow.messages import FlowStats
 from flows.pipeline import BY_NUMBER
 from flows.services import external_addresses
 from flows.text import flow_text
-from flows.words import flow_words
+from flows.words import Names, flow_words
 from topology.graph import display_name
 from topology.model import Key, Pod
 from topology.naming import format_mac, object_id
+from topology.policies import Policy
 
 Row = dict[str, Any]
 
@@ -160,9 +162,19 @@ def links(compiler: Compiler) -> Iterator[Row]:
 
 
 def flows(
-    compiler: Compiler, node: str, dump: Iterable[FlowStats], pod: str = "", table: str = "", service: str = ""
+    compiler: Compiler,
+    node: str,
+    dump: Iterable[FlowStats],
+    pod: str = "",
+    table: str = "",
+    service: str = "",
+    policy: str = "",
 ) -> Iterator[Row]:
-    """Flows as a switch has them, in packet order, with what they mean. `pod` and `service` are namespace/name."""
+    """Flows as a switch has them, in packet order, with what they mean.
+
+    `pod` and `service` are namespace/name, `policy` is what `policy_views.named` takes. A flow that several policies
+    share is each one's, though its cookie names the first.
+    """
     names = object_names(compiler)
     ports = {port.number: port.name for port in compiler.ports(node)}
     for local in compiler.local_pods(node):
@@ -170,12 +182,15 @@ def flows(
     wanted = {object_id("Pod", *pod.split("/", 1))} if pod else set()
     if service:
         wanted |= _ids_of_service(compiler, service)
+    shared = {flow.key for key in policy_views.named(compiler, policy) for flow in compiler.policies.flows_of(key)}
+    words = Names(ports, policy_views.identity_names(compiler), policy_views.rule_names(compiler))
     for stats in sorted(dump, key=lambda stats: (stats.table, -stats.priority)):
         declared = BY_NUMBER.get(stats.table)
         name = declared.name if declared is not None else str(stats.table)
         if table and table.lower() not in (name.lower(), str(stats.table)):
             continue
-        if (pod or service) and stats.cookie & OBJECT_MASK not in wanted:
+        is_shared = stats.flow is not None and stats.flow.key in shared
+        if (pod or service or policy) and stats.cookie & OBJECT_MASK not in wanted and not is_shared:
             continue
         known = stats.flow is not None
         yield {
@@ -187,7 +202,7 @@ def flows(
             "packets": stats.packet_count,
             "bytes": stats.byte_count,
             "seconds": round(stats.duration, 3),
-            "words": flow_words(stats.flow, ports) if stats.flow is not None else f"not ours: {stats.why}",
+            "words": flow_words(stats.flow, words) if stats.flow is not None else f"not ours: {stats.why}",
             "ofctl": flow_text(stats.flow, names=True) if stats.flow is not None else None,
             "decoded": known,
         }
@@ -216,7 +231,8 @@ def maker(compiler: Compiler, cookie: int) -> str:
     wanted = cookie & OBJECT_MASK
     kind = KIND_NAMES.get(Kind(cookie >> KIND_SHIFT & 0x7F), "")
     for each in compiler.cluster.objects():
-        if each.kind == kind and object_id(*each.key) == wanted:
+        here = KIND_NAMES[Kind.POLICY] if isinstance(each, Policy) else each.kind
+        if here == kind and object_id(*each.key) == wanted:
             return _title(each.key)
     return kind
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from inspect import cleandoc
 from pathlib import Path
 
 import click
@@ -15,7 +16,9 @@ from deploy.command import main
 from flows import cookies
 from flows.cookies import KIND_NAMES, Kind, Scope
 from flows.pipeline import BY_NUMBER, TABLES
-from flows.registers import REGISTERS, Bits, Zone
+from flows.registers import REGISTERS, Bits, Identity, Zone
+from flows.words import identity_text
+from topology.identities import FIRST_IDENTITY
 
 HERE = Path(__file__).parent
 _NOTE = "<!-- Made by docs/generate.py from the code: change that, and run it again. -->\n"
@@ -38,6 +41,7 @@ def pipeline() -> str:
         (f"`{bits.name}`", f"`{_place(bits)}`", f"`{bits.mask:#x}`", bits.purpose)
         for bits in REGISTERS
     ]  # fmt: skip
+    identities = [(f"`{each.name}`", str(each.value), identity_text(each)) for each in Identity]
     zones = [(f"`{zone.name}`", f"{zone.value} (`{zone.value:#x}`)") for zone in Zone]
     layout = [
         ("63..56", "owner", f"`{cookies.OWNER:#x}`: Signalbox"),
@@ -47,6 +51,7 @@ def pipeline() -> str:
         ("39..0", "object", "a hash of the object's kind, namespace and name; zero for the pipeline's own flows"),
     ]
     pods = cookies.cookie(Scope.NODE, Kind.POD, 0)
+    policies = cookies.cookie(Scope.CLUSTER, Kind.POLICY, 0)
     pods_mask = cookies.OWNER_MASK | cookies.SCOPE_BIT | cookies.KIND_MASK
     shared, shared_mask = cookies.scope_match(Scope.CLUSTER)
     return f"""{_NOTE}
@@ -64,6 +69,11 @@ tables work together is told in [architecture.md](architecture.md#forwarding); t
 ## Registers
 
 {_table(("name", "bits", "mask", "what for"), registers)}
+## Reserved identities
+
+Those of pods begin at {FIRST_IDENTITY}: [policies.md](policies.md#identities).
+
+{_table(("name", "number", "who"), identities)}
 ## Conntrack zones
 
 {_table(("name", "zone"), zones)}
@@ -76,6 +86,8 @@ The two flows of table `Digest` are the exception: their cookie is the digest of
 
     # every flow of pods on this node
     ovs-ofctl dump-flows br-int cookie={pods:#x}/{pods_mask:#x}
+    # every flow of policies; one that several share has the cookie of the first of them by name
+    ovs-ofctl dump-flows br-int cookie={policies:#x}/{pods_mask:#x}
     # every flow that is the same on all nodes
     ovs-ofctl dump-flows br-int cookie={shared:#x}/{shared_mask:#x}
 
@@ -102,7 +114,7 @@ def command_line() -> str:
 def _command(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
     if len(path) > 1:
         yield f"## {' '.join(path)}\n"
-    yield f"{command.help or ''}\n"
+    yield f"{cleandoc(command.help or '')}\n"
     arguments = [each for each in command.params if isinstance(each, click.Argument)]
     options = [
         each for each in command.params if isinstance(each, click.Option) and each.name not in ("help", "version")

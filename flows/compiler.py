@@ -14,8 +14,9 @@ first, and two ports of one pod's MAC likewise; the other waits its turn and is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
+from typing import TypeVar
 
 from flows.cookies import Kind, Scope, cookie
 from flows.policy_parts import PolicyParts
@@ -44,8 +45,10 @@ from topology.naming import (
     pod_addresses_of_mac,
     translation_addresses,
 )
+from topology.policies import Policy
 
 Item = Flow | Group
+Entry = TypeVar("Entry")
 #: All policies together, as a part.
 _JUDGED: Part = (CLUSTER, Kind.POLICY, "")
 #: Objects and endpoints that one step of many changes takes, about: their flows should fit one bundle.
@@ -72,6 +75,8 @@ class Compiler:
         #: Node -> MAC -> the first by name of its pod ports that announce it: the one that is believed.
         self._first_with_mac: dict[str, dict[int, str]] = {}
         self._claims: dict[Network, set[str]] = {}
+        #: Node and address -> the pods there whose status says that they have it. Only where there are no keys.
+        self._said: dict[tuple[str, Address], set[tuple[str, str]]] = {}
 
     # What changes -----------------------------------------------------------------------------------------------
 
@@ -96,26 +101,30 @@ class Compiler:
         if len(changes) > 1:
             # Those of one Service together; of new Services and new pods the pods first, which then concern nobody.
             changes.sort(key=self._order)
-        step: list[Change] = []
-        size = 0
-        for change in changes:
-            step.append(change)
-            size += _size(change)
-            if size >= STEP:
-                yield self._apply(step)
-                step, size = [], 0
-        if step:
+            yield from self._expect(changes)
+        for step in _steps(changes, _size):
             yield self._apply(step)
+
+    def _expect(self, changes: Sequence[Change]) -> Iterator[list[Update]]:
+        """Have the identities of pods that come before policies that come with them."""
+        asked_for = self.policies.asked_for_after(changes)
+        pods = [change.new for change in changes if isinstance(change.new, Pod)]
+        for step in _steps(pods, lambda pod: 1):
+            updates = self._updates(set(), {}, judged=self.policies.expect(step, asked_for))
+            if updates:
+                yield updates
 
     def _order(self, change: Change) -> tuple[int, str, str]:
         version = change.old if change.new is None else change.new
         match version:
+            case Policy():
+                return (1, "", "")
             case Pod():
-                return (1, *min(self.services.names(change), default=("", "")))
+                return (2, *min(self.services.names(change), default=("", "")))
             case Service():
-                return (2, version.namespace, version.name)
+                return (3, version.namespace, version.name)
             case EndpointSlice():
-                return (2, version.namespace, version.service)
+                return (3, version.namespace, version.service)
         return (0, "", "")
 
     def set_ports(self, node: str, ports: Iterable[Port]) -> list[Update]:
@@ -123,17 +132,19 @@ class Compiler:
         new = {port.name: port for port in ports}
         old = self._ports.get(node, {})
         names = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-        if not names:
+        if not names and node in self._ports:
             return []
         parts = {part for name in names for part in self._parts_of_port(node, name)}
-        parts |= {
-            (CLUSTER, Kind.IDENTITY, "/".join((pod.namespace, pod.name)))
-            for name in names
-            if not self._keyed and (pod := self.cluster.pod_by_port.get((node, name))) is not None
-        }
         # Ports that share a MAC with one that changed may win or lose it.
         macs = {ports[name].mac for ports in (old, new) for name in names if name in ports}
-        parts |= {(node, Kind.POD, name) for ports in (old, new) for name, port in ports.items() if port.mac in macs}
+        names |= {name for ports in (old, new) for name, port in ports.items() if port.mac in macs}
+        parts |= {(node, Kind.POD, name) for name in names}
+        if node not in self._ports:
+            parts |= self._identity_parts(node)
+        else:
+            parts |= {
+                part for name in names for part in self._identity_part(self.cluster.pod_by_port.get((node, name)))
+            }
         before = self._contributions(parts)
         self._ports[node] = new
         self._first_with_mac[node] = {new[name].mac: name for name in sorted(new, reverse=True) if is_pod_port(name)}
@@ -201,6 +212,14 @@ class Compiler:
         return self._updates(parts | self.services.parts(exposed), before)
 
     def _claim(self, change: Change) -> None:
+        if not self._keyed:
+            for version in (change.old, change.new):
+                if isinstance(version, Pod) and not version.host_network:
+                    for address in version.addresses:
+                        said = self._said.setdefault((version.node, address), set())
+                        (said.add if version is change.new else said.discard)((version.namespace, version.name))
+                        if not said:
+                            del self._said[version.node, address]
         if isinstance(change.old, Node):
             for network in _networks(change.old):
                 self._claims[network].discard(change.old.name)
@@ -221,6 +240,7 @@ class Compiler:
                     parts |= {(CLUSTER, Kind.NODE, name) for name in rivals | {version.name}}
                     parts.add((version.name, Kind.NODE, version.name))
                     parts |= {(version.name, Kind.POD, name) for name in self._ports.get(version.name, ())}
+                    parts |= {part for name in rivals | {version.name} for part in self._identity_parts(name)}
                 case Pod():
                     parts |= self._parts_of_pod(version)
                     if any(port.host_port for port in version.ports):
@@ -228,14 +248,34 @@ class Compiler:
         return parts
 
     def _parts_of_pod(self, pod: Pod) -> set[Part]:
-        parts: set[Part] = set()
-        if not self._keyed:
-            parts.add((CLUSTER, Kind.IDENTITY, "/".join((pod.namespace, pod.name))))
+        parts = self._identity_part(pod)
         ports = self._ports.get(pod.node, {})
         port = ports.get(pod.port_name)
         if port is not None:
-            parts |= {(pod.node, Kind.POD, name) for name, other in ports.items() if other.mac == port.mac}
+            for name, other in ports.items():
+                if other.mac == port.mac:
+                    parts.add((pod.node, Kind.POD, name))
+                    parts |= self._identity_part(self.cluster.pod_by_port.get((pod.node, name)))
+        for key in self._rivals(pod):
+            parts |= self._identity_part(self.cluster.pods[key])
         return parts
+
+    def _rivals(self, pod: Pod) -> set[tuple[str, str]]:
+        """The pods of its node that say, in their status, that they have an address that it says it has."""
+        return {key for address in pod.addresses for key in self._said.get((pod.node, address), ())}
+
+    def _identity_parts(self, node: str) -> set[Part]:
+        """Who each pod of a node is, for nodes that its packets reach without a key."""
+        if self._keyed:
+            return set()
+        return {
+            part for key in self.cluster.pods_on.get(node, ()) for part in self._identity_part(self.cluster.pods[key])
+        }
+
+    def _identity_part(self, pod: Pod | None) -> set[Part]:
+        if self._keyed or pod is None:
+            return set()
+        return {(CLUSTER, Kind.IDENTITY, "/".join((pod.namespace, pod.name)))}
 
     @staticmethod
     def _parts_of_port(node: str, port_name: str) -> list[Part]:
@@ -255,6 +295,7 @@ class Compiler:
             yield from self.policies.flows()
             if not self._keyed:
                 yield from classify.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
+                yield from policy.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
                 for pod in self.cluster.pods.values():
                     yield from self._identity_flows(pod.namespace, pod.name)
         else:
@@ -320,10 +361,28 @@ class Compiler:
     def _identity_flows(self, namespace: str, name: str) -> Iterator[Flow]:
         """Whose a pod's addresses are, for nodes that its packets reach without a key."""
         pod = self.cluster.pods.get((namespace, name))
-        found = self._find_pod(pod.node, pod.port_name) if pod is not None else ""
-        if not isinstance(found, str):
+        addresses = self._addresses_of(pod) if pod is not None else ()
+        if addresses:
             mark = cookie(Scope.CLUSTER, Kind.POD, object_id("Pod", namespace, name))
-            yield from classify.identity_flows(found[1].addresses, found[1].identity, mark)
+            identity = self.policies.identities.of_pod(namespace, name)
+            yield from classify.identity_flows(addresses, identity, mark)
+
+    def _addresses_of(self, pod: Pod) -> tuple[Address, ...]:
+        """A pod's addresses as its port announces them; until its node's switch has been heard, as its status does.
+
+        None where another node claims the node's CIDRs and has them: they lead there.
+        So a controller that starts has the same flows for all switches before it has heard the last one of them.
+        """
+        node = self.cluster.nodes.get(pod.node)
+        if node is None or any(min(self._claims[cidr]) != node.name for cidr in node.pod_cidrs):
+            return ()
+        if pod.node in self._ports:
+            found = self._find_pod(pod.node, pod.port_name)
+            return () if isinstance(found, str) else found[1].addresses
+        if pod.host_network or not pod.addresses:
+            return ()
+        inside = all(any(each in cidr for cidr in node.pod_cidrs) for each in pod.addresses)
+        return pod.addresses if inside and min(self._rivals(pod)) == (pod.namespace, pod.name) else ()
 
     def _switch_flows(self, name: str) -> Iterator[Flow]:
         """A node's own gateway, tunnel and addresses."""
@@ -470,10 +529,32 @@ def _difference(
     )
 
 
+def _steps(all_of: Iterable[Entry], size: Callable[[Entry], int]) -> Iterator[list[Entry]]:
+    """Runs of about `STEP` in size."""
+    step: list[Entry] = []
+    total = 0
+    for each in all_of:
+        step.append(each)
+        total += size(each)
+        if total >= STEP:
+            yield step
+            step, total = [], 0
+    if step:
+        yield step
+
+
 def _size(change: Change) -> int:
     """About how many flows a change is."""
-    slices = [each for each in (change.old, change.new) if isinstance(each, EndpointSlice)]
-    return 1 + sum(len(subset.ports) * len(subset.endpoints) for each in slices for subset in each.subsets)
+    size = 1
+    for version in (change.old, change.new):
+        match version:
+            case EndpointSlice():
+                size += sum(len(subset.ports) * len(subset.endpoints) for subset in version.subsets)
+            case Policy():
+                rules = (*(version.ingress or ()), *(version.egress or ()))
+                # Of each port as of each address there are two, one for each family.
+                size += sum(2 * (len(rule.peers or ()) + len(rule.ports or ())) for rule in rules)
+    return size
 
 
 def _name(item: Item) -> FlowKey | int:

@@ -254,10 +254,17 @@ def _is_part(flow: Flow) -> bool:
 
 
 def _conjunctions(parts: Iterable[Flow]) -> list[int]:
-    """The conjunctions that are met in all their dimensions."""
+    """The conjunctions that are met in all their dimensions. Raises InterpreterError.
+
+    Open vSwitch takes no conjunction for whole that has more dimensions than flows were met (find_conjunctive_match in
+    its lib/classifier.c), so a flow that is two of its parts may or may not count as both.
+    """
     met: dict[int, set[int]] = {}
     sizes: dict[int, int] = {}
     for flow in parts:
+        numbers = [action.id for action in flow.program if isinstance(action, Conjunction)]
+        if len(set(numbers)) < len(numbers):
+            raise InterpreterError(f"two parts of one conjunction: {flow_text(flow, names=True)}")
         for action in flow.program:
             if isinstance(action, Conjunction):
                 met.setdefault(action.id, set()).add(action.clause)

@@ -143,7 +143,7 @@ POLICY = Table(
         registers.DESTINATION_IDENTITY,
         registers.TO_POD,
     ),
-    writes=(registers.FROM_POD,),
+    writes=(registers.SOURCE_IDENTITY, registers.FROM_POD),
 )
 _IDENTITIES = (registers.SOURCE_IDENTITY, registers.FROM_POD, registers.DESTINATION_IDENTITY, registers.TO_POD)
 EGRESS_ADMIN = Table(

@@ -1,44 +1,60 @@
 """Policies and identities among the compiler's contributions: whose flows a change concerns, and what they are now.
 
-Owns the identities, who is a member of which selection, and for each flow of the policy tables who wants what of it.
-Several policies may want one flow - allow the same, isolate the same pods, share part of a conjunction -, so a flow is
-made of what all of them want together. A selection is shared, too: it is worked out once for all policies that use it.
+Owns the identities, and for each flow of the policy tables who wants what of it. Several policies may want one flow -
+allow the same, isolate the same pods, share part of a conjunction -, so a flow is made of what all of them want
+together. Who is a member of which selection is `topology.selections`' to know.
 
-    pod ──> Identities ──new, released──> selections ──changed──> policies that use them ──pieces──> flows
+    pod ──> Identities ──new, released──> Selections ──changed──> policies that use them ──pieces──> flows
     policy ──────────────────────────────────────────────────────────▲
+
+A policy is made anew as a whole where it is small. Of a large one only the pieces of the identities are that have come
+to its selections or left them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from heapq import heapify, heappop, heappush
 
 import msgspec
 
 from flows.cookies import Kind, Scope, cookie
 from flows.numbers import Numbers
-from flows.policies import Piece, pieces, ranks
+from flows.policies import Block, Piece, Shape, blocks, pieces, pieces_about, ranks, shape
 from flows.tables import policy as table
 from flows.values import Conjunction, Flow, FlowKey, Program
 from topology.identities import UNIMPORTANT, Identities, NamedPort
-from topology.model import Change, Cluster, Key, Namespace, Node, Pod
+from topology.model import Change, Cluster, Key, Labels, Namespace, Node, Pod
 from topology.naming import Address, object_id
-from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier
+from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier, closed
+from topology.selections import NAME_LABEL, Selections
 from topology.selectors import Selector, selects
 
-#: Conjunctions that one flow may be part of: its message has 64 KiB, each takes 16 bytes.
-SHARE_LIMIT = 3_000
-
-
-class _Selection(msgspec.Struct):
-    members: set[int]
-    users: set[Key] = set()
+#: Pieces from which on a policy is large.
+LARGE = 64
 
 
 class _Record(msgspec.Struct):
-    """What a policy has in force: its pieces by flow, and the titles of its conjunctions."""
+    """What a policy has in force: its pieces by flow, the titles of its conjunctions, and of a large one its shape."""
 
     pieces: dict[FlowKey, Program]
     titles: list[str]
+    shape: list[Shape]
+    #: The cookie of its flows.
+    mark: int
+
+
+class _Touched:
+    """Policies to be made anew: as a whole, or for the identities that have come or gone."""
+
+    def __init__(self) -> None:
+        self.wholly: set[Key] = set()
+        self.about: dict[Key, set[int]] = {}
+
+    def by(self, number: int, policies: Iterable[Key]) -> None:
+        """An identity has come to selections of these policies, or left them."""
+        for each in policies:
+            self.about.setdefault(each, set()).add(number)
 
 
 class PolicyParts:
@@ -47,10 +63,8 @@ class PolicyParts:
     def __init__(self, cluster: Cluster, collided: Mapping[str, int] | None = None) -> None:
         self._cluster = cluster
         self.identities = Identities(collided)
+        self._selections = Selections(self.identities, self._namespace_labels)
         self._numbers = Numbers()
-        self._selections: dict[PodSet, _Selection] = {}
-        #: Selections by their namespace; under "" those of several namespaces.
-        self._by_namespace: dict[str, set[PodSet]] = {}
         self._node_users: set[Key] = set()
         self._port_users: dict[str, set[Key]] = {}
         self._having: dict[str, set[int]] = {}
@@ -81,87 +95,86 @@ class PolicyParts:
 
     def take(self, changes: Iterable[Change]) -> list[tuple[Flow | None, Flow | None]]:
         """Follow changes that the cluster has made already. Returns the flows that changed, before and after."""
-        touched: set[Key] = set()
+        touched = _Touched()
         for change in changes:
             match change.new if change.new is not None else change.old:
                 case Policy():
-                    touched |= self._take_policy(change.old, change.new)
+                    self._take_policy(change.old, change.new, touched)
                 case Namespace(name=name):
-                    touched |= self._take_namespace(name)
+                    self._take_namespace(name, change.old, touched)
                     if _logs(change.old) != _logs(change.new):
-                        touched |= {key for key in self._policies if key[1] == name}
+                        touched.wholly |= {key for key in self._policies if key[1] == name}
                 case Node():
-                    touched |= self._node_users
+                    touched.wholly |= self._node_users
                 case Pod(namespace=namespace, name=name):
-                    touched |= self._take_pod(namespace, name)
+                    self._take_pod(namespace, name, touched)
+        return self._remake(touched)
+
+    def asked_for_after(self, changes: Iterable[Change]) -> frozenset[str]:
+        """The label keys that policies will ask for after these changes, of those that else don't matter."""
+        changes = list(changes)
+        return self.identities.asked_for_after(
+            (key for change in changes for key in _keys(change.old)),
+            (key for change in changes for key in _keys(change.new)),
+        )
+
+    def expect(self, pods: Iterable[Pod], asked_for: Set[str]) -> list[tuple[Flow | None, Flow | None]]:
+        """Pods will come when these keys are asked for: have their identities there already, though nobody's yet.
+
+        Policies that come before them are then made once for all of them, and are in force before they are known.
+        """
+        touched = _Touched()
+        for pod in pods:
+            number = self.identities.expect(pod, asked_for)
+            if number is not None:
+                self._appear(number, touched)
         return self._remake(touched)
 
     def release(self, numbers: Iterable[int]) -> list[tuple[Flow | None, Flow | None]]:
         """Identities that no pod has had for long are given up."""
-        touched: set[Key] = set()
+        touched = _Touched()
         for number in numbers:
-            profile = self.identities[number]
-            for pods in self._candidates(profile.namespace):
-                selection = self._selections[pods]
-                if number in selection.members:
-                    selection.members.discard(number)
-                    touched |= selection.users
-            for name, _, _ in profile.ports:
+            touched.by(number, self._selections.vanish(number))
+            for name, _, _ in self.identities[number].ports:
                 self._having[name].discard(number)
-                touched |= self._port_users.get(name, set())
+                touched.by(number, self._port_users.get(name, ()))
             self.identities.release(number)
         return self._remake(touched)
 
-    def _take_pod(self, namespace: str, name: str) -> set[Key]:
+    def _take_pod(self, namespace: str, name: str, touched: _Touched) -> None:
         pod = self._cluster.pods.get((namespace, name))
         if pod is None:
             self.identities.remove(namespace, name)
-            return set()
+            return
         number = self.identities.put(pod)
-        return set() if number is None else self._appear(number)
+        if number is not None:
+            self._appear(number, touched)
 
-    def _appear(self, number: int) -> set[Key]:
+    def _appear(self, number: int, touched: _Touched) -> None:
         """A new identity: into every selection that it belongs to."""
-        touched: set[Key] = set()
-        profile = self.identities[number]
-        labels = self._namespace_labels(profile.namespace)
-        for pods in self._candidates(profile.namespace):
-            if pods.has(profile.namespace, labels, profile.labels):
-                selection = self._selections[pods]
-                selection.members.add(number)
-                touched |= selection.users
-        for name, _, _ in profile.ports:
+        touched.by(number, self._selections.appear(number))
+        for name, _, _ in self.identities[number].ports:
             self._having.setdefault(name, set()).add(number)
-            touched |= self._port_users.get(name, set())
-        return touched
+            touched.by(number, self._port_users.get(name, ()))
 
-    def _take_namespace(self, name: str) -> set[Key]:
+    def _take_namespace(self, name: str, old: object, touched: _Touched) -> None:
         """A namespace's labels: who is in selections of several namespaces."""
-        touched: set[Key] = set()
-        labels = self._namespace_labels(name)
-        for pods in self._by_namespace.get("", ()):
-            selection = self._selections[pods]
-            for number in self.identities.of_namespace(name):
-                profile = self.identities[number]
-                if pods.has(name, labels, profile.labels) != (number in selection.members):
-                    selection.members ^= {number}
-                    touched |= selection.users
-        return touched
+        before = old.labels if isinstance(old, Namespace) else _default_labels(name)
+        for number, users in self._selections.relabel(name, before, self._namespace_labels(name)):
+            touched.by(number, users)
 
-    def _take_policy(self, old: object, new: object) -> set[Key]:
-        touched: set[Key] = set()
+    def _take_policy(self, old: object, new: object, touched: _Touched) -> None:
         changed_keys: set[str] = set()
         if isinstance(old, Policy):
             changed_keys |= self.identities.ask_no_more(_keys(old))
             self._unregister(old)
-            touched |= self._rivals(old) | {old.key}
+            touched.wholly |= self._rivals(old) | {old.key}
         if isinstance(new, Policy):
             changed_keys ^= self.identities.ask_for(_keys(new))
             self._register(new)
-            touched |= self._rivals(new) | {new.key}
+            touched.wholly |= self._rivals(new) | {new.key}
         for namespace, name in self._with_label(changed_keys):
-            touched |= self._take_pod(namespace, name)
-        return touched
+            self._take_pod(namespace, name, touched)
 
     def _rivals(self, policy: Policy) -> set[Key]:
         if policy.tier is Tier.NETWORK_POLICY:
@@ -173,7 +186,7 @@ class PolicyParts:
         if policy.tier is not Tier.NETWORK_POLICY:
             self._same_priority.setdefault((policy.tier, policy.priority), set()).add(policy.key)
         for pods in _pod_sets(policy):
-            self._select(pods).users.add(policy.key)
+            self._selections.use(pods, policy.key)
         for name in _port_names(policy):
             self._port_users.setdefault(name, set()).add(policy.key)
         if any(isinstance(peer, NodeSet) for rule in _rules(policy) for peer in rule.peers or ()):
@@ -187,43 +200,17 @@ class PolicyParts:
         for name in _port_names(policy):
             self._port_users[name].discard(policy.key)
         for pods in _pod_sets(policy):
-            selection = self._selections[pods]
-            selection.users.discard(policy.key)
-            if not selection.users:
-                del self._selections[pods]
-                self._by_namespace[pods.namespace].discard(pods)
+            self._selections.leave(pods, policy.key)
 
-    # Selections -------------------------------------------------------------------------------------------------
+    # Who is meant -----------------------------------------------------------------------------------------------
 
-    def _select(self, pods: PodSet) -> _Selection:
-        found = self._selections.get(pods)
-        if found is None:
-            found = self._selections[pods] = _Selection(set(self._find(pods)), set())
-            self._by_namespace.setdefault(pods.namespace, set()).add(pods)
-        return found
-
-    def _find(self, pods: PodSet) -> Iterator[int]:
-        if pods.everybody:
-            return
-        for namespace in [pods.namespace] if pods.namespace else self.identities.namespaces():
-            labels = self._namespace_labels(namespace)
-            if pods.namespace or selects(pods.namespaces, labels):
-                for number in self.identities.of_namespace(namespace):
-                    if selects(pods.pods, self.identities[number].labels):
-                        yield number
-
-    def _candidates(self, namespace: str) -> list[PodSet]:
-        found = [*self._by_namespace.get(namespace, ()), *self._by_namespace.get("", ())]
-        # Everybody is told by a bit of a register, not by a list.
-        return [each for each in found if not each.everybody]
-
-    def _namespace_labels(self, name: str) -> tuple[tuple[str, str], ...]:
+    def _namespace_labels(self, name: str) -> Labels:
         found = self._cluster.namespaces.get(name)
-        return found.labels if found is not None else (("kubernetes.io/metadata.name", name),)
+        return found.labels if found is not None else _default_labels(name)
 
-    def members(self, pods: PodSet) -> frozenset[int]:
+    def members(self, pods: PodSet) -> Set[int]:
         """The identities of a set of pods that a policy uses."""
-        return frozenset(self._selections[pods].members)
+        return self._selections.members(pods)
 
     def addresses_of(self, nodes: Selector) -> tuple[Address, ...]:
         """The addresses of nodes, by their labels."""
@@ -240,25 +227,33 @@ class PolicyParts:
 
     # Flows ------------------------------------------------------------------------------------------------------
 
-    def _remake(self, touched: set[Key]) -> list[tuple[Flow | None, Flow | None]]:
+    def _remake(self, touched: _Touched) -> list[tuple[Flow | None, Flow | None]]:
         """Bring what these policies want up to date. Returns the flows that changed, before and after."""
         before: dict[FlowKey, Flow | None] = {}
-        waiting, done = set(touched), set()
+        # In the order of titles: who gives way in a clash of numbers comes after who keeps the number.
+        waiting = [(_title(key), key) for key in touched.wholly | touched.about.keys()]
+        wholly, done = set(touched.wholly), set()
+        heapify(waiting)
         while waiting:
-            key = min(waiting)
-            waiting.discard(key)
+            _, key = heappop(waiting)
+            if key in done:
+                continue
             done.add(key)
+            if key not in wholly and self._remake_about(key, touched.about[key], before):
+                continue
             # Who has to give way in a clash of numbers is made anew with the other number.
-            waiting |= self._remake_one(key, before) - done
+            for rival in self._remake_one(key, before) - done:
+                wholly.add(rival)
+                heappush(waiting, (_title(rival), rival))
         after = ((key, self._flow(key)) for key in before)
         return [(before[key], flow) for key, flow in after if before[key] != flow]
 
     def _remake_one(self, key: Key, before: dict[FlowKey, Flow | None]) -> set[Key]:
         """Bring one policy up to date. Returns those that have other numbers than before because of it."""
-        old = self._records.get(key, _Record({}, []))
+        old = self._records.get(key) or _Record({}, [], [], _mark(key))
         self._numbers.drop(old.titles)
         self.crowded.discard(key)
-        new = _Record({}, [])
+        new = _Record({}, [], [], old.mark)
         policy = self._policies.get(key)
         if policy is not None:
 
@@ -267,24 +262,65 @@ class PolicyParts:
                 new.titles.append(title)
                 return self._numbers(title)
 
-            for piece in self._pieces(policy, number):
-                _join(new.pieces, piece)
-        gone = old.pieces.keys() - new.pieces.keys()
-        come = {each for each, program in new.pieces.items() if old.pieces.get(each) != program}
-        for each in gone | come:
-            if each not in before:
-                before[each] = self._flow(each)
+            made = self._blocks(policy)
+            for block in made:
+                _join(new.pieces, pieces(block, number))
+            if self._numbers.rivals(new.titles):
+                # A title may give way to one of the same policy that has come after it: now all are known.
+                new.pieces.clear()
+                for block in made:
+                    _join(new.pieces, pieces(block, self._numbers))
+            if len(new.pieces) >= LARGE:
+                new.shape = [shape(block) for block in made]
+        # Lists, since the order of sets must not show in what is sent.
+        gone = [each for each in old.pieces if each not in new.pieces]
+        come = [each for each, program in new.pieces.items() if old.pieces.get(each) != program]
+        self._remember((*gone, *come), before)
         if policy is None:
             self._records.pop(key, None)
         else:
             self._records[key] = new
-        for each in gone:
-            self._unwant(each, key)
-        for each in come:
-            self._want(each, key)
+        self._settle(key, gone, come)
         return {_owner(title) for title in self._numbers.rivals([*old.titles, *new.titles])} - {key}
 
-    def _pieces(self, policy: Policy, number: Callable[[str], int]) -> Iterator[Piece]:
+    def _remake_about(self, key: Key, identities: Set[int], before: dict[FlowKey, Flow | None]) -> bool:
+        """Bring the pieces of these identities up to date; whether these were all that may have changed."""
+        record, policy = self._records.get(key), self._policies.get(key)
+        if record is None or policy is None or not record.shape:
+            return False
+        made = self._blocks(policy)
+        if [shape(block) for block in made] != record.shape:
+            return False
+        found: dict[FlowKey, Program] = {}
+        candidates: dict[FlowKey, None] = {}
+        for block in made:
+            now = pieces_about(block, identities, self._numbers)
+            ever = pieces_about(block, identities, self._numbers, former=True)
+            if now is None or ever is None:
+                return False
+            _join(found, now)
+            candidates |= dict.fromkeys(piece.key for piece in ever)
+        gone = [each for each in candidates if each in record.pieces and each not in found]
+        come = [each for each, program in found.items() if record.pieces.get(each) != program]
+        self._remember((*gone, *come), before)
+        for each in gone:
+            del record.pieces[each]
+        record.pieces.update(found)
+        self._settle(key, gone, come)
+        return True
+
+    def _remember(self, changing: Iterable[FlowKey], before: dict[FlowKey, Flow | None]) -> None:
+        for each in changing:
+            if each not in before:
+                before[each] = self._flow(each)
+
+    def _settle(self, policy: Key, gone: Iterable[FlowKey], come: Iterable[FlowKey]) -> None:
+        for each in gone:
+            self._unwant(each, policy)
+        for each in come:
+            self._want(each, policy)
+
+    def _blocks(self, policy: Policy) -> list[Block]:
         given: dict[Direction, tuple[int, ...]] = {}
         if policy.tier is not Tier.NETWORK_POLICY:
             neighbours = sorted(self._same_priority[policy.tier, policy.priority])
@@ -297,7 +333,7 @@ class PolicyParts:
                     given = dict.fromkeys(Direction, (table.RANKS - 1,))
                     break
                 given[direction] = placed[policy]
-        return pieces(self._with_logs(policy), given, self, number)
+        return list(blocks(self._with_logs(policy), given, self))
 
     def _with_logs(self, policy: Policy) -> Policy:
         """A policy with what its namespace asks to be logged."""
@@ -330,23 +366,18 @@ class PolicyParts:
         there = self._wanted.get(key)
         if there is None:
             return None
-        owners = sorted(there) if isinstance(there, set) else [there]
-        programs = [program for owner in owners if (program := self._program(owner, key)) is not None]
-        if not programs:
-            return None
+        if isinstance(there, set):
+            first, *others = (self._records[owner] for owner in sorted(there))
+        else:
+            first, others = self._records[there], []
         # Where one of them asks for more than the verdict, to tell of it, that is done for all.
-        program = max(programs, key=len)
+        program = max((record.pieces[key] for record in (first, *others)), key=len) if others else first.pieces[key]
         if program and isinstance(program[0], Conjunction):
-            parts = {each for program in programs for each in program if isinstance(each, Conjunction)}
-            program = tuple(sorted(parts, key=lambda each: (each.id, each.clause)))
-        kind, namespace, name = owners[0]
-        mark = cookie(Scope.CLUSTER, Kind.POLICY, object_id(kind, namespace, name))
+            together = (each for record in (first, *others) for each in record.pieces[key])
+            parts = sorted({each for each in together if isinstance(each, Conjunction)}, key=_by_number)
+            program = tuple(parts)
         number, priority, match = key
-        return Flow(number, priority, match, program, mark)
-
-    def _program(self, owner: Key, key: FlowKey) -> Program | None:
-        record = self._records.get(owner)
-        return record.pieces.get(key) if record is not None else None
+        return Flow(number, priority, match, program, first.mark)
 
     def flows(self) -> Iterator[Flow]:
         """Every flow of the policy tables that policies have asked for."""
@@ -360,7 +391,7 @@ class PolicyParts:
         record = self._records.get(policy)
         return len(record.pieces) if record is not None else 0
 
-    def subjects(self, policy: Policy) -> frozenset[int]:
+    def subjects(self, policy: Policy) -> Set[int]:
         """The identities of the pods that a policy selects."""
         return frozenset(self.identities) if policy.subjects.everybody else self.members(policy.subjects)
 
@@ -369,6 +400,15 @@ class PolicyParts:
         program = table.untold(flow.program)
         found = (each for each in Action if table.verdict(direction, tier, each) == program)
         return next(found, None)
+
+    def conjunctions(self) -> dict[int, tuple[Key, Direction, int]]:
+        """By the number of each conjunction the rule that it is of: its policy, direction and place, from 0."""
+        found = {}
+        for record in self._records.values():
+            for title in record.titles:
+                direction, index, _ = title.split("/")[3:]
+                found[self._numbers(title)] = (_owner(title), Direction(direction), int(index))
+        return found
 
     def flows_of(self, policy: Key) -> Iterator[Flow]:
         """The flows that a policy has a part in."""
@@ -379,28 +419,38 @@ class PolicyParts:
                 yield flow
 
 
-def closed(policy: Policy) -> Policy:
-    """A policy that can't be carried out as it is written: it denies what it may have been about."""
-    deny = (Rule(Action.DENY),)
-    return msgspec.structs.replace(
-        policy,
-        ingress=deny if policy.ingress is not None else None,
-        egress=deny if policy.egress is not None else None,
-    )
+def _join(wanted: dict[FlowKey, Program], found: Iterable[Piece]) -> None:
+    for piece in found:
+        there = wanted.get(piece.key)
+        if there is not None and piece.program and isinstance(piece.program[0], Conjunction):
+            wanted[piece.key] = (*there, *(each for each in piece.program if each not in there))
+        else:
+            wanted[piece.key] = piece.program
 
 
-def _join(wanted: dict[FlowKey, Program], piece: Piece) -> None:
-    there = wanted.get(piece.key)
-    if there is not None and piece.program and isinstance(piece.program[0], Conjunction):
-        wanted[piece.key] = (*there, *(each for each in piece.program if each not in there))
-    else:
-        wanted[piece.key] = piece.program
+def _default_labels(namespace: str) -> Labels:
+    """The labels of a namespace that no object describes."""
+    return ((NAME_LABEL, namespace),)
+
+
+def _by_number(part: Conjunction) -> tuple[int, int]:
+    return part.id, part.clause
+
+
+def _mark(policy: Key) -> int:
+    """The cookie of a policy's flows."""
+    return cookie(Scope.CLUSTER, Kind.POLICY, object_id(*policy))
 
 
 def _logs(namespace: object) -> tuple[bool, bool]:
     if not isinstance(namespace, Namespace):
         return False, False
     return namespace.log_denied, namespace.log_allowed
+
+
+def _title(policy: Key) -> str:
+    """What the titles of its conjunctions begin with."""
+    return "/".join((*policy, ""))
 
 
 def _owner(title: str) -> Key:

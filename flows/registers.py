@@ -54,7 +54,7 @@ class Identity(IntEnum):
     THIS_HOST = 1
     OTHER_NODE = 2
     WORLD = 3
-    #: Of the world, and judged already by the node by which it came.
+    #: Judged already by the node that sends it: what is of the world and came in there, and answers.
     JUDGED = 4
 
 
@@ -78,7 +78,7 @@ EXIT_PORT = Bits("exit_port", fields.REG1, 0, 32, "OpenFlow port number of the e
 ENDPOINT = Bits("endpoint", fields.REG2, 0, 32, "the Service's endpoint that was chosen; 0 none yet")
 SERVICE = Bits("service", fields.REG3, 0, 32, "the Service's port, where endpoints are looked up by it")
 ZONE = Bits("zone", fields.REG4, 0, 32, "the topology zone of this node, a hash of its name; 0 none")
-SOURCE_IDENTITY = Bits("source_identity", fields.REG5, 0, 24, "the sender's identity: 0 none, see Identity")
+SOURCE_IDENTITY = Bits("source_identity", fields.REG5, 0, 24, "the sender's identity")
 FROM_POD = Bits("from_pod", fields.REG5, 24, 1, "the sender is a pod")
 DESTINATION_IDENTITY = Bits(
     "destination_identity", fields.REG6, 0, 24, "the receiver's identity, as far as it is known"

@@ -5,16 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 
+import msgspec
+
 from flows import fields as f
 from flows.cookies import Scope
 from flows.fields import Field, Term
 from flows.pipeline import DIGEST, TABLE_NAMES
-from flows.registers import EXIT, EXIT_PORT, SOURCE, Exit, Source, Zone
+from flows.registers import (
+    DESTINATION_IDENTITY,
+    EXIT,
+    EXIT_PORT,
+    FROM_POD,
+    SOURCE,
+    SOURCE_IDENTITY,
+    TO_POD,
+    TUNNEL_KEY,
+    Bits,
+    Exit,
+    Identity,
+    Source,
+    Zone,
+)
 from flows.tables.digest import digest_flow
 from flows.text import match_text, program_text, value_text
 from flows.values import (
     PORT_IN_PORT,
     Action,
+    Conjunction,
     Ct,
     Flow,
     Goto,
@@ -44,68 +61,160 @@ _DIGESTS = {
 _MACS = {ROUTER_MAC: "the router's MAC", GATEWAY_MAC: "the host's MAC"}
 
 
-def flow_words(flow: Flow, ports: Mapping[int, str]) -> str:
-    """What a flow catches and what it does. `ports` names ports by their numbers."""
+_IDENTITIES: dict[int, str] = {
+    Identity.NONE: "nobody",
+    Identity.THIS_HOST: "this host",
+    Identity.OTHER_NODE: "another node",
+    Identity.WORLD: "the world",
+    Identity.JUDGED: "one who was judged already",
+}
+_ENDS = (SOURCE_IDENTITY, DESTINATION_IDENTITY)
+#: Register bits that are told in words of their own.
+_SPOKEN = (SOURCE, EXIT, SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD)
+
+
+def identity_text(identity: Identity) -> str:
+    """Who an identity is that is no pod's."""
+    return _IDENTITIES[identity]
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What people call things by their numbers: ports, identities of pods, and rules that are conjunctions."""
+
+    ports: Mapping[int, str] = {}
+    identities: Mapping[int, str] = {}
+    rules: Mapping[int, str] = {}
+
+    def port(self, number: int) -> str:
+        return "where it came from" if number == PORT_IN_PORT else self.ports.get(number, f"port {number}")
+
+    def identity(self, number: int) -> str:
+        return self.identities.get(number) or _IDENTITIES.get(number) or f"identity {number}"
+
+    def rule(self, number: int) -> str:
+        return self.rules.get(number, f"conjunction {number}")
+
+
+def flow_words(flow: Flow, names: Names) -> str:
+    """What a flow catches and what it does."""
     if flow.table == DIGEST.number and flow.match in _DIGESTS:
         return f"no packet; the digest of the {_DIGESTS[flow.match]}: {flow.cookie:016x}"
-    return f"{_catches(flow.match, ports)}: {_does(flow.program, ports)}"
+    return f"{_catches(flow.match, names)}: {_does(flow.program, names)}"
 
 
-def _catches(match: tuple[Term, ...], ports: Mapping[int, str]) -> str:
+def _catches(match: tuple[Term, ...], names: Names) -> str:
     words: list[str] = []
     rest: list[Term] = []
     for term in match:
         if term.field is f.IN_PORT:
-            words.append(f"from {_port(term.value, ports)}")
-        elif term.field is SOURCE.field and term.mask == SOURCE.mask and term.value in _SOURCES:
-            words.append(f"from {_SOURCES[term.value]}")
-        elif term.field is EXIT.field and term.mask == EXIT.mask and term.value >> EXIT.start in _EXITS:
-            words.append(f"bound for {_EXITS[term.value >> EXIT.start]}")
+            words.append(f"from {names.port(term.value)}")
+        elif term.field is f.CONJ_ID:
+            words.append(f"all parts of {names.rule(term.value)}")
+        elif term.field is f.TUN_ID and term.mask is None:
+            words.append(f"with the key of {names.identity(term.value)}")
         else:
-            rest.append(term)
+            parts, left = _parts(term.field, term.value, term.mask)
+            words += [_caught(bits, value, parts, names) for bits, value in parts.items()]
+            if left or not parts:
+                rest.append(Term(term.field, term.value & left, None if left == term.field.maximum else left))
     spelled = match_text(tuple(rest))
     return " ".join(filter(None, [",".join(spelled), *words])) or "everything else"
 
 
-def _does(program: Program, ports: Mapping[int, str]) -> str:
+def _parts(field: Field, value: int, mask: int | None) -> tuple[dict[Bits, int], int]:
+    """What words can tell of a register, part by part, and the mask of the rest."""
+    left = field.maximum if mask is None else mask
+    found: dict[Bits, int] = {}
+    for bits in _SPOKEN:
+        number = (value & bits.mask) >> bits.start
+        if bits.field is field and left & bits.mask == bits.mask and _has_words(bits, number):
+            found[bits] = number
+            left &= ~bits.mask
+    return found, left
+
+
+def _has_words(bits: Bits, value: int) -> bool:
+    if bits is SOURCE:
+        return value in _SOURCES
+    if bits is EXIT:
+        return value in _EXITS
+    return bits.width > 1 or value == 1
+
+
+def _caught(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names) -> str:
+    if bits is SOURCE:
+        return f"from {_SOURCES[value]}"
+    if bits is EXIT:
+        return f"bound for {_EXITS[value]}"
+    if bits in _ENDS:
+        return f"{'from' if bits is SOURCE_IDENTITY else 'to'} {names.identity(value)}"
+    # That it is a pod is clear where its identity is told.
+    identity = SOURCE_IDENTITY if bits is FROM_POD else DESTINATION_IDENTITY
+    return "" if identity in parts else f"{'from' if bits is FROM_POD else 'to'} any pod"
+
+
+def _does(program: Program, names: Names) -> str:
     if not program:
         return "drop"
     exit_port = next(
         (each.value for each in program if isinstance(each, SetField) and each.field is EXIT_PORT.field), 0
     )
-    words = [_act(action, ports, exit_port) for action in program]
+    words = [_act(action, names, exit_port) for action in program]
     return ", ".join(word for word in words if word)
 
 
-def _act(action: Action, ports: Mapping[int, str], exit_port: int) -> str:
+def _act(action: Action, names: Names, exit_port: int) -> str:
     match action:
         case Goto(table):
             return f"go on in {TABLE_NAMES.get(table, table)}"
         case Output(port):
-            return f"send to {_port(port, ports)}"
+            return f"send to {names.port(port)}"
         case OutputBits(bits) if bits == EXIT_PORT:
             return "send to the exit port"
-        case SetField(field, value, mask) if (field, mask) == (SOURCE.field, SOURCE.mask) and value in _SOURCES:
-            return f"it comes from {_SOURCES[value]}"
-        case SetField(field, value, mask) if (field, mask) == (EXIT.field, EXIT.mask) and value >> EXIT.start in _EXITS:
-            leaving = value >> EXIT.start
-            return f"it leaves by {_port(exit_port, ports) if leaving == Exit.PORT else _EXITS[leaving]}"
         case SetField(field) if field is EXIT_PORT.field:
             return ""
         case SetField(field, value) if field in (f.TUN_DST, f.TUN_IPV6_DST):
             end = IPv4Address(value) if field is f.TUN_DST else IPv6Address(value)
             return f"tunnel to {end}"
-        case SetField(field, value, None):
-            return f"{_field(field)} = {_MACS.get(value) or value_text(field, value)}"
+        case SetField(field, value, mask):
+            return _set(field, value, mask, names, exit_port)
+        case Move(source, target) if (source, target) == (TUNNEL_KEY, SOURCE_IDENTITY):
+            return "the sender is who the tunnel's key says"
+        case Move(source, target) if (source, target) == (SOURCE_IDENTITY, TUNNEL_KEY):
+            return "the tunnel's key says who sends"
         case Move(source, target):
             return f"{target.name} = {source.name}"
         case Ct(zone):
             return _track(action, zone)
         case ToGroup(number):
             return f"have group {number} choose"
+        case Conjunction(number, clause, clauses):
+            return f"part {clause} of {clauses} of {names.rule(number)}"
         case Note(data):
             return f"no packet; a note for the host: {data.rstrip(bytes(1)).decode(errors='replace').rstrip()}"
     return program_text((action,), names=True)
+
+
+def _set(field: Field, value: int, mask: int | None, names: Names, exit_port: int) -> str:
+    parts, left = _parts(field, value, mask)
+    words = [_told(bits, number, parts, names, exit_port) for bits, number in parts.items()]
+    if not parts and mask is None:
+        words.append(f"{_field(field)} = {_MACS.get(value) or value_text(field, value)}")
+    elif left:
+        words.append(program_text((SetField(field, value & left, left),)))
+    return ", ".join(filter(None, words))
+
+
+def _told(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names, exit_port: int) -> str:
+    if bits is SOURCE:
+        return f"it comes from {_SOURCES[value]}"
+    if bits is EXIT:
+        return f"it leaves by {names.port(exit_port) if value == Exit.PORT else _EXITS[value]}"
+    who = "the sender" if bits in (SOURCE_IDENTITY, FROM_POD) else "the receiver"
+    if bits in _ENDS:
+        return f"{who} is {names.identity(value)}"
+    identity = SOURCE_IDENTITY if bits is FROM_POD else DESTINATION_IDENTITY
+    return "" if identity in parts else f"{who} is a pod"
 
 
 def _track(ct: Ct, zone: int) -> str:
@@ -127,7 +236,3 @@ def _translation(nat: Nat | None) -> str:
 
 def _field(field: Field) -> str:
     return {f.ETH_SRC: "source MAC", f.ETH_DST: "destination MAC"}.get(field, field.name)
-
-
-def _port(number: int, ports: Mapping[int, str]) -> str:
-    return "where it came from" if number == PORT_IN_PORT else ports.get(number, f"port {number}")

@@ -12,7 +12,8 @@ on their way still carry it, and pods that come back soon change nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -95,9 +96,17 @@ class Identities:
                 stale.add(key)
         return stale
 
-    def profile(self, pod: Pod) -> Profile:
-        """What a pod is to policies."""
-        labels = tuple(each for each in pod.labels if each[0] not in UNIMPORTANT or each[0] in self._asked_for)
+    def asked_for_after(self, no_more: Iterable[str], fresh: Iterable[str]) -> frozenset[str]:
+        """The keys that will be asked for once these have been given up and asked for, as often as they are named."""
+        counts = Counter(self._asked_for)
+        counts.subtract(key for key in no_more if key in UNIMPORTANT)
+        counts.update(key for key in fresh if key in UNIMPORTANT)
+        return frozenset(key for key, count in counts.items() if count > 0)
+
+    def profile(self, pod: Pod, asked_for: Container[str] | None = None) -> Profile:
+        """What a pod is to policies; `asked_for`: where other keys than now are asked for."""
+        wanted = self._asked_for if asked_for is None else asked_for
+        labels = tuple(each for each in pod.labels if each[0] not in UNIMPORTANT or each[0] in wanted)
         ports = sorted((port.name, port.protocol, port.port) for port in pod.ports if port.name)
         return Profile(pod.namespace, labels, tuple(dict.fromkeys(ports)))
 
@@ -115,16 +124,30 @@ class Identities:
         if profile is None:
             return None
         self._of_pod[name] = profile
+        held, fresh = self._hold(profile)
+        held.pods.add(name)
+        self._idle.discard(held.number)
+        return held.number if fresh else None
+
+    def expect(self, pod: Pod, asked_for: Container[str]) -> int | None:
+        """A pod will come when these keys are asked for: its number is there, and idle. Returns it if it is new."""
+        if pod.host_network:
+            return None
+        held, fresh = self._hold(self.profile(pod, asked_for))
+        if not fresh:
+            return None
+        self._idle.add(held.number)
+        return held.number
+
+    def _hold(self, profile: Profile) -> tuple[_Held, bool]:
+        """What is held for a profile, and whether that is new."""
         held = self._held.get(profile)
         if held is not None:
-            held.pods.add(name)
-            self._idle.discard(held.number)
-            return None
-        number = self._number(profile)
-        self._held[profile] = _Held(number, {name})
-        self._profiles[number] = profile
-        self._by_namespace.setdefault(profile.namespace, set()).add(number)
-        return number
+            return held, False
+        held = self._held[profile] = _Held(self._number(profile), set())
+        self._profiles[held.number] = profile
+        self._by_namespace.setdefault(profile.namespace, set()).add(held.number)
+        return held, True
 
     def remove(self, namespace: str, name: str) -> None:
         """A pod is gone."""

@@ -127,3 +127,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def rules(self, direction: Direction) -> tuple[Rule, ...] | None:
         """The rules of one direction."""
         return self.ingress if direction is Direction.INGRESS else self.egress
+
+
+def closed(policy: Policy) -> Policy:
+    """A policy for whose rules there is no room: it denies what it may have been about."""
+    deny = (Rule(Action.DENY, name="closed: no room at its priority"),)
+    return msgspec.structs.replace(
+        policy,
+        ingress=deny if policy.ingress is not None else None,
+        egress=deny if policy.egress is not None else None,
+    )

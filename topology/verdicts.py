@@ -6,14 +6,14 @@ Pure, and slow: it goes through every policy, one question at a time. It follows
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
 from topology.metadata import Key
 from topology.model import Cluster, Node, Pod
 from topology.naming import Address
-from topology.policies import Action, Direction, IpBlock, NodeSet, Peer, PodSet, Policy, PolicyPort, Rule, Tier
+from topology.policies import Action, Direction, IpBlock, NodeSet, Peer, PodSet, Policy, PolicyPort, Rule, Tier, closed
 from topology.selectors import selects
 
 
@@ -69,8 +69,11 @@ def party(cluster: Cluster, address: Address) -> Party:
     return Party(address)
 
 
-def judge(cluster: Cluster, question: Question) -> Verdict:
-    """Go through the tiers: for the sender what it may send, for the receiver what it may get."""
+def judge(cluster: Cluster, question: Question, crowded: Collection[Key] = ()) -> Verdict:
+    """Go through the tiers: for the sender what it may send, for the receiver what it may get.
+
+    `crowded` are the policies for whose rules switches have no room: they deny, after the others of their priority.
+    """
     steps: list[Step] = []
     source, destination = question.source, question.destination
     here = source.node is not None and destination.pod is not None and destination.pod.node == source.node.name
@@ -79,7 +82,7 @@ def judge(cluster: Cluster, question: Question) -> Verdict:
         if subject.pod is None or (here and direction is Direction.INGRESS):
             continue
         for tier in Tier:
-            step = _ask(cluster, question, direction, subject.pod, tier)
+            step = _ask(cluster, question, direction, subject.pod, tier, crowded)
             steps.append(step)
             if step.action is Action.DENY:
                 return Verdict(False, tuple(steps))
@@ -88,13 +91,15 @@ def judge(cluster: Cluster, question: Question) -> Verdict:
     return Verdict(True, tuple(steps))
 
 
-def _ask(cluster: Cluster, question: Question, direction: Direction, subject: Pod, tier: Tier) -> Step:
+def _ask(
+    cluster: Cluster, question: Question, direction: Direction, subject: Pod, tier: Tier, crowded: Collection[Key]
+) -> Step:
     policies = [
-        each
+        closed(each) if each.key in crowded else each
         for each in cluster.policies.values()
         if each.tier is tier and each.rules(direction) is not None and _is_in(cluster, each.subjects, subject)
     ]
-    policies.sort(key=lambda each: (each.priority, each.kind, each.namespace, each.name))
+    policies.sort(key=lambda each: (each.priority, each.key in crowded, each.key))
     for policy, index, rule in _rules(policies, direction):
         if _matches(cluster, question, direction, rule):
             return Step(direction, tier, rule.action, policy.key, index, rule.name)

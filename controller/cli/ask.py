@@ -209,6 +209,11 @@ def get(
 @click.argument("node")
 @click.option("--pod", metavar="[NAMESPACE/]NAME", help="Only flows made for this pod.")
 @click.option("--service", metavar="[NAMESPACE/]NAME", help="Only flows made for this Service.")
+@click.option(
+    "--policy",
+    metavar="[NAMESPACE/]NAME",
+    help="Only flows made for this policy: of the cluster, or of namespace default where none is given.",
+)
 @click.option("--table", "table_name", metavar="NAME|NUMBER", help="Only flows of this table.")
 @_output_option("table", "ofctl", "json", "yaml")
 @_socket_options
@@ -216,6 +221,7 @@ def flows(
     node: str,
     pod: str | None,
     service: str | None,
+    policy: str | None,
     table_name: str | None,
     output: str,
     socket_path: Path | None,
@@ -227,6 +233,8 @@ def flows(
         query["pod"] = pod if "/" in pod else f"default/{pod}"
     if service is not None:
         query["service"] = service if "/" in service else f"default/{service}"
+    if policy is not None:
+        query["policy"] = policy
     if table_name is not None:
         query["table"] = table_name
     rows: list[Row] = _ask(socket_path, lab, "nodes", node, "flows", **query)["items"]

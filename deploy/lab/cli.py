@@ -73,6 +73,13 @@ def _lab(name: str, quiet: bool = False) -> Lab:
     help="Encapsulation between nodes.",
 )
 @click.option(
+    "--source-identity",
+    type=click.Choice(["tunnel-key", "address"]),
+    default="tunnel-key",
+    show_default=True,
+    help="How a node knows which pod sends from another node: by the tunnel's key, or by its address.",
+)
+@click.option(
     "--ip-family",
     type=click.Choice(["dual", "ipv4", "ipv6"]),
     default="dual",
@@ -91,6 +98,7 @@ def up(
     name: str,
     nodes: int | None,
     encap: str,
+    source_identity: str,
     ip_family: str,
     mtu: int,
     tls: bool,
@@ -104,7 +112,17 @@ def up(
     begun = time.monotonic()
     here = _lab(name, quiet)
     owned = owner(pid) if pid is not None else {}
-    settings = settings_for(name, nodes, files, encap=encap, ip_family=ip_family, mtu=mtu, tls=tls, **owned)
+    settings = settings_for(
+        name,
+        nodes,
+        files,
+        encap=encap,
+        source_identity=source_identity,
+        ip_family=ip_family,
+        mtu=mtu,
+        tls=tls,
+        **owned,
+    )
     problems = here.up(settings, files)
     for problem in problems:
         click.echo(f"warning: {problem}", err=True)

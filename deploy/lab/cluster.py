@@ -213,7 +213,8 @@ class Lab:
         argv = [
             sys.executable, "-m", "deploy.command", "controller",
             "--listen", controller_target(self.settings) if self.settings.tls else f"unix:{layout.openflow}",
-            "--manifests", str(layout.manifests), "--socket", str(layout.api),
+            "--manifests", str(layout.manifests), "--socket", str(layout.api), "--state", str(layout.state),
+            "--source-identity", self.settings.source_identity,
         ]  # fmt: skip
         if self.settings.tls:
             argv += _tls_options(layout, "controller")

@@ -33,12 +33,13 @@ class LabError(Exception):
 class LabSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a lab was brought up. `nodes` maps names to labels; `owner` is the process that it ends with, 0 for none.
 
-    `ip_family` is "dual", "ipv4" or "ipv6", of nodes and of pods.
+    `ip_family` is "dual", "ipv4" or "ipv6", of nodes and of pods; `source_identity` is "tunnel-key" or "address".
     """
 
     name: str
     nodes: Mapping[str, Mapping[str, str]]
     encap: str = "vxlan"
+    source_identity: str = "tunnel-key"
     ip_family: str = "dual"
     underlay: tuple[str, str] = ("172.30.0.0/24", "fd00:172:30::/64")
     pods: tuple[str, str] = ("10.244.0.0/16", "fd00:10:244::/48")
@@ -66,6 +67,8 @@ class Layout:
         self.processes = self.directory / "processes"
         self.guardian = self.processes / "guardian.json"
         self.pods = self.directory / "pods"
+        #: What the controller keeps over a restart.
+        self.state = self.directory / "state"
         self.api = self.directory / "controller.sock"
         self.openflow = self.directory / "openflow.sock"
         self.pki = self.directory / "pki"

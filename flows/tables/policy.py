@@ -5,14 +5,15 @@
                 └── replies, and what another node judges ──────────────────────────────────────> Commit <───┘
 
 Every packet of a connection's forward direction is judged, the first like the last, so that a verdict is always the
-current one; replies are not. Pod to pod is judged where the receiver is, in both directions; what leaves the pods'
-network is judged where it leaves, what comes in from the world where it comes in. How flows of the tiers look is
-known here; what they are made of is `flows.policies`' business.
+current one; replies are not, and go through tunnels as what was judged already. Pod to pod is judged where the receiver
+is, in both directions; what leaves the pods' network is judged where it leaves, what comes in from the world where it
+comes in. How flows of the tiers look is known here; what they are made of is `flows.policies`' business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 from flows import fields as f
 from flows.fields import Match, Term
@@ -151,9 +152,10 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     """Who is judged here, and what becomes of those about whom no policy says anything."""
     table = POLICY.number
     to_commit, egress, ingress = (Goto(each.number) for each in (COMMIT, EGRESS_ADMIN, INGRESS_ADMIN))
-    # What belongs to a connection that was let through once: answers, and errors about it.
-    for state in (f.CT_RPL, f.CT_REL):
-        yield Flow(table, _REPLY, (f.CT_STATE(state | f.CT_TRK, state | f.CT_TRK),), (to_commit,), cookie)
+    # What belongs to a connection that was let through once: answers, and errors about it. By a tunnel they say so, if
+    # the node that let the connection through says so: here one may be known that was denied there.
+    for source in (Source.POD, Source.GATEWAY, Source.WORLD):
+        yield from _reply_flows(source, (load(SOURCE_IDENTITY, Identity.JUDGED), to_commit), cookie)
     # A host reaches its own pods: kubelet probes them. What came in from the world was judged there.
     for identity in (Identity.THIS_HOST, Identity.JUDGED):
         yield Flow(table, _SPECIAL, (SOURCE_IDENTITY(identity),), (to_commit,), cookie)
@@ -181,19 +183,39 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
             yield Flow(stage.number, _OTHERWISE, (), (Goto(_after_tier(direction, tier).number),), cookie)
 
 
+def unkeyed_flows(cookie: int) -> Iterator[Flow]:
+    """Where tunnels have no keys, nothing tells whose answers are true: what looks like one is one."""
+    yield from _reply_flows(Source.TUNNEL, (Goto(COMMIT.number),), cookie)
+
+
+def _reply_flows(source: Source, program: Program, cookie: int) -> Iterator[Flow]:
+    for state in (f.CT_RPL, f.CT_REL):
+        match = f.match(SOURCE(source), f.CT_STATE(state | f.CT_TRK, state | f.CT_TRK))
+        yield Flow(POLICY.number, _REPLY, match, program, cookie)
+
+
 # What a rule's flows match ------------------------------------------------------------------------------------------
 
 
-def subject_match(direction: Direction, identity: int) -> Match:
-    """The pod whose policy it is."""
-    bits = DESTINATION_IDENTITY if direction is Direction.INGRESS else SOURCE_IDENTITY
-    return (bits(identity),)
+def subject_match(direction: Direction) -> Callable[[int], Match]:
+    """How the pod is matched whose policy it is, by its identity."""
+    return _by_destination if direction is Direction.INGRESS else _by_source
 
 
-def peer_match(direction: Direction, identity: int) -> Match:
-    """The pod at the other end."""
-    bits = SOURCE_IDENTITY if direction is Direction.INGRESS else DESTINATION_IDENTITY
-    return (bits(identity),)
+def peer_match(direction: Direction) -> Callable[[int], Match]:
+    """How the pod at the other end is matched."""
+    return _by_source if direction is Direction.INGRESS else _by_destination
+
+
+# Thousands of flows share a match; made once, they share its memory too.
+@lru_cache(maxsize=1 << 16)
+def _by_source(identity: int) -> Match:
+    return (SOURCE_IDENTITY(identity),)
+
+
+@lru_cache(maxsize=1 << 16)
+def _by_destination(identity: int) -> Match:
+    return (DESTINATION_IDENTITY(identity),)
 
 
 def any_subject(direction: Direction) -> Match:
@@ -215,15 +237,18 @@ def address_match(direction: Direction, network: Network) -> Match:
     return (ethertype, _FIELDS[direction, network.version](int(network.network_address), mask))
 
 
-def port_matches(protocol: str, first: int, last: int) -> Iterator[Match]:
+@lru_cache(maxsize=1 << 12)
+def port_matches(protocol: str, first: int, last: int) -> tuple[Match, ...]:
     """Destination ports from `first` to `last`, as values and masks, in both families; 0 to 65535 is any."""
     number, field = _PROTOCOLS[protocol]
+    found: list[Match] = []
     for family in FAMILIES:
         for value, mask in port_masks(first, last):
             if not mask:
-                yield (family, f.IP_PROTO(number))
+                found.append((family, f.IP_PROTO(number)))
             else:
-                yield (family, f.IP_PROTO(number), field(value, None if mask == 0xFFFF else mask))
+                found.append((family, f.IP_PROTO(number), field(value, None if mask == 0xFFFF else mask)))
+    return tuple(found)
 
 
 def port_masks(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -81,9 +81,9 @@ def steady(calls):
 
 def hold(calls):
     links = [connect(call) for call in calls]
-    for _ in sys.stdin:
-        found = [outcome(ask, link, call) for link, call in zip(links, calls, strict=True)]
-        print(json.dumps(found), flush=True)
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for _ in sys.stdin:
+            print(json.dumps(list(pool.map(outcome, [ask] * len(calls), links, calls))), flush=True)
 
 
 if __name__ == "__main__":

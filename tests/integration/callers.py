@@ -70,7 +70,7 @@ def endpoint_slice(
 
 def path_of(lab: Lab, document: Document) -> Path:
     metadata = document["metadata"]
-    return lab.layout.manifests / f"{document['kind'].lower()}.{metadata['namespace']}.{metadata['name']}.yaml"
+    return lab.layout.manifests / f"{document['kind'].lower()}.{metadata.get('namespace', '')}.{metadata['name']}.yaml"
 
 
 def write(lab: Lab, *documents: Document) -> None:

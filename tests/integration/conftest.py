@@ -63,6 +63,26 @@ def service_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         here.down()
 
 
+def make_policy_lab(name: str, directory: Path, **settings: str) -> Iterator[Lab]:
+    """What policies.yaml has, and no policies: each test makes its own. Modules that use it call it `lab`."""
+    text = (HERE / "policies.yaml").read_text().replace("SERVER", str(HERE / "line_server.py"))
+    manifests = directory / "policies.yaml"
+    manifests.write_text(text)
+    here = Lab(f"{name}{os.getpid()}")
+    problems = here.up(settings_for(here.layout.name, None, [manifests], **settings, **owner(os.getpid())), [manifests])
+    try:
+        assert not problems
+        yield here
+    finally:
+        here.down()
+
+
+@pytest.fixture(scope="session")
+def policy_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """What policies.yaml has, as labs are if nobody says otherwise."""
+    yield from make_policy_lab("p", tmp_path_factory.mktemp("policies"))
+
+
 @pytest.fixture
 def guest(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Guest]:
     """A pod on node-2 that the test attaches by hand."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from probes import addresses, echo, ping_all, pings, pod_netns, until
 
-from deploy.lab import kubelet
+from deploy.lab import kubelet, substrate
 from deploy.lab.cluster import Lab
 from topology.naming import object_id
 
@@ -124,3 +124,16 @@ def test_a_pod_s_command_runs_in_its_namespace_and_its_end_is_told(lab: Lab, tmp
         assert log.startswith("hello\n") and addresses(lab, "once")[0] in log
     finally:
         lab.delete([path])
+
+
+def test_the_datapath_follows_learnt_flows_soon_unless_somebody_has_said_otherwise(lab: Lab) -> None:
+    def said() -> str:
+        return substrate.vsctl(lab.layout, "node-3", "get", "Open_vSwitch", ".", "other_config:max-revalidator").strip()
+
+    assert said() == '"200"'
+    substrate.vsctl(lab.layout, "node-3", "set", "Open_vSwitch", ".", "other_config:max-revalidator=300")
+    lab.stop_agent("node-3")
+    lab.start_agent("node-3")
+    lab.wait_for_agents()
+    assert said() == '"300"'
+    substrate.vsctl(lab.layout, "node-3", "set", "Open_vSwitch", ".", "other_config:max-revalidator=200")

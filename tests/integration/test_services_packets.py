@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import struct
 import subprocess
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 import pytest
 from callers import AT_ONCE, SERVERS, applied, balanced, call, groups, node_port, places, service, to, vips
 from probes import HERE, addresses, inside, node_addresses, pod_netns, until
+from sctp import sctp_init
 
 from deploy.lab.cluster import Lab
 from deploy.lab.layout import netns_path
-from topology.naming import ROUTER_MAC, format_mac, parse_mac
+from topology.naming import ROUTER_MAC, parse_mac
 
 PLACES = ("pod c1", "pod c3", "node-2", "outside")
 #: Smaller than any link here has it, and as small as IPv6 allows.
@@ -83,36 +82,6 @@ def test_a_client_hears_that_its_datagram_was_too_big_and_for_which_path_mtu(lab
 
 
 # SCTP -----------------------------------------------------------------------------------------------------------------
-
-
-def sctp_init(macs: tuple[int, int], source: str, target: str, ports: tuple[int, int], mark: bytes) -> bytes:
-    """A frame with the first packet of an SCTP association (RFC 9260, 3.3.2), which carries a mark."""
-    mark += bytes(-len(mark) % 4)
-    chunk = struct.pack("!BBHIIHHI", 1, 0, 20 + len(mark), 1, 65535, 1, 1, 1) + mark
-    packet = struct.pack("!HHII", *ports, 0, 0) + chunk
-    packet = packet[:8] + struct.pack("<I", _crc32c(packet)) + packet[12:]
-    head = bytes.fromhex(format_mac(macs[1]).replace(":", "") + format_mac(macs[0]).replace(":", ""))
-    ends = ip_address(source).packed + ip_address(target).packed
-    if ":" in source:
-        return head + b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, len(packet), 132, 64) + ends + packet
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(packet), 1, 0x4000, 64, 132, 0) + ends
-    return head + b"\x08\x00" + ip[:10] + struct.pack("!H", _checksum(ip)) + ip[12:] + packet
-
-
-def _crc32c(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def test_sctp_associations_reach_an_endpoint(lab: Lab) -> None:

@@ -52,6 +52,7 @@ from flows.registers import EXIT, EXIT_PORT
 from flows.values import (
     DROP,
     Bucket,
+    Conjunction,
     Ct,
     Flow,
     Goto,
@@ -229,6 +230,7 @@ def serialized(action: Any) -> bytes:
         (SetField(f.ARP_OP, 2), lambda: parser.OFPActionSetField(arp_op=2)),
         (SetField(f.ND_TLL, 5), lambda: parser.OFPActionSetField(ipv6_nd_tll="00:00:00:00:00:05")),
         (load(EXIT, 3), lambda: parser.OFPActionSetField(reg0=(0x30, 0xF0))),
+        (Conjunction(0xFFFF_FFFF, 2, 3), lambda: parser.NXActionConjunction(1, 3, 0xFFFF_FFFF)),
         (OutputBits(EXIT_PORT), lambda: parser.NXActionOutputReg(31, "reg1", 0)),
         (Ct(4, commit=True), lambda: parser.NXActionCT(1, "", 4, 255, 0, [])),
         (Ct(4, commit=True, force=True, table=20), lambda: parser.NXActionCT(3, "", 4, 20, 0, [])),
@@ -253,6 +255,14 @@ def test_os_ken_writes_the_same_bytes_for_an_action(ours: Any, theirs: Callable[
     flow = Flow(0, 0, (), (ours,), 0)
     instructions = encode.flow_mod(flow)[56:]
     assert instructions[8:] == serialized(theirs())
+
+
+def test_os_ken_reads_the_parts_that_a_flow_is_of_conjunctions_and_their_end() -> None:
+    parts = Conjunction(7, 1, 2), Conjunction(8, 64, 64)
+    (apply,) = read(encode.flow_mod(Flow(0, 1, (), parts, 0))).instructions
+    told = [(each.id, each.clause + 1, each.n_clauses) for each in apply.actions]
+    assert told == [(7, 1, 2), (8, 64, 64)]
+    assert read(encode.flow_mod(Flow(0, 1, (f.CONJ_ID(7),), (), 0))).match["conj_id"] == 7
 
 
 def test_os_ken_reads_apply_and_goto() -> None:
@@ -436,7 +446,7 @@ def test_bundle_replies_are_read(step: BundleControl) -> None:
 
 def test_barrier_replies_and_the_unasked_are_read() -> None:
     assert decode(of_os_ken(parser.OFPBarrierReply(OS_KEN))) == BarrierReply(XID)
-    assert decode(pack("!BBHI", 6, wire.Type.PACKET_IN, 8, XID)) == Unknown(XID, wire.Type.PACKET_IN)
+    assert decode(pack("!BBHI", 6, wire.Type.FLOW_REMOVED, 8, XID)) == Unknown(XID, wire.Type.FLOW_REMOVED)
 
 
 def test_a_flow_that_somebody_else_made_is_told_with_the_reason() -> None:

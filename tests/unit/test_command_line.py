@@ -73,7 +73,10 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("get", "widgets"), "there is no kind 'widgets'; the kinds are nodes, pods, links, services, endpoints"),
+        (
+            ("get", "widgets"),
+            "there is no kind 'widgets'; the kinds are nodes, pods, links, services, endpoints, identities, policies",
+        ),
         (("get", "pods", "--counters"), "--counters: pods have none; services, endpoints and policies do"),
         (("get", "pods", "-o", "xml"), "'xml' is not one of"),
         (("controller", "--listen", "tcp:127.0.0.1:0", "--manifests", "/nowhere"), "'/nowhere' does not exist"),

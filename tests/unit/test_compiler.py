@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import flows.compiler
 from flows import pipeline
 from flows.compiler import Compiler
+from flows.cookies import Kind
 from flows.numbers import _first as first_hash
 from flows.openflow.digest import changed, digest, group_hash
 from flows.state import Port
@@ -221,13 +222,51 @@ def steps(draw: st.DrawFn) -> Step:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(steps(), max_size=25))
-def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: list[Step]) -> None:
-    compiler = Compiler()
+@given(st.lists(steps(), max_size=25), flags)
+def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: list[Step], keyed: bool) -> None:
+    compiler = Compiler(keyed=keyed)
     switches = Switches(compiler)
     for event in events:
         switches.take(event(compiler))
     assert_same_as_afresh(compiler, switches)
+
+
+def test_without_keys_senders_are_known_from_their_status_until_their_switch_is_heard() -> None:
+    """A controller that starts again has what its switches have, also before the last one of them is there."""
+    compiler = Compiler(keyed=False)
+    addresses = tuple(map(ip_address, ("10.244.1.2", "fd00:10:244:1::2")))
+    for each in (node(1), Pod(namespace="default", name="a", node="n1", addresses=addresses)):
+        compiler.put(each)
+    before = set(compiler.flows(CLUSTER))
+    assert not [
+        each for each in compiler.set_ports("n1", [*UPLINKS, pod_port(3, "default", "a", 2)]) if each.scope == CLUSTER
+    ]
+    assert set(compiler.flows(CLUSTER)) == before
+    assert len([flow for flow in before if flow.cookie >> 48 & 0x7F == Kind.POD]) == 2
+    # What the switch then doesn't have is nobody's.
+    compiler.set_ports("n1", UPLINKS)
+    assert not [flow for flow in compiler.flows(CLUSTER) if flow.cookie >> 48 & 0x7F == Kind.POD]
+
+
+def test_without_keys_an_address_that_two_say_they_have_is_the_first_one_s() -> None:
+    """Two pods of one node, and two nodes of one CIDR."""
+    compiler = Compiler(keyed=False)
+    switches = Switches(compiler)
+    own = (ip_address("10.244.1.2"),)
+    for each in (
+        node(1),
+        node(2, cidr=1),
+        *(Pod(namespace="default", name=name, node="n1", addresses=own) for name in "ba"),
+    ):
+        switches.take(compiler.put(each))
+        assert_same_as_afresh(compiler, switches)
+    switches.take(compiler.put(Pod(namespace="default", name="c", node="n2", addresses=own)))
+    for name, pod in (("n1", "b"), ("n2", "c")):
+        switches.take(compiler.set_ports(name, [*UPLINKS, pod_port(3, "default", pod, 2)]))
+        assert_same_as_afresh(compiler, switches)
+    switches.take(compiler.remove(("Node", "", "n1")))
+    assert_same_as_afresh(compiler, switches)
+    assert [flow for flow in compiler.flows(CLUSTER) if flow.cookie >> 48 & 0x7F == Kind.POD]
 
 
 @settings(max_examples=200, deadline=None)

@@ -13,6 +13,7 @@ from flows.registers import Bits, whole
 from flows.values import (
     PORT_IN_PORT,
     Bucket,
+    Conjunction,
     Ct,
     Flow,
     Goto,
@@ -176,6 +177,87 @@ def test_after_conntrack_the_original_goes_on_untracked_and_the_copy_knows_its_c
 def test_conntrack_takes_ip_only() -> None:
     with pytest.raises(InterpreterError, match="IPv4 and IPv6"):
         walk(flow(0, 1, (), Ct(1, table=1)), packet=packets.arp(5, 1, (1, A), B))
+
+
+# Conjunctions (ovs-actions(7)) --------------------------------------------------------------------------------------
+
+TO_B, FROM_A, OF_ICMP = (f.ETH_TYPE(f.ETH_IPV4), f.IPV4_DST(int(B))), (f.ETH_TYPE(f.ETH_IPV4), f.IPV4_SRC(int(A))), (
+    f.ETH_TYPE(f.ETH_IPV4), f.IP_PROTO(f.PROTO_ICMP),
+)  # fmt: skip
+#: Of another packet than PING.
+OF_TCP = (f.ETH_TYPE(f.ETH_IPV4), f.IP_PROTO(f.PROTO_TCP))
+
+
+def outputs(*flows: Flow) -> list[int]:
+    return [each.port for each in walk(*flows).emissions]
+
+
+def conjunction(number: int, priority: int, *dimensions: tuple[f.Match, ...], port: int) -> list[Flow]:
+    """A conjunction that sends what meets all of its dimensions to a port."""
+    parts = [
+        flow(0, priority, match, Conjunction(number, clause, len(dimensions)))
+        for clause, alternatives in enumerate(dimensions, 1)
+        for match in alternatives
+    ]
+    return [*parts, flow(0, priority, (f.CONJ_ID(number),), Output(port))]
+
+
+def test_a_conjunction_is_met_when_one_alternative_of_each_dimension_is() -> None:
+    assert outputs(*conjunction(7, 9, (TO_B, OF_TCP), (FROM_A,), port=2)) == [2]
+    assert outputs(*conjunction(7, 9, (TO_B, FROM_A), (OF_TCP,), port=2)) == []
+    assert outputs(*conjunction(7, 9, (TO_B,), (FROM_A,), (OF_ICMP,), port=2)) == [2]
+    assert outputs(*conjunction(7, 9, (TO_B,), (FROM_A,), (OF_TCP,), port=2)) == []
+
+
+def test_parts_alone_do_nothing_and_what_is_below_them_is_met() -> None:
+    below = flow(0, 1, (), Output(3))
+    assert outputs(*conjunction(7, 9, (TO_B,), (OF_TCP,), port=2), below) == [3]
+    assert outputs(*conjunction(7, 9, (TO_B,), (FROM_A,), port=2), below) == [2]
+
+
+def test_a_conjunction_is_as_high_as_its_parts_and_a_plain_flow_above_it_wins() -> None:
+    parts = conjunction(7, 9, (TO_B,), (FROM_A,), port=2)
+    assert outputs(*parts, flow(0, 10, OF_ICMP, Output(3))) == [3]
+    assert outputs(*parts, flow(0, 8, OF_ICMP, Output(3))) == [2]
+
+
+def test_a_plain_flow_of_the_same_priority_wins() -> None:
+    assert outputs(*conjunction(7, 9, (TO_B,), (FROM_A,), port=2), flow(0, 9, OF_ICMP, Output(3))) == [3]
+
+
+def test_the_higher_of_two_conjunctions_is_met_and_the_lower_where_that_is_not_whole() -> None:
+    low = conjunction(8, 5, (TO_B,), (FROM_A,), port=3)
+    assert outputs(*conjunction(7, 9, (TO_B,), (OF_ICMP,), port=2), *low) == [2]
+    assert outputs(*conjunction(7, 9, (TO_B,), (OF_TCP,), port=2), *low) == [3]
+
+
+def test_a_flow_can_be_part_of_several_conjunctions() -> None:
+    shared = flow(0, 9, TO_B, Conjunction(7, 1, 2), Conjunction(8, 1, 2))
+    ends = [flow(0, 9, (f.CONJ_ID(number),), Output(number)) for number in (7, 8)]
+    of_7, of_8 = (flow(0, 9, match, Conjunction(number, 2, 2)) for number, match in ((7, OF_TCP), (8, FROM_A)))
+    assert outputs(shared, *ends, of_7, of_8) == [8]
+
+
+def test_a_flow_that_is_two_parts_of_one_conjunction_is_an_error() -> None:
+    both = flow(0, 9, TO_B, Conjunction(7, 1, 2), Conjunction(7, 2, 2))
+    with pytest.raises(InterpreterError, match=r"two parts of one conjunction: .*conjunction.7,1/2.,conjunction.7,2/2"):
+        outputs(both, flow(0, 9, (f.CONJ_ID(7),), Output(2)))
+
+
+def test_whoever_meets_a_conjunction_must_still_match_the_rest_of_the_flow_that_it_ends_in() -> None:
+    parts = conjunction(7, 9, (TO_B,), (FROM_A,), port=2)[:-1]
+    assert outputs(*parts, flow(0, 9, f.match(f.CONJ_ID(7), *OF_ICMP), Output(2))) == [2]
+    assert outputs(*parts, flow(0, 9, f.match(f.CONJ_ID(7), *OF_TCP), Output(2))) == []
+
+
+def test_no_packet_has_a_conjunction_s_number_by_itself() -> None:
+    assert outputs(flow(0, 9, (f.CONJ_ID(7),), Output(2))) == []
+
+
+def test_two_conjunctions_of_one_priority_that_differ_are_an_error() -> None:
+    flows = conjunction(7, 9, (TO_B,), (FROM_A,), port=2) + conjunction(8, 9, (OF_ICMP,), (FROM_A[:1],), port=3)
+    with pytest.raises(InterpreterError, match="overlap"):
+        outputs(*flows)
 
 
 def test_a_walk_tells_its_story() -> None:

@@ -142,11 +142,11 @@ def test_replies_without_end_end_the_connection(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_messages_are_given_on_in_order_and_unknown_ones_as_such() -> None:
-    stream = pack("!BBHI", 6, Type.BARRIER_REPLY, 8, 5) + pack("!BBHI", 6, Type.PACKET_IN, 8, 6)
+    stream = pack("!BBHI", 6, Type.BARRIER_REPLY, 8, 5) + pack("!BBHI", 6, Type.FLOW_REMOVED, 8, 6)
     stream += part(Multipart.PORT_DESC, 7, b"", False)
     assert opened().receive(stream, 0.0) == [
         BarrierReply(5),
-        Unknown(6, Type.PACKET_IN),
+        Unknown(6, Type.FLOW_REMOVED),
         PortDescReply(7, False, ()),
     ]
 

@@ -8,12 +8,29 @@ from random_flows import flows
 
 from flows import fields as f
 from flows.cookies import Scope
-from flows.registers import EXIT, EXIT_PORT, SOURCE, Exit, Source, Zone, whole
+from flows.registers import (
+    DESTINATION_IDENTITY,
+    EXIT,
+    EXIT_PORT,
+    FROM_POD,
+    HAIRPIN,
+    SOURCE,
+    SOURCE_IDENTITY,
+    TO_POD,
+    TUNNEL_KEY,
+    Exit,
+    Identity,
+    Source,
+    Zone,
+    whole,
+)
 from flows.tables.digest import digest_flow
+from flows.tables.route import destination_pod
 from flows.text import flow_text
 from flows.values import (
     PORT_IN_PORT,
     Bucket,
+    Conjunction,
     Ct,
     Flow,
     Goto,
@@ -28,7 +45,7 @@ from flows.values import (
     ToGroup,
     load,
 )
-from flows.words import flow_words
+from flows.words import Names, flow_words
 from topology.naming import ROUTER_MAC
 
 _TO_WEB = (f.ETH_TYPE(f.ETH_IPV4), f.IPV4_DST(0x0AF40107))
@@ -114,10 +131,47 @@ def test_a_group_is_a_line_too() -> None:
     ],
 )  # fmt: skip
 def test_a_flow_in_words_names_ports_and_decodes_registers(flow: Flow, words: str) -> None:
-    assert words in flow_words(flow, {3: "pod default/web"})
+    assert words in flow_words(flow, Names({3: "pod default/web"}))
+
+
+_NAMES = Names(identities={300: "shop[app=web]"}, rules={7: "ingress rule 0 of NetworkPolicy shop/db"})
+
+
+@pytest.mark.parametrize(
+    ("flow", "words"),
+    [
+        (Flow(51, 900, f.match(SOURCE_IDENTITY(300), DESTINATION_IDENTITY(301)), (Goto(60),), 0),
+         "from shop[app=web] to identity 301: go on in Commit"),
+        (Flow(51, 900, f.match(FROM_POD(1), DESTINATION_IDENTITY(300), f.ETH_TYPE(f.ETH_IPV4)), (), 0),
+         "ip from any pod to shop[app=web]: drop"),
+        (Flow(41, 900, f.match(SOURCE_IDENTITY(300), FROM_POD(1), TO_POD(1)), (), 0),
+         "from shop[app=web] to any pod: drop"),
+        (Flow(38, 1, f.match(EXIT(Exit.PORT), SOURCE_IDENTITY(Identity.OTHER_NODE)), (load(FROM_POD, 1),), 0),
+         "bound for a port from another node: the sender is a pod"),
+        (Flow(38, 1, f.match(SOURCE(Source.WORLD), EXIT(Exit.TUNNEL), TO_POD(1)), (), 0),
+         "from the world bound for the tunnel to any pod: drop"),
+        (Flow(38, 1, f.match(DESTINATION_IDENTITY(0)), (), 0), "to nobody: drop"),
+        (Flow(38, 1, (SOURCE_IDENTITY(Identity.JUDGED),), (), 0), "from one who was judged already: drop"),
+        (Flow(0, 1, f.match(f.IN_PORT(2), f.TUN_ID(Identity.THIS_HOST)), (load(SOURCE_IDENTITY, Identity.WORLD),), 0),
+         "from port 2 with the key of this host: the sender is the world"),
+        (Flow(0, 1, (), (Move(TUNNEL_KEY, SOURCE_IDENTITY),), 0), "the sender is who the tunnel's key says"),
+        (Flow(65, 1, (), (Move(SOURCE_IDENTITY, TUNNEL_KEY),), 0), "the tunnel's key says who sends"),
+        (Flow(35, 1, (), (destination_pod(300), load(SOURCE_IDENTITY, 300)), 0),
+         "everything else: the receiver is shop[app=web], the sender is shop[app=web]"),
+        (Flow(51, 800, (SOURCE_IDENTITY(300),), (Conjunction(7, 2, 3), Conjunction(8, 1, 2)), 0),
+         "from shop[app=web]: part 2 of 3 of ingress rule 0 of NetworkPolicy shop/db, part 1 of 2 of conjunction 8"),
+        (Flow(51, 800, (f.CONJ_ID(7),), (Goto(60),), 0),
+         "all parts of ingress rule 0 of NetworkPolicy shop/db: go on in Commit"),
+        (Flow(65, 1, f.match(HAIRPIN(1), EXIT(Exit.TUNNEL)), (), 0), "reg0=0x100/0x100 bound for the tunnel: drop"),
+        (Flow(65, 1, (SOURCE(9),), (SetField(f.REG5, 0x8300_012C),), 0),
+         "reg0=0x9/0xf: the sender is shop[app=web], set_field:0x82000000/0xfe000000->reg5"),
+    ],
+)  # fmt: skip
+def test_a_flow_in_words_names_identities_and_rules(flow: Flow, words: str) -> None:
+    assert words in flow_words(flow, _NAMES)
 
 
 @given(flows)
 def test_any_flow_at_all_has_words(flow: Flow) -> None:
     """A switch may hold what somebody has added by hand."""
-    assert flow_words(flow, {}) and flow_text(flow, names=True)
+    assert flow_words(flow, Names()) and flow_text(flow, names=True)
