@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -256,6 +257,12 @@ def collect_seldom() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
+def allow_many_switches() -> None:
+    """Have as many open files as this process may: each switch is one, and shells begin with 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def run(
     listen: Sequence[str],
     manifests: Path,
@@ -269,6 +276,7 @@ async def run(
 ) -> None:
     """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
+    allow_many_switches()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
