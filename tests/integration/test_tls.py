@@ -63,7 +63,7 @@ def test_everything_reaches_everything_over_tls(lab: Lab) -> None:
         shown = substrate.vsctl(lab.layout, node, "get", "bridge", "br-int", "controller")
         row = shown.strip().strip("[]")
         target = substrate.vsctl(lab.layout, node, "get", "controller", row, "target").strip()
-        assert target == f'"{controller_target(lab.settings)}"'
+        assert target == f'"{controller_target(lab.settings, 1)}"'
     assert lab.ask("status")["nodesInSync"] == 3
     assert lab.ask("status")["refusedConnections"] == {}
 
@@ -103,7 +103,7 @@ def test_the_controller_s_new_certificate_is_taken_and_nobody_reconnects(lab: La
 
 def shown_by_controller(lab: Lab) -> str:
     """The certificate that the controller shows to who connects now."""
-    target = controller_target(lab.settings).removeprefix("ssl:")
+    target = controller_target(lab.settings, 1).removeprefix("ssl:")
     done = inside(lab.layout.outside, ["openssl", "s_client", "-connect", target])
     return done.stdout[done.stdout.index("-----BEGIN") : done.stdout.index("-----END")] + "-----END CERTIFICATE-----\n"
 
@@ -184,7 +184,7 @@ def test_a_switch_that_isn_t_what_it_says_stays_outside_and_is_told_of_once(
     lab: Lab, rogue: Rogue, other_ca: Path, tmp_path: Path, case: str, kind: str, reason: str
 ) -> None:
     lab.wait_for_sync()
-    pki, target = lab.layout.pki, controller_target(lab.settings)
+    pki, target = lab.layout.pki, controller_target(lab.settings, 1)
     before, written = connects(lab), len(log_of(lab))
     certificate = {
         "another CA": lambda: other_ca / "nodes/node-1.crt",
@@ -223,7 +223,7 @@ def test_without_a_certificate_nobody_gets_in(lab: Lab) -> None:
 
 
 def test_a_switch_over_tls_is_refused_at_a_plain_port_with_the_remedy(lab: Lab, rogue: Rogue, tmp_path: Path) -> None:
-    address = controller_target(lab.settings).removeprefix("ssl:").rpartition(":")[0]
+    address = controller_target(lab.settings, 1).removeprefix("ssl:").rpartition(":")[0]
     api, log = tmp_path / "plain.sock", tmp_path / "plain.log"
     plain = processes.start(
         [sys.executable, "-m", "deploy.command", "controller", "--listen", f"tcp:{address}:6654", "--insecure",
@@ -273,7 +273,7 @@ def test_a_node_can_t_pass_for_the_controller(lab: Lab, rogue: Rogue, tmp_path: 
 
 
 def test_connections_that_say_nothing_hold_nobody_up(lab: Lab) -> None:
-    address, _, port = controller_target(lab.settings).removeprefix("ssl:").rpartition(":")
+    address, _, port = controller_target(lab.settings, 1).removeprefix("ssl:").rpartition(":")
     crowd = (
         "import socket, sys, time\n"
         f"held = [socket.create_connection(({address!r}, {port})) for _ in range(900)]\n"
@@ -368,7 +368,7 @@ def test_copies_that_are_gone_after_a_reboot_come_back_with_the_agent(lab: Lab) 
 
 
 def test_the_admin_api_is_asked_from_another_host(lab: Lab, tmp_path: Path) -> None:
-    address = controller_target(lab.settings).removeprefix("ssl:").rpartition(":")[0]
+    address = controller_target(lab.settings, 1).removeprefix("ssl:").rpartition(":")[0]
     certificates.make_ca(tmp_path)
     made = certificates.make_controller(tmp_path, [address])
     tokens, api, log = tmp_path / "tokens", tmp_path / "api.sock", tmp_path / "log"

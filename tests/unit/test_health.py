@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -72,6 +73,16 @@ async def test_a_peer_that_says_nothing_doesn_t_keep_others_from_asking_the_agen
     for _, writer in silent:
         writer.close()
     await close(server)
+
+
+def test_a_controller_may_have_more_switches_than_a_shell_s_limit_of_open_files() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, before[1]), before[1]))
+    try:
+        app.allow_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_a_controller_is_ready_when_it_has_read_its_state_and_listens(tmp_path: Path) -> None:
