@@ -4,6 +4,8 @@ Cold: all objects are put into the compiler and every node's ports told, so that
 Each run is a process of its own, so that its peak memory is its own. Then, in the same process, every switch is
 connected (its own side is played here), and pods come and go one by one: CPU from the switch's PortStatus to the
 bundle's bytes, and to the taking of its reply.
+
+--measure NODES CHANGES PODS does one run of another size and prints its figures as JSON.
 """
 
 import gc
@@ -84,10 +86,10 @@ def described(port: Port) -> PortDesc:
     return PortDesc(port.number, port.name, port.mac, True)
 
 
-def measure(nodes: int, changes: int) -> dict[str, Any]:
+def measure(nodes: int, changes: int, per_node: int = PODS) -> dict[str, Any]:
     """One run, all of it."""
     cluster = [node(index) for index in range(nodes)]
-    pods = {each.name: [pod(each, index) for index in range(PODS)] for each in cluster}
+    pods = {each.name: [pod(each, index) for index in range(per_node)] for each in cluster}
     objects: dict[Key, Object] = {each.key: each for each in cluster}
     objects.update((each.key, each) for of in pods.values() for each in of)
     ports = {each.name: _ports(each, pods[each.name]) for each in cluster}
@@ -107,7 +109,7 @@ def measure(nodes: int, changes: int) -> dict[str, Any]:
         "memory": rig.peak_memory(),
         "flows": flows,
     }
-    told.update(_connected(cluster, objects, ports, changes))
+    told.update(_connected(cluster, objects, ports, changes, per_node))
     return told
 
 
@@ -116,7 +118,7 @@ def _ports(of: Node, pods: Iterable[Any]) -> list[Port]:
 
 
 def _connected(
-    cluster: list[Node], objects: dict[Key, Object], ports: dict[str, list[Port]], changes: int
+    cluster: list[Node], objects: dict[Key, Object], ports: dict[str, list[Port]], changes: int, per_node: int
 ) -> dict[str, Any]:
     controller = Controller()
     begun = time.perf_counter()
@@ -127,6 +129,7 @@ def _connected(
         controller.fleet.identified(switch, each.datapath_id, time.monotonic())  # type: ignore[arg-type]
         switch.answer()
     connected = time.perf_counter() - begun
+    sent = sum(switch.sent for switch in switches.values())
     # As a process would be that has been running for a while.
     gc.collect()
     random = Random(1)
@@ -134,13 +137,13 @@ def _connected(
     for number in range(changes):
         home = cluster[random.randrange(len(cluster))]
         switch = switches[home.name]
-        new = pod(home, PODS + number % 50)
-        port = described(pod_port(home, new, PODS + number % 50))
+        new = pod(home, per_node + number % 50)
+        port = described(pod_port(home, new, per_node + number % 50))
         controller.fleet.take(controller.compiler.put(new), time.monotonic())
         came.append(_cpu(switch, PortStatus(0, 0, port)))
         went.append(_cpu(switch, PortStatus(0, 1, port)))
         controller.fleet.take(controller.compiler.remove(new.key), time.monotonic())
-    return {"connected": connected, "peak": rig.peak_memory(), "came": came, "went": went}
+    return {"connected": connected, "sent": sent, "peak": rig.peak_memory(), "came": came, "went": went}
 
 
 def _cpu(switch: FakeSwitch, status: PortStatus) -> float:
@@ -199,7 +202,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        json.dump(measure(int(sys.argv[2]), int(sys.argv[3])), sys.stdout)
+        json.dump(measure(*map(int, sys.argv[2:5])), sys.stdout)
     else:
         quick = rig.arguments(__doc__ or "")
         main()

@@ -9,19 +9,23 @@ switches here and serves them one after another, so each of them is silent for a
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import rig
 from cluster_objects import FLOWS_A_NODE, node
 
-from controller import session
-from controller.app import Controller, collect_seldom
+from controller import channel, session, tls
+from controller.app import Controller, allow_connections, collect_seldom
 from controller.channel import Channel
 from controller.fleet import Peer
 from controller.sync import Phase
+from controller.tls import Credentials, TlsFiles
 from flows.compiler import Compiler
 from flows.update import CLUSTER
 from topology.manifest_state import Snapshot
@@ -30,10 +34,18 @@ from topology.model import Key, Object
 FLOWS = 5_000
 #: Seconds; see above.
 SILENCE = 300.0
+#: Variables that say over what switches connect, tcp or ssl, and where the controller's certificate is.
+KIND, PKI = "SIGNALBOX_BENCHMARK_KIND", "SIGNALBOX_BENCHMARK_PKI"
+#: How many nodes there are that have no addresses, and so next to no flows; none such without it.
+BARE = "SIGNALBOX_BENCHMARK_BARE"
 
 
 def objects(flows: int = FLOWS) -> dict[Key, Object]:
     """As many nodes as make so many cluster-scope flows."""
+    bare = int(os.environ.get(BARE, "0"))
+    if bare:
+        empty = [msgspec.structs.replace(node(index), addresses=(), pod_cidrs=()) for index in range(bare)]
+        return {each.key: each for each in empty}
     pipeline = sum(1 for _ in Compiler().flows(CLUSTER))
     nodes = [node(index) for index in range((flows - pipeline) // FLOWS_A_NODE)]
     return {each.key: each for each in nodes}
@@ -76,12 +88,17 @@ class _Served:
     def __init__(self, port: int) -> None:
         self.controller = Controller()
         self.channel = Channel(self.controller.fleet, time.monotonic)
-        self.target = f"tcp:127.0.0.1:{port}"
+        kind = os.environ.get(KIND, "tcp")
+        self.target = f"{kind}:127.0.0.1:{port}"
+        self.credentials = None
+        if kind == "ssl":
+            pki = Path(os.environ[PKI])
+            self.credentials = Credentials(TlsFiles(pki / "controller.crt", pki / "controller.key", pki / "ca.crt"))
         self.objects: dict[Key, Object] = {}
 
     async def listen(self) -> dict[str, Any]:
         """Listen before there is any object: switches that connect wait."""
-        await self.channel.listen(self.target)
+        await self.channel.listen(self.target, self.credentials)
         return {}
 
     async def waiting(self, count: int) -> dict[str, Any]:
@@ -120,8 +137,9 @@ class _Served:
 
         # Looking now and then would come too late: hundreds of switches can be heard in one turn of the loop.
         fleet.identified = noted
+        resident = rig.memory()
         cpu, begun = time.process_time(), time.monotonic()
-        await self.channel.listen(self.target)
+        await self.channel.listen(self.target, self.credentials)
         await rig.until(lambda: self._synced(count), "switches in sync", pause=0.005)
         return {
             "seconds": time.monotonic() - begun,
@@ -130,6 +148,7 @@ class _Served:
             "flow_mods": sum(sync.counters.flow_mods for sync in self.controller.fleet.syncs.values()),
             "bundles": sum(sync.counters.bundles for sync in self.controller.fleet.syncs.values()),
             "memory": rig.peak_memory(),
+            "grown": rig.memory() - resident,
         }
 
     async def _measured(self, snapshot: Snapshot, count: int, pause: float) -> dict[str, Any]:
@@ -172,5 +191,11 @@ if __name__ == "__main__":
     # A line for each of hundreds of switches is nothing to measure.
     logging.disable(logging.WARNING)
     session.GIVE_UP_AFTER = SILENCE
+    session.HANDSHAKE_LIMIT = SILENCE
+    channel.TLS_LIMIT = SILENCE
+    # All of these switches are one Open vSwitch and show its one certificate: it is checked, and taken for any node's.
+    named = tls.node_of
+    tls.node_of = lambda certificate: named(certificate) and ""
+    allow_connections()
     collect_seldom()
     asyncio.run(serve(int(sys.argv[1])))

@@ -2,7 +2,8 @@
 
 The pod's namespace and manifest are there before, as a runtime's and an API server's would be. The plugin is run as a
 runtime runs it; when it returns, the new pod pings a pod on the other node from a socket that was opened before, so
-that no start of a ping program is counted. Between pods everything is taken away again.
+that no start of a ping program is counted. Between pods everything is taken away again. Then all of them are added
+once more, several at a time, and each form of the plugin is started alone.
 
 The controller's part is read from the bridge's snoop socket, where ovs-vswitchd copies what it exchanges with the
 controller: from the PortStatus that names the pod's port to the reply to the commit of the bundle that holds the pod's
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import rig
@@ -31,9 +33,13 @@ from deploy.lab.layout import LabError, netns_path
 from flows.cookies import OBJECT_MASK
 from flows.openflow.framing import Framer
 from flows.openflow.wire import BundleControl, Type
+from node.cni import plugin
+from node.cni.build import BuildError, compile_plugin
 from topology.naming import BRIDGE, object_id, pod_port_name
 
 RUNS, QUICK_RUNS, WARM_UP = 200, 20, 3
+#: ADDs at a time, and times that each form of the plugin is started.
+AT_A_TIME, STARTS, QUICK_STARTS = 10, 500, 100
 NAMESPACE, HERE, THERE, PEER = "bench", "node-1", "node-2", "peer"
 _COMMIT_REPLY = BundleControl.COMMIT_REPLY.to_bytes(2, "big")
 _NEW_NET = 0x4000_0000
@@ -187,18 +193,71 @@ def one(lab: Lab, snoop: Snoop, name: str, peer: str) -> tuple[float, float, int
     return returned - begun, answered - begun, lost, part, bundle
 
 
+def in_parallel(lab: Lab, names: list[str]) -> tuple[list[float], float]:
+    """Seconds that each ADD took, of several at a time, and all of them together."""
+    pods = [
+        kubelet.Running(namespace=NAMESPACE, name=name, node=HERE, container=name, host_network=False, argv=())
+        for name in names
+    ]
+    for pod in pods:
+        substrate.make_namespace(lab.layout.pod_netns(NAMESPACE, pod.name))
+
+    def add(pod: kubelet.Running) -> float:
+        begun = time.monotonic()
+        kubelet.call_plugin(lab.layout, pod, "ADD")
+        return time.monotonic() - begun
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        begun = time.monotonic()
+        took = list(pool.map(add, pods))
+        whole = time.monotonic() - begun
+        list(pool.map(lambda pod: kubelet.call_plugin(lab.layout, pod, "DEL"), pods))
+    for pod in pods:
+        substrate.remove_namespace(lab.layout.pod_netns(NAMESPACE, pod.name))
+    return took, whole
+
+
+def starts(program: Path, count: int) -> list[float]:
+    """Seconds from spawning a program, as the plugin that is asked for its versions, to its end."""
+    found = []
+    with Path(os.devnull).open("r+") as nothing:
+        actions = [(os.POSIX_SPAWN_DUP2, nothing.fileno(), descriptor) for descriptor in (0, 1)]
+        for _ in range(count):
+            begun = time.monotonic()
+            pid = os.posix_spawn(program, [str(program)], {"CNI_COMMAND": "VERSION"}, file_actions=actions)
+            os.waitpid(pid, 0)
+            found.append(time.monotonic() - begun)
+    return found
+
+
+def start_rows(count: int) -> list[list[str]]:
+    """How long each form of the plugin takes to start and to answer what needs no agent."""
+    with tempfile.TemporaryDirectory() as directory:
+        script = Path(directory) / "script"
+        script.write_bytes(Path(plugin.__file__).read_bytes())
+        script.chmod(0o755)
+        forms = {"the script": script, "nothing: /bin/true": Path("/bin/true")}
+        with contextlib.suppress(BuildError):
+            compile_plugin(Path(directory) / "compiled")
+            forms = {"compiled": Path(directory) / "compiled", **forms}
+        took = {name: starts(path, count) for name, path in forms.items()}
+    to = statistics.median(took["the script"])
+    return [row(f"start and VERSION, {name}", values, to, "the script") for name, values in took.items()]
+
+
+def row(name: str, values: list[float], to: float, what: str) -> list[str]:
+    middle, worst = statistics.median(values), rig.percentile(values, 0.99)
+    return [name, f"{middle * 1e3:.1f} ms", f"{worst * 1e3:.1f} ms", f"{middle / to:.2f}", what]
+
+
 def measure(lab: Lab, runs: int) -> list[list[str]]:
     names = [f"pod-{number}" for number in range(WARM_UP + runs)]
     declare(lab, names)
     (peer,) = (row["addresses"][0] for row in lab.ask("pods")["items"] if row["name"] == PEER)
     snoop = Snoop(lab.layout.node(HERE) / f"{BRIDGE}.snoop")
-    bare = []
     found = []
     for number, name in enumerate(names):
         rig.progress(f"pod {number + 1} of {len(names)}")
-        begun = time.monotonic()
-        kubelet.run_plugin(lab.layout, HERE, "VERSION")
-        bare.append(time.monotonic() - begun)
         result = one(lab, snoop, name, peer)
         if number >= WARM_UP:
             found.append(result)
@@ -207,10 +266,8 @@ def measure(lab: Lab, runs: int) -> list[list[str]]:
         print(f"{len(found) - len(parts)} bundles weren't seen on the snoop socket", file=sys.stderr)
     whole = [each[1] for each in found]
 
-    def row(name: str, values: list[float], to: float, what: str) -> list[str]:
-        middle, worst = statistics.median(values), rig.percentile(values, 0.99)
-        return [name, f"{middle * 1e3:.1f} ms", f"{worst * 1e3:.1f} ms", f"{middle / to:.2f}", what]
-
+    many, together = in_parallel(lab, names[WARM_UP:])
+    alone = [each[0] for each in found]
     total = statistics.median(whole)
     lost = sum(each[2] for each in found)
     return [
@@ -220,8 +277,10 @@ def measure(lab: Lab, runs: int) -> list[list[str]]:
         row("PortStatus to bundle's commit reply: controller's part", parts, 0.010, "aim, 10 ms"),
         row("  of that, bundle's start to commit reply, by its clock", [each[4] for each in found],
             statistics.median(parts), "controller's part"),
-        row("exec of VERSION: starting the plugin", bare[WARM_UP:], total, "all"),
         ["pings lost after ADD returned", str(lost), "", f"{lost / len(found):.2f}", "a pod"],
+        row(f"exec of ADD to return, {AT_A_TIME} at a time", many, statistics.median(alone), "one at a time"),
+        [f"  ADDs a second, {AT_A_TIME} at a time", f"{len(many) / together:.0f}", "",
+         f"{len(many) / together * statistics.median(alone):.2f}", "one at a time"],
     ]  # fmt: skip
 
 
@@ -233,11 +292,15 @@ def main() -> None:
     try:
         with lab_of_two() as lab:
             rows = measure(lab, runs)
+        rows += start_rows(QUICK_STARTS if quick else STARTS)
     except LabError as error:
         sys.exit(f"the lab: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    rig.table([f"name ({runs} pods, one after another)", "median", "p99", "ratio", "compared with"], rows)
+    rig.table(
+        [f"name ({runs} pods, one after another unless said)", "median", "p99", "ratio", "compared with"],
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The admin API: HTTP and JSON on a Unix socket that only its owner can open. Read-only, versioned in the path.
 
+It may be served over TLS too; there every request needs a token (`controller.access`).
+
 GET /v1/nodes, /v1/pods, /v1/links: {"items": [...]}; /v1/services and /v1/endpoints, with ?counters=1 what they have
 carried; /v1/identities; /v1/policies, with ?counters=1 the packets that they allowed and denied;
 /v1/policy-check?from=&to=&protocol=&port=&family=;
@@ -10,18 +12,26 @@ Errors are {"error": "..."} with a status of 400 or above.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import policy_views, views
-from controller.channel import make_private, unused
+from controller import policy_views, tls_server, views
+from controller.access import Access
+from controller.channel import TargetError, make_private, unused
+from controller.refusals import Why
+from controller.tls_server import TlsServer
 from topology import render
 
 if TYPE_CHECKING:
     from controller.app import Controller
+
+
+#: Connections over TLS at a time.
+API_CONNECTIONS = 256
 
 
 class UnknownNodeError(LookupError):
@@ -39,14 +49,68 @@ async def serve(controller: Controller, path: Path) -> web.AppRunner:
     return runner
 
 
+async def serve_remote(controller: Controller, target: str, access: Access) -> web.AppRunner:
+    """Serve over TLS at `ADDRESS:PORT`, to who shows a token, until the runner is cleaned up. Raises TargetError."""
+    credentials, tokens = access.credentials, access.tokens
+    assert credentials is not None and tokens is not None
+    host, _, port = target.rpartition(":")
+
+    @web.middleware
+    async def authorized(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        # Before a path is looked up: who has no token learns nothing, not even which paths there are.
+        caller = tokens.caller(request.headers.get("Authorization", ""))
+        if caller is None:
+            _refuse(request, Why.TOKEN, "the admin API: no valid token")
+            response = _error(401, "a valid token is needed: Authorization: Bearer TOKEN")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        if request.method not in ("GET", "HEAD") and caller.role != "admin":
+            _refuse(request, Why.ROLE, f"the admin API: {caller.name} may only read")
+            return _error(403, f"{caller.name} may only read: {request.method} needs the role admin")
+        return await handler(request)
+
+    def _refuse(request: web.Request, why: Why, text: str) -> None:
+        controller.fleet.refuse(request.remote or "somebody", why, text, time.monotonic())
+
+    app = web.Application(middlewares=[_errors, authorized])
+    app.add_routes(_routes(controller))
+    servers: list[TlsServer] = []
+
+    async def close(app: web.Application) -> None:
+        for server in servers:
+            await server.close()
+
+    app.on_shutdown.append(close)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    http = runner.server
+    assert http is not None
+
+    def refuse(address: str, why: Why, text: str) -> None:
+        controller.fleet.refuse(address, why, text, time.monotonic())
+
+    try:
+        if not host:
+            raise ValueError("expected ADDRESS:PORT")
+        listening = tls_server.listen(host.strip("[]"), int(port))
+    except (OSError, ValueError) as error:
+        await runner.cleanup()
+        raise TargetError(f"--api-listen {target}: {error}") from error
+    made = TlsServer(listening, credentials.api(), http, lambda: len(http.connections), API_CONNECTIONS, refuse)
+    servers.append(made)
+    return runner
+
+
 def _routes(controller: Controller) -> list[web.RouteDef]:
     compiler, fleet = controller.compiler, controller.fleet
 
     async def nodes(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(views.nodes(compiler, fleet))})
+        return web.json_response({"items": list(views.nodes(compiler, fleet, controller.replica))})
 
     async def pods(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(views.pods(compiler, fleet))})
+        return web.json_response({"items": list(views.pods(compiler, fleet, controller.replica))})
 
     async def services(request: web.Request) -> web.Response:
         sums = await controller.count_services() if request.query.get("counters") else None
@@ -112,7 +176,10 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         return web.json_response({"text": drawings[form]()})
 
     async def status(request: web.Request) -> web.Response:
-        return web.json_response(views.status(compiler, fleet, controller.troubles(), controller.edition()))
+        told = views.status(compiler, fleet, controller.troubles(), controller.edition(), time.monotonic())
+        if controller.replica is not None:
+            told["replica"] = controller.replica.status(compiler.cluster.nodes)
+        return web.json_response(told)
 
     async def audit(request: web.Request) -> web.Response:
         controller.audit(full=True)

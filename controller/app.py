@@ -12,20 +12,25 @@ no switch ever sees half of a change. Only reading files is done in a thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
+import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
-from controller import policy_views, service_counts, views
-from controller.api import UnknownNodeError, serve
+from controller import health, policy_views, service_counts, views
+from controller.access import Access
+from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
-from controller.identity_memory import IdentityMemory
+from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
@@ -50,6 +55,8 @@ DRIFT_LINES = 20
 DUMP_LIMIT = 10.0
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
+#: Seconds between looks at the files of certificates and tokens.
+REFRESH = 2.0
 #: Seconds for which an identity that no pod has is kept: pods that come back soon change no policy's flows.
 IDENTITY_GRACE = 60.0
 
@@ -58,16 +65,28 @@ class Controller:
     """The cluster's state and the switches, and what happens between them."""
 
     def __init__(
-        self, ranges: ServiceRanges | None = None, *, keyed: bool = True, memory: IdentityMemory | None = None
+        self,
+        ranges: ServiceRanges | None = None,
+        *,
+        keyed: bool = True,
+        replica: Replica | None = None,
     ) -> None:
-        self._memory = memory or IdentityMemory(None)
-        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, collided=self._memory.read())
+        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed)
         events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
+        if replica is not None:
+            events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
-        self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get)
+        #: This controller among several; None where it is the only one.
+        self.replica = replica
+        self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
         self.problems: tuple[Problem, ...] = ()
-        #: Which state of its source is in force, in the source's own words.
+        #: Certificates and tokens.
+        self.access = Access()
+        #: Why no switch is heard yet; empty when they are.
+        self.not_ready = "the cluster's state hasn't been read yet"
+        #: Which state of its source is in force, in the source's own words, and what troubles the source.
         self.edition: Callable[[], str] = str
+        self.source_troubles: Callable[[], Iterable[str]] = tuple
         #: The objects that were taken last.
         self._taken: dict[Key, Object] = {}
         #: When each node's switch was connected last.
@@ -81,12 +100,19 @@ class Controller:
         """The objects that there are now, all of them."""
         changed, gone = difference(self._taken, snapshot.objects)
         self._taken = snapshot.objects
+        self.change(changed, gone, snapshot.problems)
+
+    def change(self, changed: Iterable[Object], gone: Iterable[Key], problems: tuple[Problem, ...]) -> None:
+        """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
-        self.fleet.take(updates, time.monotonic())
+        concerned = self.fleet.follow(updates)
+        # What the clock says after all that: a tenure may have ended meanwhile.
+        self.fleet.flush(concerned, time.monotonic())
         self.fleet.admit(time.monotonic())
-        for problem in sorted(set(snapshot.problems) - set(self.problems)):
-            log.error("%s", problem)
-        self.problems = snapshot.problems
+        if problems != self.problems:
+            for problem in sorted(set(problems) - set(self.problems)):
+                log.error("%s", problem)
+        self.problems = problems
 
     def look_for_lost_nodes(self) -> None:
         """Whose switch has been away for long announces no addresses: others do."""
@@ -95,7 +121,15 @@ class Controller:
         # At the start every node counts as just seen: a restart changes nothing.
         self._seen = {name: now if name in self.fleet.syncs else self._seen.get(name, now) for name in names}
         lost = [name for name, seen in self._seen.items() if now - seen > LOST_AFTER]
+        if self.replica is not None:
+            lost = self.replica.agree(names, lost)
         self.fleet.take(self.compiler.set_down(lost), now)
+
+    def obey_leases(self) -> None:
+        """Be master where the leases say so, by now, and nowhere else."""
+        if self.replica is not None:
+            self.replica.expire()
+            self.fleet.obey(time.monotonic())
 
     def release_identities(self) -> None:
         """Identities that no pod has had for long are given up."""
@@ -104,7 +138,6 @@ class Controller:
         old = [number for number, since in self._idle.items() if now - since > IDENTITY_GRACE]
         if old:
             self.fleet.take(self.compiler.release(sorted(old)), now)
-        self._memory.write(identities.collided)
 
     def tell_connections(self) -> None:
         """What was repeated since it was last told."""
@@ -208,8 +241,12 @@ class Controller:
 
     def troubles(self) -> Iterator[str]:
         """Everything that isn't as it should be, a line each."""
+        yield from self.source_troubles()
         for problem in self.problems:
             yield str(problem)
+        yield from self.access.troubles(datetime.now(UTC))
+        if self.replica is not None:
+            yield from self.replica.troubles(self.compiler.cluster.nodes)
         for name in sorted(self.compiler.cluster.nodes):
             if name not in self.fleet.syncs:
                 yield f"node {name}: its switch isn't connected"
@@ -254,61 +291,150 @@ def collect_seldom() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
+def allow_connections() -> None:
+    """Have room for every switch: the usual soft limit is 1,024 files, and each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Feed(Protocol):
+    """A source, as the controller follows it."""
+
+    async def begin(self) -> Controller:
+        """Make the controller, which knows nothing yet."""
+
+    def steps(self, controller: Controller) -> AsyncIterator[None]:
+        """Give the controller the first whole state and come back; then each change."""
+
+    async def end(self) -> None:
+        """Let go of everything."""
+
+
+class ManifestFeed:
+    """A directory of manifests."""
+
+    def __init__(self, manifests: Path, ranges: ServiceRanges, *, keyed: bool, replica: Replica | None = None) -> None:
+        self._source = ManifestSource(manifests, ranges=ranges)
+        self._ranges, self._keyed, self._replica = ranges, keyed, replica
+
+    async def begin(self) -> Controller:
+        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica)
+        controller.edition = lambda: self._source.edition
+        controller.source_troubles = lambda: ("the manifests haven't been read yet",)
+        return controller
+
+    async def steps(self, controller: Controller) -> AsyncIterator[None]:
+        async for snapshot in self._source.watch():
+            controller.take(snapshot)
+            controller.source_troubles = tuple
+            yield
+
+    async def end(self) -> None:
+        pass
+
+
 async def run(
     listen: Sequence[str],
-    manifests: Path,
+    feed: Feed,
     socket_path: Path,
     audit_interval: float,
-    ranges: ServiceRanges,
     *,
-    keyed: bool = True,
-    memory: IdentityMemory | None = None,
+    access: Access | None = None,
+    health_address: str | None = None,
 ) -> None:
-    """The controller's life: read everything, then hear switches, until SIGTERM or SIGINT."""
+    """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
-    stop = asyncio.Event()
+    allow_connections()
+    access = access or Access()
+    stop, ready = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    controller = Controller(ranges, keyed=keyed, memory=memory)
-    source = ManifestSource(manifests, ranges=ranges)
-    snapshots = source.watch()
-    # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
-    controller.take(await anext(snapshots))
-    controller.edition = lambda: source.edition
-    channel = Channel(controller.fleet, time.monotonic)
-    for target in listen:
-        await channel.listen(target)
-    api = await serve(controller, socket_path)
-    log.info("listening on %s", ", ".join(listen))
+    began: list[Controller] = []
+    closing = contextlib.AsyncExitStack()
 
     async def follow() -> None:
-        async for snapshot in snapshots:
-            controller.take(snapshot)
+        closing.push_async_callback(feed.end)
+        controller = await feed.begin()
+        if health_address:
+            probes = await health.serve(health_address, lambda: controller.not_ready)
+            closing.push_async_callback(probes.cleanup)
+        steps = feed.steps(controller)
+        closing.push_async_callback(_close, steps)
+        controller.access = access
+        api = await serve(controller, socket_path)
+        closing.push_async_callback(api.cleanup)
+        closing.callback(remove, socket_path)
+        for target in access.api_listen:
+            remote = await serve_remote(controller, target, access)
+            closing.push_async_callback(remote.cleanup)
+        # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
+        await anext(steps)
+        channel = Channel(controller.fleet, time.monotonic)
+        closing.push_async_callback(channel.close)
+        for target in listen:
+            await channel.listen(target, access.credentials)
+        log.info("listening on %s", ", ".join(listen))
+        controller.not_ready = ""
+        began.append(controller)
+        ready.set()
+        async for _ in steps:
+            pass
 
     async def audit() -> None:
+        await ready.wait()
         while True:
             await asyncio.sleep(audit_interval)
-            controller.audit(full=False)
+            began[0].audit(full=False)
 
     async def look() -> None:
+        # Not before all is known: what seems to be of no use is given up here.
+        await ready.wait()
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
-            controller.look_for_lost_nodes()
-            controller.release_identities()
-            controller.tell_connections()
+            began[0].look_for_lost_nodes()
+            began[0].release_identities()
+            began[0].tell_connections()
+
+    async def refresh() -> None:
+        while True:
+            await asyncio.sleep(REFRESH)
+            access.refresh()
+
+    async def keep_leases() -> None:
+        # Not before all is known: who is master of a switch can go on with it.
+        await ready.wait()
+        if began[0].replica is not None:
+            await began[0].replica.keep(began[0].obey_leases)
+        await asyncio.Event().wait()
+
+    async def look_at_the_clock() -> None:
+        await ready.wait()
+        while True:
+            await asyncio.sleep(CLOCK_INTERVAL)
+            began[0].obey_leases()
 
     async def until_stopped() -> None:
         await stop.wait()
 
-    tasks = [asyncio.create_task(each()) for each in (until_stopped, follow, audit, look)]
-    done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in running:
-        task.cancel()
-    await asyncio.wait(tasks)
-    await api.cleanup()
-    remove(socket_path)
-    await channel.close()
+    parts = (until_stopped, follow, audit, look, refresh, keep_leases, look_at_the_clock)
+    tasks = [asyncio.create_task(each()) for each in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for controller in began:
+            if controller.replica is not None:
+                await controller.replica.leave(controller.obey_leases)
+        await closing.aclose()
     for task in done:
         # Following and auditing never end by themselves: that one has is a fault to be seen.
         task.result()
+
+
+async def _close(steps: AsyncIterator[None]) -> None:
+    """End a generator, wherever it is."""
+    if isinstance(steps, AsyncGenerator):
+        await steps.aclose()

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from controller.batch import Xids
+from controller.leases import Tenure
+from controller.refusals import Refusals, RefusedError, Why
 from controller.scopes import ClusterLog, ScopeState, Source
 from controller.session import Session, SessionError
-from controller.sync import Events, Phase, SwitchSync, SyncError
+from controller.sync import ALONE, Events, Phase, SwitchSync, SyncError
 from flows.openflow.messages import FeaturesReply
-from flows.openflow.wire import Role
 from flows.update import CLUSTER, Update
+from topology import naming
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,26 @@ class Link(Protocol):
     def close(self, reason: str) -> None: ...
 
 
+class Mastery(Protocol):
+    """Which switches are this controller's to write to."""
+
+    def tenure(self, node: str) -> Tenure | None:
+        """That this controller is master of a node's switch, if it is."""
+
+    def epoch(self, node: str) -> int:
+        """The highest epoch known of the switch's masters."""
+
+
+class Alone:
+    """The mastery of the only controller: of everything, for good."""
+
+    def tenure(self, node: str) -> Tenure | None:
+        return ALONE
+
+    def epoch(self, node: str) -> int:
+        return 0
+
+
 class Fleet:
     """Every switch, and what each scope should hold."""
 
@@ -43,17 +65,16 @@ class Fleet:
         source: Source,
         events: Events,
         node_of: Callable[[int], str | None],
-        *,
-        role: Role = Role.EQUAL,
-        generation_id: int = 0,
+        mastery: Mastery | None = None,
     ) -> None:
         self.syncs: dict[str, SwitchSync] = {}
         self.peers: dict[str, Peer] = {}
         self.unknown: dict[int, Peer] = {}
+        self.refusals = Refusals()
         self._source = source
         self._events = events
         self._node_of = node_of
-        self._role = (role, generation_id)
+        self._mastery = mastery or Alone()
         self._xids = Xids()
         self.cluster = ClusterLog(source, self._xids)
         self._scopes: dict[str, ScopeState] = {}
@@ -67,6 +88,10 @@ class Fleet:
 
     def take(self, updates: Iterable[Update], now: float) -> None:
         """Changes that the compiler has made already; they go out at once to every switch that is ready."""
+        self.flush(self.follow(updates), now)
+
+    def follow(self, updates: Iterable[Update]) -> list[str]:
+        """Take changes in, which may take a while where they are yet to be made. Returns whose switches to `flush`."""
         everyone = False
         concerned = []
         for update in updates:
@@ -80,7 +105,11 @@ class Fleet:
             if sync is not None:
                 sync.queue(update)
                 concerned.append(update.scope)
-        for node in list(self.syncs) if everyone else concerned:
+        return list(self.syncs) if everyone else concerned
+
+    def flush(self, nodes: Iterable[str], now: float) -> None:
+        """Send what has gathered for these nodes' switches."""
+        for node in nodes:
             self.syncs[node].flush(now)
 
     def admit(self, now: float) -> None:
@@ -91,8 +120,14 @@ class Fleet:
                 peer.identify(datapath_id, now)
 
     def identified(self, peer: Peer, datapath_id: int, now: float) -> None:
-        """A connection has said which switch it is."""
+        """A connection has said which switch it is. Raises RefusedError where its certificate is another node's."""
         node = self._node_of(datapath_id)
+        certified = peer.certified
+        if certified and (naming.datapath_id(certified) != datapath_id or node not in (None, certified)):
+            of = f"node {node}" if node is not None else "no known node"
+            raise RefusedError(
+                Why.WRONG_NODE, f"its certificate is node {certified}'s, its datapath id {datapath_id:016x} is of {of}"
+            )
         if node is None:
             former = self.unknown.get(datapath_id)
             if former is not None:
@@ -111,7 +146,18 @@ class Fleet:
         self.syncs[node] = sync
         peer.sync = sync
         log.info("switch of node %s connected", node)
-        sync.begin(now, *self._role)
+        sync.begin(now, self._mastery.tenure(node), self._mastery.epoch(node))
+
+    def obey(self, now: float) -> None:
+        """Be to each switch what the leases say by now, and look whether what waits has waited long enough."""
+        for node, sync in list(self.syncs.items()):
+            sync.obey(self._mastery.tenure(node), self._mastery.epoch(node), now)
+
+    def refuse(self, address: str, why: Why, text: str, now: float) -> None:
+        """A peer isn't let in: count it, and log it where that is due."""
+        line = self.refusals.add(address, why, text, now)
+        if line is not None:
+            log.warning("%s", line)
 
     def left(self, peer: Peer) -> None:
         """A connection has ended."""
@@ -130,11 +176,17 @@ class Fleet:
 
 
 class Peer:
-    """One connection: its session, and once it is known whose it is, its sync."""
+    """One connection: its session, and once it is known whose it is, its sync.
 
-    def __init__(self, fleet: Fleet, link: Link, name: str, now: float) -> None:
+    `name` is its address; `certified` the node that its certificate is of, empty where it has shown none.
+    """
+
+    def __init__(self, fleet: Fleet, link: Link, name: str, now: float, certified: str = "") -> None:
         self.name = name
+        self.certified = certified
         self.sync: SwitchSync | None = None
+        #: Whether it has said which switch it is.
+        self.known = False
         self._fleet = fleet
         self._link = link
         self._session = Session(now)
@@ -156,13 +208,17 @@ class Peer:
                     self.identify(message.datapath_id, now)
                 elif self.sync is not None:
                     self.sync.receive(message, now)
-        except (SessionError, SyncError) as error:
+        except (SessionError, SyncError, RefusedError) as error:
             self._send_session()
-            self.close(str(error))
+            self._end(error, Why.PROTOCOL, now)
 
     def identify(self, datapath_id: int, now: float) -> None:
         """Take the place of the switch with this id."""
-        self._fleet.identified(self, datapath_id, now)
+        try:
+            self._fleet.identified(self, datapath_id, now)
+            self.known = True
+        except (RefusedError, SessionError) as error:
+            self._end(error, Why.CROWDED, now)
 
     def tick(self, now: float) -> None:
         """Once a second or so."""
@@ -170,15 +226,28 @@ class Peer:
             self._session.tick(now)
             self._send_session()
         except SessionError as error:
-            self.close(str(error))
+            self._end(error, Why.SLOW, now)
 
     def close(self, reason: str) -> None:
         """End the connection from this side."""
         if not self._closed:
             who = self.name if self.sync is None else f"node {self.sync.node}"
             log.warning("connection of %s closed: %s", who, reason)
-            self._link.close(reason)
-            self.lost()
+            self._hang_up(reason)
+
+    def _end(self, error: Exception, why: Why, now: float) -> None:
+        """Whoever has been let in is told of as a node; all others are refused."""
+        if self.known:
+            self.close(str(error))
+        elif not self._closed:
+            if isinstance(error, RefusedError):
+                why = error.why
+            self._fleet.refuse(self.name, why, str(error), now)
+            self._hang_up(str(error))
+
+    def _hang_up(self, reason: str) -> None:
+        self._link.close(reason)
+        self.lost()
 
     def lost(self) -> None:
         """The connection has ended."""

@@ -65,6 +65,8 @@ class ClusterLog:
         self._xids = xids
         self._limit = limit
         self._entries: deque[Batch] = deque()
+        #: The digest before each entry: what a switch that lacks the entry and all after it has stored.
+        self._digests: deque[int] = deque()
         self._size = 0
         self._whole: Batch | None = None
         self._groups: dict[int, tuple[Group, bytes]] | None = None
@@ -74,6 +76,7 @@ class ClusterLog:
     def take(self, update: Update) -> None:
         """Add a change; the oldest go where there are more bytes than the limit."""
         messages = encoded(update)
+        self._digests.append(self.state.digest)
         self.state.take(update, messages.difference)
         steps = [*messages.steps, digest_step(Scope.CLUSTER, self.state.digest)]
         entry = batch(steps, self._xids, flushes(update.forgotten))
@@ -83,6 +86,16 @@ class ClusterLog:
         self._whole = self._groups = None
         while self._size > self._limit:
             self._size -= self._entries.popleft().size
+            self._digests.popleft()
+
+    def version_of(self, digest: int) -> int | None:
+        """The latest version that has this digest: the present one, or one from which the changes are still kept."""
+        if digest == self.state.digest:
+            return self.version
+        for behind, each in enumerate(reversed(self._digests), 1):
+            if each == digest:
+                return self.version - behind
+        return None
 
     def since(self, cursor: int) -> list[Batch] | None:
         """The changes after a version, in order; None where they are no longer kept."""

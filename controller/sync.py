@@ -7,6 +7,14 @@ The switch holds a cursor into the cluster's log and a table of pending changes 
 Whatever gathers while a bundle is in flight goes out in the next. A flow that the switch refuses is set aside with the
 error, its hash taken out of the digest that this switch stores, and the rest goes in; it is tried again when it changes
 and at the next connection.
+
+Where there are several controllers, only the one that holds the switch's lease writes, and only until its tenure ends
+or the switch says that another is master:
+
+    STANDBY ──appoint: role request, digests are read──> READING ──> STEADY ──dismiss, or displaced──> STANDBY
+
+The others have sent the switch nothing but their role, and know its ports. What the former master has sent last may be
+of a change that this controller has yet to hear of, so a digest that isn't right is given a moment to become so.
 """
 
 from __future__ import annotations
@@ -31,6 +39,7 @@ from controller.batch import (
     flushes,
     replacement,
 )
+from controller.leases import Tenure
 from controller.scopes import ClusterLog, ScopeState, Source
 from flows.cookies import Scope
 from flows.openflow import encode
@@ -65,6 +74,12 @@ FAILURE_LIMIT = 5
 BUNDLE_LIMIT = 10_000
 #: Flows of a node that may wait beyond what its scope holds; with more, the whole scope is sent instead.
 PENDING_SLACK = 10_000
+#: Seconds for which a new master waits where a switch holds what it doesn't know (yet) before it replaces that.
+PATIENCE = 0.5
+#: The only controller that there is: master for good, and no switch is told so.
+ALONE = Tenure(epoch=0, confirmed=0.0, until=float("inf"))
+_BAD_REQUEST, _IS_SLAVE = 1, 10
+_ROLE_REQUEST_FAILED, _STALE = 11, 0
 
 
 class SyncError(Exception):
@@ -121,6 +136,8 @@ class Events(msgspec.Struct):
     drift: Callable[[str, Drift], None]
     #: A packet that a flow was to tell of, and when it came.
     told: Callable[[str, PacketIn, float], None]
+    #: The switch has seen a master with this generation, which is above the epoch of our tenure.
+    outranked: Callable[[str, int], None] = lambda node, generation: None
 
 
 class SwitchSync:
@@ -147,8 +164,21 @@ class SwitchSync:
         self._events = events
         self._own_xids = count(OWN_XIDS)
         self._waiting: dict[int, Callable[[Message, float], None]] = {}
+        self._tenure: Tenure | None = None
+        #: Counts appointments and dismissals: answers to what was asked before the last one are nobody's business.
+        self._term = 0
+        #: The switch has said that we are master. What it says before is of what was before.
+        self._granted = False
         self._reading = True
         self._standby = False
+        #: When the switch said that another controller is master, against what the lease says.
+        self._displaced: float | None = None
+        #: The epoch that the switch was told as a standby's, and whether it has refused to hear of it.
+        self._told_epoch, self._unheard = -1, False
+        #: Digests that the switch has stored, while it isn't decided what that means; and until when to wait with it.
+        self._undecided: dict[Scope, int | None] | None = None
+        self._patience = 0.0
+        self._succeeds = False
         self._ports: dict[int, PortDesc] | None = None
         self._flight: _Flight | None = None
         self._failures = 0
@@ -174,18 +204,81 @@ class SwitchSync:
 
     # Reading ----------------------------------------------------------------------------------------------------
 
-    def begin(self, now: float, role: Role = Role.EQUAL, generation_id: int = 0) -> None:
-        """Ask for everything that decides whether the switch is in sync."""
-        if role is not Role.EQUAL:
-            self._request(lambda xid: encode.role_request(role, generation_id, xid), self._take_role)
+    def begin(self, now: float, tenure: Tenure | None = ALONE, epoch: int = 0) -> None:
+        """Ask for everything that decides whether the switch is in sync; as a standby (no `tenure`), for its ports."""
         self._request(encode.port_desc_request, self._take_ports)
-        self._request(lambda xid: encode.flow_stats_request(DIGEST.number, xid=xid), self._take_digests)
+        if tenure is None:
+            self._dismiss(epoch)
+        else:
+            self._appoint(tenure, now)
+
+    def obey(self, tenure: Tenure | None, epoch: int, now: float) -> None:
+        """Be what the lease says: master while there is a tenure, else standby. `epoch` is that of whoever holds it."""
+        if tenure is None:
+            if self._tenure is not None or not self._standby or (self._unheard and epoch != self._told_epoch):
+                self._dismiss(epoch)
+        elif tenure is not self._tenure or (self._displaced is not None and tenure.confirmed > self._displaced):
+            self._appoint(tenure, now)
+        if self._undecided is not None and now >= self._patience:
+            self._decide(now)
+
+    def _appoint(self, tenure: Tenure, now: float) -> None:
+        self._begin_term(tenure)
+        self._standby, self._reading = False, True
+        if tenure.epoch:
+            self._ask(lambda xid: encode.role_request(Role.MASTER, tenure.epoch, xid), self._take_role)
+        # On a connection that is new there is no former master of a moment ago.
+        self._succeeds = tenure.epoch > 0 and self._ports is not None
+        self._patience = now + PATIENCE if self._succeeds else now
+        self._ask(lambda xid: encode.flow_stats_request(DIGEST.number, xid=xid), self._take_digests)
+
+    def _dismiss(self, epoch: int) -> None:
+        self._begin_term(None)
+        self._standby, self._reading = True, False
+        self._told_epoch, self._unheard = epoch, False
+
+        def take(message: Message, now: float) -> None:
+            # A newer master than is known here. The switch sends a bit more than a standby needs, and that is all.
+            self._unheard = isinstance(message, Error)
+
+        self._ask(lambda xid: encode.role_request(Role.SLAVE, epoch, xid), take)
+
+    def _begin_term(self, tenure: Tenure | None) -> None:
+        """Nothing is under way, and nothing is known of what the switch holds."""
+        self._term += 1
+        self._tenure = tenure
+        self._granted = False
+        self._displaced = None
+        self._undecided = None
+        self._flight = None
+        self._failures = 0
+        self._pending, self._pending_groups = {}, {}
+        self._replace.clear()
+        self._correct.clear()
+        self._repairs, self._flushes = [], ()
+        self._found_groups = None
+        for refusals in self.refusals.values():
+            refusals.clear()
 
     def _take_role(self, message: Message, now: float) -> None:
-        if isinstance(message, Error):
-            raise SyncError(f"the switch refuses the role: error type {message.type} code {message.code}")
-        assert isinstance(message, RoleReply)
-        self._standby = message.role == Role.SLAVE
+        if isinstance(message, RoleReply) and message.role == Role.MASTER:
+            self._granted = True
+            return
+        if not isinstance(message, Error) or (message.type, message.code) != (_ROLE_REQUEST_FAILED, _STALE):
+            raise SyncError(f"the switch doesn't make us master: {message}")
+        self._displace(now)
+        self._ask(lambda xid: encode.role_request(Role.NOCHANGE, 0, xid), self._take_generation)
+
+    def _take_generation(self, message: Message, now: float) -> None:
+        if isinstance(message, RoleReply):
+            self._events.outranked(self.node, message.generation_id)
+
+    def _displace(self, now: float) -> None:
+        """Another is master, says the switch. It is believed; the lease will tell whether it was right."""
+        tenure = self._tenure
+        self._begin_term(tenure)
+        self._standby, self._reading = True, False
+        self._displaced = now
 
     def _take_ports(self, message: Message, now: float) -> None:
         if not isinstance(message, PortDescReply):
@@ -201,13 +294,27 @@ class SwitchSync:
         if not isinstance(message, FlowStatsReply):
             raise SyncError(f"the switch doesn't tell its digests: {message}")
         stored = {stats.flow.key: stats.cookie for stats in message.items if stats.flow is not None}
-        # The comparison is with everything known by now: what was queued while the switch was being read is in it.
-        self._cursor = self._log.version
+        self._undecided = {scope: stored.get(digest_flow(scope, 0).key) for scope in Scope}
+        self._decide(now)
+
+    def _decide(self, now: float) -> None:
+        """Compare what the switch has stored with everything known by now: what was queued meanwhile is in it."""
+        assert self._undecided is not None
+        cluster, own = self._undecided[Scope.CLUSTER], self._undecided[Scope.NODE]
+        version = self._log.version if cluster == self._log.state.digest else None
+        if version is None and cluster is not None and self._succeeds:
+            # What the cluster's scope was a while ago is known too: then only what has changed since is sent.
+            version = self._log.version_of(cluster)
+        unknown = {Scope.CLUSTER} if version is None else set()
+        if own != self._scope.digest:
+            unknown.add(Scope.NODE)
+        if now < self._patience and any(self._undecided[scope] is not None for scope in unknown):
+            return
+        self._undecided = None
+        self._cursor = self._log.version if version is None else version
         self._pending.clear()
         self._pending_groups.clear()
-        for scope, digest in ((Scope.CLUSTER, self._log.state.digest), (Scope.NODE, self._scope.digest)):
-            if stored.get(digest_flow(scope, digest).key) != digest:
-                self._replace.add(scope)
+        self._replace |= unknown
         if self._replace:
             self._read_groups()
         else:
@@ -215,7 +322,7 @@ class SwitchSync:
 
     def _read_groups(self) -> None:
         self._reading = True
-        self._request(encode.group_desc_request, self._take_groups)
+        self._ask(encode.group_desc_request, self._take_groups)
 
     def _take_groups(self, message: Message, now: float) -> None:
         if not isinstance(message, GroupDescReply):
@@ -232,6 +339,9 @@ class SwitchSync:
 
     def queue(self, update: Update) -> None:
         """A change to this node's scope. Call `flush` when all changes of the moment are queued."""
+        if self._standby or self._undecided is not None:
+            # What the switch holds will be compared with all that is known by then.
+            return
         for flow in update.removed:
             self._pending[flow.key] = (flow, False)
         for flow in update.added:
@@ -256,6 +366,12 @@ class SwitchSync:
 
     def flush(self, now: float) -> None:
         """Send what has gathered, if nothing is in flight and there is something."""
+        if self._undecided is not None:
+            self._decide(now)
+            return
+        if self._tenure is None or now >= self._tenure.until:
+            # The lease may be another's by now, and whoever has it reads what the switch holds.
+            return
         if self._reading or self._standby or self._flight is not None or not self._is_behind():
             return
         if self._log.since(self._cursor) is None:
@@ -378,11 +494,14 @@ class SwitchSync:
                 self._tell_ports()
             case BundleReply(_, _, BundleControl.COMMIT_REPLY) if self._flight is not None:
                 self._landed(self._flight, now)
+            case Error(_, type_, code) if (type_, code) == (_BAD_REQUEST, _IS_SLAVE):
+                if self._granted:
+                    self._displace(now)
             case Error() if self._flight is not None:
                 self._note_error(self._flight, message, now)
-            case RoleStatus():
-                self._standby = message.role == Role.SLAVE
-            case PacketIn():
+            case RoleStatus(role=Role.SLAVE) if self._granted:
+                self._displace(now)
+            case PacketIn() if not self._standby:
                 self._events.told(self.node, message, now)
 
     def _note_error(self, flight: _Flight, error: Error, now: float) -> None:
@@ -434,6 +553,16 @@ class SwitchSync:
         xid = next(self._own_xids)
         self._waiting[xid] = then
         self._write([make(xid)])
+
+    def _ask(self, make: Callable[[int], bytes], then: Callable[[Message, float], None]) -> None:
+        """A request whose answer is of no use once this controller's part has changed."""
+        term = self._term
+
+        def take(message: Message, now: float) -> None:
+            if self._term == term:
+                then(message, now)
+
+        self._request(make, take)
 
     # Questions --------------------------------------------------------------------------------------------------
 

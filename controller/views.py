@@ -7,6 +7,8 @@ from typing import Any
 
 from controller import policy_views
 from controller.fleet import Fleet
+from controller.refusals import Why
+from controller.replica import Replica
 from controller.service_counts import Counts, Sums
 from controller.sync import Phase
 from flows.compiler import Compiler
@@ -24,13 +26,14 @@ from topology.policies import Policy
 Row = dict[str, Any]
 
 
-def nodes(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
+def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
     """Every node and how its switch is."""
     shared = sum(fleet.cluster.state.counts.values())
     for name, node in sorted(compiler.cluster.nodes.items()):
         phase = fleet.phase(name)
         sync = fleet.syncs.get(name)
         scope = fleet.scope(name)
+        master, since = replica.master(name) if replica is not None else ("", "")
         yield {
             "name": name,
             "status": phase.value if phase is not None else "Disconnected",
@@ -46,10 +49,12 @@ def nodes(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
             "repaired": sync.counters.repaired if sync is not None else 0,
             "lastBundleSeconds": round(sync.counters.latency, 6) if sync is not None else None,
             "labels": dict(node.labels),
+            "master": master,
+            "masterSince": since,
         }
 
 
-def pods(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
+def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
     """Every pod, where it is and whether its flows are in its switch."""
     local = {pod.key: found for name in compiler.cluster.nodes for pod, found in compiler.local_pods(name)}
     refused = {(name, port.name): reason for name in compiler.cluster.nodes for port, reason in compiler.refusals(name)}
@@ -77,6 +82,11 @@ def pods(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
             addresses = [str(address) for address in found.addresses]
             phase = fleet.phase(pod.node)
             status = "Ready" if phase is Phase.SYNCED else "Syncing" if phase is not None else "Disconnected"
+            if phase is Phase.STANDBY and replica is not None:
+                status, reason = (
+                    "Standby",
+                    f"its flows are the business of {replica.master(pod.node)[0] or 'nobody now'}",
+                )
         yield {
             "namespace": pod.namespace,
             "name": pod.name,
@@ -245,21 +255,32 @@ def _unseen(each: object) -> bool:
     return isinstance(each, Pod) and each.host_network
 
 
-def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str], edition: str) -> Row:
-    """The whole in a few numbers, and which state of the source (its `edition`) they are of."""
+def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str], edition: str, now: float) -> Row:
+    """The whole in a few numbers, and which state of the source (its `edition`) they are of.
+
+    Connections that are refused are shown beside the problems: anybody who reaches the port can cause them.
+    """
     total = len(compiler.cluster.nodes)
-    synced = sum(fleet.phase(name) is Phase.SYNCED for name in compiler.cluster.nodes)
+    phases = [fleet.phase(name) for name in compiler.cluster.nodes]
+    synced, standby = phases.count(Phase.SYNCED), phases.count(Phase.STANDBY)
     problems = list(troubles)
     return {
-        "healthy": synced == total and not problems,
+        "healthy": synced + standby == total and not problems,
         "nodes": total,
         "nodesInSync": synced,
+        "nodesInStandby": standby,
         "pods": sum(1 for name in compiler.cluster.nodes for _ in compiler.local_pods(name)),
         "clusterVersion": fleet.cluster.version,
         "edition": edition,
         "flowModsSent": sum(sync.counters.flow_mods for sync in fleet.syncs.values()),
         "problems": problems,
+        "refusedConnections": {why.value: count for why, count in sorted(fleet.refusals.totals.items(), key=_kind)},
+        "refusedPeers": list(fleet.refusals.rows(now)),
     }
+
+
+def _kind(item: tuple[Why, int]) -> str:
+    return item[0].value
 
 
 def remarks(compiler: Compiler, fleet: Fleet) -> dict[str, str]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import click
 
 from controller.cli import commands
+from deploy import config, config_command
+from deploy.kubernetes.cli import kubernetes
 from deploy.lab.cli import lab
+from deploy.pki import pki
 from node.cli import node
 
 
@@ -21,10 +24,12 @@ def _table_names() -> list[str]:
     return [f"{number}={name}" for number, name in TABLE_NAMES.items()]
 
 
-for command in (*commands, node, lab):
+for command in (*commands, node, lab, pki, kubernetes, config_command.commands):
     main.add_command(command)
 # The agent doesn't know the pipeline; it is told here what its tables are called.
 next(option for option in node.params if option.name == "tables").default = _table_names
+for section in config.SECTIONS:
+    config.attach(section)
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,7 @@
 # use it, but starts its own switches in network namespaces of its own.
 set -eu
 
-# package:program - where the program is there, however it came, the package isn't asked for.
+# package:program - where the program (or the file) is there, however it came, the package isn't asked for.
 wanted='
     openvswitch-switch:ovs-vswitchd
     openvswitch-common:ovsdb-server
@@ -17,12 +17,14 @@ wanted='
     procps:ps
     tcpdump:tcpdump
     git:git
+    gcc:cc
+    libc6-dev:/usr/include/stdlib.h
 '
 # Programs of administrators are not on everybody's path.
 PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin"
 missing=''
 for each in $wanted; do
-    command -v "${each#*:}" >/dev/null || missing="$missing ${each%%:*}"
+    command -v "${each#*:}" >/dev/null || test -f "${each#*:}" || missing="$missing ${each%%:*}"
 done
 
 if [ -z "$missing" ]; then

@@ -1,4 +1,4 @@
-"""Writes the pages that follow from the code: docs/pipeline.md and docs/cli.md. `--check` says which have drifted.
+"""Writes the pages that follow from the code: pipeline.md, cli.md and config.md. `--check` says which have drifted.
 
 python docs/generate.py
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from deploy import config
 from deploy.command import main
 from flows import cookies
 from flows.cookies import KIND_NAMES, Kind, Scope
@@ -154,7 +155,8 @@ def _explanation(option: click.Option) -> str:
         parts.append(f"Default: `{option.default}`.")
     if option.multiple:
         parts.append("May be repeated.")
-    if option.envvar:
+    # Those of controller and node follow from the option's name, which config.md tells.
+    if option.envvar and not str(option.envvar).startswith(("SIGNALBOX_CONTROLLER_", "SIGNALBOX_NODE_")):
         parts.append(f"Also `{option.envvar}` in the environment.")
     return " ".join(filter(None, parts))
 
@@ -164,7 +166,86 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-PAGES = {"pipeline.md": pipeline, "cli.md": command_line}
+def configuration() -> str:
+    """The configuration file: sections and keys."""
+    sections = "\n".join(
+        f"## {section}\n\n{_INTRODUCTIONS[section]}\n\n{_keys(section)}"
+        for section in (config.SHARED, *config.SECTIONS)
+    )
+    return f"{_NOTE}\n{_CONFIGURATION}\n{sections}"
+
+
+_CONFIGURATION = f"""# The configuration file
+
+Everything that `signalbox controller` and `signalbox node` can be told on their command lines can be given in a file:
+
+```yaml
+apiVersion: {config.API_VERSION}
+kind: {config.KIND}
+shared:
+  serviceCidr: [10.96.0.0/12]
+controller:
+  listen: ["ssl:0.0.0.0:6653"]
+node:
+  clusterCidr: [10.244.0.0/16]
+  mtu: 1400
+```
+
+    signalbox controller --config /etc/signalbox/config.yaml
+    signalbox node --config /etc/signalbox/config.yaml --config /var/lib/signalbox/node.yaml
+
+One file serves both commands, so what both must have alike is written once: a command reads section `shared` and its
+own. In a cluster it is the content of a ConfigMap. A key is the option's name in camelCase: `--pod-cidr` is
+`podCidr`. What may be repeated on the command line is a list; an option without a value is `true` or `false`.
+
+**What wins**: the command line, then the environment, then the file, then the default. In a file a command's own
+section goes before `shared`; of several files the later ones win, key by key. A list is replaced and never joined. In
+the environment an option is `SIGNALBOX_CONTROLLER_` or `SIGNALBOX_NODE_` and its name, as in
+`SIGNALBOX_NODE_POD_CIDR`; lists are separated by blanks. `SIGNALBOX_CONFIG` names files, separated by colons.
+
+**What is refused**: keys that aren't known and values that can't be, all of them at once, with file, line and remedy.
+A command that is started looks at its own section and `shared` only, so a file may have a key for a newer controller
+before the nodes know it. Acts, such as `signalbox node --clean`, can't be in a file.
+
+    signalbox config check FILE...                          # everything that is wrong; exit status 1 if anything is
+    signalbox config show node --config FILE --mtu 1400     # every value, and where it is from
+    signalbox config show node --config FILE -o file        # the same, as a file
+
+A file is read when a command starts. After a change, start the command again: neither restart disturbs traffic.
+"""
+
+_INTRODUCTIONS = {
+    config.SHARED: "What both know. Services' ranges must be the same on both sides, so give them here.",
+    "controller": "Options of [`signalbox controller`](cli.md#signalbox-controller).",
+    "node": "Options of [`signalbox node`](cli.md#signalbox-node). `name`, `nodeIp` and `podCidr` differ from node to "
+    "node; [in Kubernetes](install.md#what-runs-where) a second file has them, made from the Node object.",
+}
+
+
+def _keys(section: str) -> str:
+    rows = []
+    for key, option in config.keys(section).items():
+        name = config.long_name(option)
+        rows.append((f"`{key}`", _kind(option), f"`{name}`: {_explanation(option).replace(' May be repeated.', '')}"))
+    return _table(("key", "value", "what it does"), rows)
+
+
+def _kind(option: click.Option) -> str:
+    if option.is_flag:
+        return "true or false"
+    match option.type:
+        case click.Choice():
+            one = " or ".join(f"`{each}`" for each in option.type.choices)
+        case click.types.IntParamType() | click.types.FloatParamType():
+            one = "number"
+        case click.Path():
+            one = "path"
+        case _:
+            one = option.metavar or "text"
+    return f"list of {one}" if option.multiple else one
+
+
+PAGES = {"pipeline.md": pipeline, "cli.md": command_line, "config.md": configuration}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ first, and two ports of one pod's MAC likewise; the other waits its turn and is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
@@ -58,15 +58,10 @@ STEP = 4_000
 class Compiler:
     """The current state, and the updates that changes to it mean."""
 
-    def __init__(
-        self, service_cidrs: Iterable[Network] = (), *, keyed: bool = True, collided: Mapping[str, int] | None = None
-    ) -> None:
-        """`keyed`: tunnels carry the sender's identity; where they don't, it is told by its address.
-
-        `collided`: what `identities.collided` was before a restart.
-        """
+    def __init__(self, service_cidrs: Iterable[Network] = (), *, keyed: bool = True) -> None:
+        """`keyed`: tunnels carry the sender's identity; where they don't, it is told by its address."""
         self.cluster = Cluster()
-        self.policies = PolicyParts(self.cluster, collided)
+        self.policies = PolicyParts(self.cluster)
         self.services = ServiceParts(self.cluster, self.policies.identities)
         self._keyed = keyed
         self._service_cidrs = tuple(service_cidrs)
@@ -83,12 +78,12 @@ class Compiler:
     def put(self, new: Object) -> list[Update]:
         """Make or replace an object."""
         change = Change(self.cluster.get(new.key), new)
-        return [] if change.old == new else self._apply([change])
+        return [] if change.old == new else self._apply([change]) + self._settle_identities()
 
     def remove(self, key: Key) -> list[Update]:
         """Delete an object."""
         old = self.cluster.get(key)
-        return [] if old is None else self._apply([Change(old, None)])
+        return [] if old is None else self._apply([Change(old, None)]) + self._settle_identities()
 
     def take(self, new: Iterable[Object], gone: Iterable[Key] = ()) -> Iterator[list[Update]]:
         """Many objects at once: made or replaced, and deleted. The updates come, as they are made, step by step.
@@ -104,6 +99,9 @@ class Compiler:
             yield from self._expect(changes)
         for step in _steps(changes, _size):
             yield self._apply(step)
+        settled = self._settle_identities()
+        if settled:
+            yield settled
 
     def _expect(self, changes: Sequence[Change]) -> Iterator[list[Update]]:
         """Have the identities of pods that come before policies that come with them."""
@@ -199,6 +197,27 @@ class Compiler:
     def release(self, identities: Iterable[int]) -> list[Update]:
         """Identities that no pod has had for long are given up."""
         return self._updates(set(), {}, judged=self.policies.release(identities))
+
+    def _settle_identities(self) -> list[Update]:
+        """Give identities whose hashes meet the numbers that they are to have, whichever of them came first.
+
+        This may concern any flow, and happens to one in thousands of identities: everything is made before and after.
+        """
+        identities = self.policies.identities
+        moves = identities.unsettled()
+        if not moves:
+            return []
+        pods = (self.cluster.pods[name] for profile in moves for name in identities.pods(identities.number_of(profile)))
+        scopes = [CLUSTER, *sorted({pod.node for pod in pods if pod.node})]
+        before = {scope: self._everything(scope) for scope in scopes}
+        self.policies.renumber(moves)
+        self.services.cluster_changed()
+        updates = (_difference(scope, before[scope], self._everything(scope), ()) for scope in scopes)
+        return [update for update in updates if update]
+
+    def _everything(self, scope: str) -> dict[FlowKey | int, Item]:
+        items: list[Item] = [*self.flows(scope), *self.groups(scope)]
+        return {_name(item): item for item in items}
 
     def set_down(self, nodes: Iterable[str]) -> list[Update]:
         """The nodes whose switches have been out of reach for long: others announce Services' addresses instead."""

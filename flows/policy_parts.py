@@ -23,7 +23,7 @@ from flows.numbers import Numbers
 from flows.policies import Block, Piece, Shape, blocks, pieces, pieces_about, ranks, shape
 from flows.tables import policy as table
 from flows.values import Conjunction, Flow, FlowKey, Program
-from topology.identities import UNIMPORTANT, Identities, NamedPort
+from topology.identities import UNIMPORTANT, Identities, NamedPort, Profile
 from topology.model import Change, Cluster, Key, Labels, Namespace, Node, Pod
 from topology.naming import Address, object_id
 from topology.policies import Action, Direction, NodeSet, PodSet, Policy, Rule, Tier, closed
@@ -60,9 +60,9 @@ class _Touched:
 class PolicyParts:
     """The policies of a cluster as contributions to its scope."""
 
-    def __init__(self, cluster: Cluster, collided: Mapping[str, int] | None = None) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.identities = Identities(collided)
+        self.identities = Identities()
         self._selections = Selections(self.identities, self._namespace_labels)
         self._numbers = Numbers()
         self._node_users: set[Key] = set()
@@ -133,13 +133,26 @@ class PolicyParts:
     def release(self, numbers: Iterable[int]) -> list[tuple[Flow | None, Flow | None]]:
         """Identities that no pod has had for long are given up."""
         touched = _Touched()
-        for number in numbers:
-            touched.by(number, self._selections.vanish(number))
-            for name, _, _ in self.identities[number].ports:
-                self._having[name].discard(number)
-                touched.by(number, self._port_users.get(name, ()))
-            self.identities.release(number)
+        self._release(numbers, touched)
         return self._remake(touched)
+
+    def _release(self, numbers: Iterable[int], touched: _Touched) -> None:
+        for number in numbers:
+            self._disappear(number, touched)
+            self.identities.release(number)
+
+    def renumber(self, moves: Mapping[Profile, int]) -> None:
+        """Identities get other numbers, all at once."""
+        touched = _Touched()
+        self._release(self.identities.squatters(moves), touched)
+        for profile in moves:
+            self._disappear(self.identities.number_of(profile), touched)
+        self.identities.move(moves)
+        for number in moves.values():
+            self._appear(number, touched)
+        # A number may be another identity's now: what was wanted for it before is not to be taken for the same.
+        touched.wholly |= touched.about.keys()
+        self._remake(touched)
 
     def _take_pod(self, namespace: str, name: str, touched: _Touched) -> None:
         pod = self._cluster.pods.get((namespace, name))
@@ -155,6 +168,13 @@ class PolicyParts:
         touched.by(number, self._selections.appear(number))
         for name, _, _ in self.identities[number].ports:
             self._having.setdefault(name, set()).add(number)
+            touched.by(number, self._port_users.get(name, ()))
+
+    def _disappear(self, number: int, touched: _Touched) -> None:
+        """The opposite of `_appear`."""
+        touched.by(number, self._selections.vanish(number))
+        for name, _, _ in self.identities[number].ports:
+            self._having[name].discard(number)
             touched.by(number, self._port_users.get(name, ()))
 
     def _take_namespace(self, name: str, old: object, touched: _Touched) -> None:

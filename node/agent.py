@@ -17,15 +17,16 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from node import netlink, nftables, ovsdb
-from node.cni import spec
+from node import health, netlink, nftables, ovsdb
+from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
+from node.credentials import Credentials, CredentialsError, remove_copies
 from node.host import Host
 from node.netlink import LinkError
 from node.nftables import NftError
@@ -41,8 +42,10 @@ log = logging.getLogger(__name__)
 _RETRY = 0.5
 _STEP = 5.0
 _LOOK = 0.2
+#: Seconds between looks at the files of certificate and key.
+_REFRESH = 2.0
 #: Bytes of a CNI request, and requests that are worked on at a time; more wait.
-_REQUEST_LIMIT = 1 << 20
+_REQUEST_LIMIT = 4 << 20
 _REQUESTS = 64
 
 
@@ -50,17 +53,26 @@ class AgentError(Exception):
     """The agent can't start; the text says why."""
 
 
-async def run(settings: Settings) -> None:
-    """The agent's life, until SIGTERM or SIGINT. Raises AgentError."""
+async def run(settings: Settings, outdated: Coroutine[Any, Any, str] | None = None) -> None:
+    """The agent's life, until SIGTERM or SIGINT. Raises AgentError.
+
+    `outdated` returns when the settings are no longer right, and says why: then the agent ends, to be started anew.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     settings.socket.parent.mkdir(parents=True, exist_ok=True)
     with _alone(settings.socket):
+        if settings.cni_bin_dir is not None:
+            try:
+                await asyncio.to_thread(installation.install_plugin, settings.cni_bin_dir)
+            except OSError as error:
+                raise AgentError(f"--cni-bin-dir: {error}") from error
         database = Database(settings.ovsdb)
         database.start()
         service = Service(settings, database)
         limit = asyncio.Semaphore(_REQUESTS)
+        probes = await health.serve(settings.health, lambda: service.not_ready) if settings.health else None
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             async with limit:
@@ -70,19 +82,32 @@ async def run(settings: Settings) -> None:
         server = await asyncio.start_unix_server(connected, str(settings.socket), limit=_REQUEST_LIMIT, backlog=256)
         settings.socket.chmod(0o600)
         host = Host(settings)
-        keeper = asyncio.create_task(_keep(settings, database, service, host))
+        credentials = Credentials(settings.name, settings.tls, settings.tls_copies) if settings.tls else None
+        keeper = asyncio.create_task(_keep(settings, database, service, host, credentials))
         stopped = asyncio.create_task(stop.wait())
         follower = asyncio.create_task(host.follow())
-        await asyncio.wait([keeper, stopped, follower], return_when=asyncio.FIRST_COMPLETED)
+        watcher = asyncio.create_task(outdated if outdated is not None else _never())
+        renewer = asyncio.create_task(_renew(settings.name, database, credentials))
+        await asyncio.wait([keeper, stopped, follower, watcher, renewer], return_when=asyncio.FIRST_COMPLETED)
+        reason = watcher.result() if watcher.done() else ""
         server.close()
         stopped.cancel()
-        for task in (keeper, follower):
+        for task in (keeper, follower, watcher, renewer):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         host.close()
+        if probes is not None:
+            probes.close()
         await database.stop()
         settings.socket.unlink(missing_ok=True)
+        if reason:
+            raise AgentError(f"{reason}: the agent ends, to be started anew")
+
+
+async def _never() -> str:
+    await asyncio.Event().wait()
+    return ""
 
 
 async def clean(settings: Settings) -> None:
@@ -104,6 +129,8 @@ def _clean_host(settings: Settings) -> None:
     netlink.remove_links(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
     netlink.set_announced(netlink.interface_of(settings.node_ips[0]), ())
     nftables.remove()
+    installation.remove(settings)
+    remove_copies(settings.tls_copies)
 
 
 @contextlib.contextmanager
@@ -121,17 +148,21 @@ def _alone(socket: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def _keep(settings: Settings, database: Database, service: Service, host: Host) -> None:
+async def _keep(
+    settings: Settings, database: Database, service: Service, host: Host, credentials: Credentials | None
+) -> None:
     """Set the node up, and again whenever something of it is gone."""
     complaint = ""
     while True:
         try:
-            await _set_up(settings, database, service, host)
+            await _set_up(settings, database, service, host, credentials)
             if service.not_ready:
+                # The runtime takes the configuration for a promise that pods can be added.
+                await asyncio.to_thread(installation.install_configuration, settings)
                 log.info("node %s is ready, pods have an MTU of %d", settings.name, service.mtu)
             service.not_ready = complaint = ""
             await _until_lost(database)
-        except (DatabaseError, LinkError, NftError, SettingsError) as error:
+        except (CredentialsError, DatabaseError, LinkError, NftError, SettingsError, OSError) as error:
             service.not_ready = f"node {settings.name} is not ready: {error}"
             if str(error) != complaint:
                 log.warning("%s", service.not_ready)
@@ -146,11 +177,28 @@ async def _until_lost(database: Database) -> None:
         await database.until(lambda rows: not _whole(rows), _LOOK)
 
 
-async def _set_up(settings: Settings, database: Database, service: Service, host: Host) -> None:
+async def _renew(node: str, database: Database, credentials: Credentials | None) -> None:
+    """Hand new certificates on. It ends only when it is cancelled."""
+    waiting = None
+    while True:
+        await asyncio.sleep(_REFRESH)
+        waiting = (credentials.renewed() if credentials is not None else None) or waiting
+        if waiting is not None and database.rows.bridge:
+            # Where it fails, what sets the node up when the database is back does it.
+            with contextlib.suppress(DatabaseError):
+                await database.transact(ovsdb.set_tls(node, waiting))
+                log.info("Open vSwitch has the new certificate: %s", waiting.certificate)
+                waiting = None
+
+
+async def _set_up(
+    settings: Settings, database: Database, service: Service, host: Host, credentials: Credentials | None
+) -> None:
     if not await database.until(lambda rows: rows.connected, _STEP):
         raise DatabaseError(f"{settings.ovsdb} doesn't answer: is ovsdb-server running?")
     service.mtu = settings.pod_mtu(await asyncio.to_thread(netlink.mtu_of, settings.node_ips[0]))
-    await database.transact(ovsdb.set_up_bridge(settings, service.mtu))
+    tls = credentials.place() if credentials is not None else None
+    await database.transact(ovsdb.set_up_bridge(settings, service.mtu, tls))
     if not await database.until(_whole, _STEP):
         raise DatabaseError(f"ovs-vswitchd hasn't made {naming.GATEWAY_PORT}: is it running?")
     await asyncio.to_thread(
@@ -192,7 +240,9 @@ async def _answer(service: Service, reader: asyncio.StreamReader, writer: asynci
     except Exception as error:
         log.exception("CNI request failed")
         answer, failed = spec.error(CniError(Code.IO, f"the agent failed: {error!r}"), version), True
+    output = b"" if answer is None else json.dumps(answer).encode()
     with contextlib.suppress(ConnectionError):
-        writer.write(json.dumps({"failed": failed, "output": answer}).encode())
+        # The plugin's exit status, and how long what it prints is: so it knows an answer that was cut off.
+        writer.write(b"%d %d\n" % (failed, len(output)) + output)
         await writer.drain()
     writer.close()

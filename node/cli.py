@@ -6,28 +6,69 @@ from pathlib import Path
 
 import click
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
-@click.option("--name", required=True, help="The node's name, as its Node object has it.")
-@click.option("--pod-cidr", "pod_cidrs", multiple=True, required=True, help="The node's pod CIDR; one for each family.")
-@click.option("--cluster-cidr", "cluster_cidrs", multiple=True, required=True, help="What holds every node's pod CIDR.")
+@click.option("--name", "--node-name", "name", required=True, help="The node's name, as its Node object has it.")
+@click.option(
+    "--pod-cidr",
+    "pod_cidrs",
+    multiple=True,
+    metavar="CIDR",
+    help="The node's pod CIDR; one for each family.",
+)
+@click.option(
+    "--cluster-cidr",
+    "cluster_cidrs",
+    multiple=True,
+    required=True,
+    metavar="CIDR",
+    help="What holds every node's pod CIDR.",
+)
 @click.option(
     "--service-cidr",
     "service_cidrs",
     multiple=True,
+    metavar="CIDR",
     default=("10.96.0.0/16", "fd00:10:96::/112"),
     show_default=True,
     help="What Services' cluster addresses are out of; one for each family.",
 )
 @click.option(
-    "--service-node-port-range", default="30000-32767", show_default=True, help="The node ports that Services may have."
+    "--service-node-port-range",
+    default="30000-32767",
+    show_default=True,
+    metavar="LOW-HIGH",
+    help="The node ports that Services may have.",
 )
 @click.option(
-    "--node-ip", "node_ips", multiple=True, required=True, help="The node's address; tunnels end at the first."
+    "--node-ip", "node_ips", multiple=True, metavar="ADDRESS", help="The node's address; tunnels end at the first."
 )
 @click.option(
-    "--controller", "controllers", multiple=True, required=True, metavar="TARGET", help="tcp:IP:PORT or unix:PATH."
+    "--kubernetes",
+    is_flag=True,
+    help="Take pod CIDRs and addresses that aren't given from the node's Node object, as the pod's service account.",
 )
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path), help="The same, with the API server and account of this file."
+)
+@click.option(
+    "--controller",
+    "controllers",
+    multiple=True,
+    required=True,
+    metavar="TARGET",
+    help="ssl:IP:PORT, unix:PATH or tcp:IP:PORT.",
+)
+@click.option(
+    "--tls-cert",
+    type=_FILE,
+    help="The node's certificate for ssl: controllers, PEM; taken anew when it changes. Without it, Open vSwitch's own "
+    "SSL configuration is left as it is.",
+)
+@click.option("--tls-key", type=_FILE, help="The certificate's key.")
+@click.option("--tls-ca", type=_FILE, help="The CA that the controller's certificate is of.")
 @click.option(
     "--encap", type=click.Choice(["vxlan", "geneve"]), default="vxlan", show_default=True, help="Encapsulation."
 )
@@ -59,6 +100,21 @@ import click
 )
 @click.option("--flow-wait", default=10.0, show_default=True, metavar="SECONDS", help="How long ADD waits for flows.")
 @click.option(
+    "--cni-conf-dir",
+    type=click.Path(path_type=Path),
+    help="Where the runtime looks for CNI configurations: one is written there when the node is ready.",
+)
+@click.option(
+    "--cni-bin-dir",
+    type=click.Path(path_type=Path),
+    help="Where the runtime looks for CNI plugins: signalbox-cni is put there.",
+)
+@click.option(
+    "--health",
+    metavar="ADDRESS:PORT",
+    help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9880.  [default: nowhere]",
+)
+@click.option(
     "--table",
     "tables",
     multiple=True,
@@ -80,7 +136,12 @@ def node(
     service_cidrs: tuple[str, ...],
     service_node_port_range: str,
     node_ips: tuple[str, ...],
+    kubernetes: bool,
+    kubeconfig: Path | None,
     controllers: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
     encap: str,
     datapath_type: str,
     ovsdb: str,
@@ -88,6 +149,9 @@ def node(
     socket_path: Path,
     mtu: int | None,
     flow_wait: float,
+    cni_conf_dir: Path | None,
+    cni_bin_dir: Path | None,
+    health: str | None,
     tables: tuple[str, ...],
     only_clean: bool,
     log_level: str,
@@ -95,21 +159,29 @@ def node(
     """Run the node agent: set up the node's bridge and serve the CNI plugin."""
     import asyncio
     import logging
+    from collections.abc import AsyncIterator
     from ipaddress import ip_address, ip_network
 
     from node.agent import AgentError, clean, run
+    from node.credentials import TlsFiles
+    from node.ovsdb import DatabaseError
     from node.settings import Settings, SettingsError, port_range
+    from topology.naming import Address, Network
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = Settings(
+    if any((tls_cert, tls_key, tls_ca)) and not all((tls_cert, tls_key, tls_ca)):
+        raise click.UsageError("--tls-cert, --tls-key and --tls-ca go together")
+
+    def settings_with(cidrs: tuple[Network, ...], addresses: tuple[Address, ...]) -> Settings:
+        return Settings(
             name=name,
-            pod_cidrs=tuple(map(ip_network, pod_cidrs)),
+            pod_cidrs=tuple(map(ip_network, pod_cidrs)) or cidrs,
             cluster_cidrs=tuple(map(ip_network, cluster_cidrs)),
             service_cidrs=tuple(map(ip_network, service_cidrs)),
             node_ports=port_range("--service-node-port-range", service_node_port_range),
-            node_ips=tuple(map(ip_address, node_ips)),
+            node_ips=tuple(map(ip_address, node_ips)) or addresses,
             controllers=controllers,
+            tls=TlsFiles(tls_cert, tls_key, tls_ca) if tls_cert and tls_key and tls_ca else None,
             encap=encap,
             datapath_type=datapath_type,
             ovsdb=ovsdb,
@@ -118,7 +190,36 @@ def node(
             mtu=mtu or 0,
             tables=tuple((int(number), word) for number, _, word in (each.partition("=") for each in tables)),
             flow_wait=flow_wait,
+            cni_conf_dir=cni_conf_dir,
+            cni_bin_dir=cni_bin_dir,
+            health=health or "",
         )
-        asyncio.run(clean(settings) if only_clean else run(settings))
-    except (AgentError, SettingsError, ValueError) as error:
+
+    async def live() -> None:
+        if not (kubernetes or kubeconfig):
+            settings = settings_with((), ())
+            await (clean(settings) if only_clean else run(settings))
+            return
+        # Only now: it takes time and memory that other agents don't need.
+        from node.kubernetes_node import NodeFacts, follow
+
+        facts = follow(name, kubeconfig)
+        first = await anext(facts)
+        settings = settings_with(first.pod_cidrs, first.addresses)
+
+        async def outdated(later: AsyncIterator[NodeFacts]) -> str:
+            async for each in later:
+                try:
+                    changed = settings_with(each.pod_cidrs, each.addresses) != settings
+                except SettingsError as error:
+                    return f"the Node object of {name} has changed: {error}"
+                if changed:
+                    return f"the Node object of {name} has other pod CIDRs or addresses than before"
+            raise AssertionError("unreachable")
+
+        await (clean(settings) if only_clean else run(settings, outdated(facts)))
+
+    try:
+        asyncio.run(live())
+    except (AgentError, DatabaseError, SettingsError, ValueError) as error:
         raise click.ClickException(str(error)) from error

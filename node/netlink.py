@@ -21,6 +21,7 @@ import msgspec
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from node.limits import Limit
 from topology.naming import Address, Network, format_mac
 
 _CLONE_NEWNET = 0x4000_0000
@@ -56,6 +57,8 @@ class PodLink(msgspec.Struct, frozen=True, kw_only=True):
     gateways: tuple[Address, ...]
     #: The datapath runs in user space and takes packets from the host's end beside the kernel.
     userspace: bool
+    #: What the pod may send: bits a second, and bits at once. The kernel's own datapath has the switch see to that.
+    limit: Limit | None = None
 
 
 @contextmanager
@@ -147,6 +150,10 @@ def _set_up_pod_end(route: Any, link: PodLink) -> None:
         route.addr("add", index=index, address=str(address), prefixlen=cidr.prefixlen, family=family, **flags)
         everywhere = "0.0.0.0/0" if address.version == 4 else "::/0"
         route.route("add", dst=everywhere, gateway=str(gateway), oif=index, family=family)
+    if link.limit is not None:
+        # A token bucket; what has to wait longer than this, in seconds, is dropped.
+        rate, burst = f"{link.limit.rate}bit", link.limit.burst // 8
+        route.tc("add", "tbf", index=index, handle=0, rate=rate, burst=burst, latency="50ms")
 
 
 def _no_checksum_offload(name: str) -> None:
@@ -174,6 +181,9 @@ def check_pod_link(link: PodLink) -> str:
             mtu = route.get_links(index)[0].get_attr("IFLA_MTU")
             if mtu != link.mtu:
                 return f"interface {link.name} has an MTU of {mtu}, not {link.mtu}"
+            queues = {each.get_attr("TCA_KIND") for each in route.get_qdiscs(index=index)}
+            if link.limit is not None and "tbf" not in queues:
+                return f"interface {link.name} sends without the limit of {link.limit.rate} bit/s"
             for gateway in link.gateways:
                 family = socket.AF_INET if gateway.version == 4 else socket.AF_INET6
                 routes = route.get_routes(family=family, oif=index)

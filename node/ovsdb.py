@@ -26,17 +26,23 @@ with warnings.catch_warnings():
     import ovs.db.idl
     import ovs.poller
 
+from node.credentials import Placed
+from node.limits import Bandwidth, Limit
 from node.settings import Settings
 from topology import naming
 
 _COLUMNS = {
-    "Open_vSwitch": ["bridges", "other_config"],
+    "Open_vSwitch": ["bridges", "other_config", "ssl"],
+    "SSL": ["private_key", "certificate", "ca_cert", "bootstrap_ca_cert", "external_ids"],
     "Bridge": [
         "name", "ports", "controller", "fail_mode", "datapath_type", "other_config", "external_ids", "flow_tables",
     ],
-    "Port": ["name", "interfaces", "external_ids"],
+    "Port": ["name", "interfaces", "external_ids", "qos"],
+    "QoS": ["type", "queues", "other_config", "external_ids"],
+    "Queue": ["other_config", "external_ids"],
     "Interface": [
         "name", "type", "options", "mac", "mtu_request", "ofport", "error", "external_ids", "admin_state", "mtu",
+        "ingress_policing_rate", "ingress_policing_burst",
     ],
     "Controller": [
         "target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected",
@@ -54,8 +60,12 @@ _REVALIDATION = "200"
 _TOLD_PACKETS, _TOLD_BURST = 100, 25
 #: Attempts at a transaction that the database asks to try again.
 _ATTEMPTS = 10
+#: The key of the external_ids of what the agent makes beside ports.
+_NODE = "signalbox/node"
 #: Keys of a pod port's external_ids.
 POD_NAMESPACE, POD_NAME = "signalbox/namespace", "signalbox/pod"
+#: Of rows that belong to a port: its name.
+_PORT = "signalbox/port"
 CONTAINER, NETNS, IFNAME, PLACE = "signalbox/container", "signalbox/netns", "signalbox/ifname", "signalbox/place"
 
 
@@ -79,6 +89,18 @@ class Rows(msgspec.Struct, frozen=True):
     interfaces: Mapping[str, Interface] = {}
     controller_connected: bool = False
     bridge: bool = False
+
+
+class _Idl(ovs.db.idl.Idl):  # type: ignore[misc]
+    """Knows the interfaces that are as they were: reading a row is slow, and a node has many."""
+
+    def __init__(self, remote: str, helper: Any) -> None:
+        self.known: dict[Any, Interface] = {}
+        super().__init__(remote, helper)
+
+    def notify(self, event: str, row: Any, updates: Any = None) -> None:
+        """A row has come, changed or gone."""
+        self.known.pop(row.uuid, None)
 
 
 Change = Callable[[Any, "ovs.db.idl.Idl"], None]
@@ -150,7 +172,7 @@ class Database:
         helper = ovs.db.idl.SchemaHelper(str(self._schema))
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, columns)
-        idl = ovs.db.idl.Idl(self._remote, helper)
+        idl = _Idl(self._remote, helper)
         seen = None
         while not self._stopping:
             idl.run()
@@ -206,7 +228,12 @@ class Database:
 def _commit(idl: Any, change: Change) -> None:
     for _ in range(_ATTEMPTS):
         transaction = ovs.db.idl.Transaction(idl)
-        change(transaction, idl)
+        try:
+            change(transaction, idl)
+        except BaseException:
+            # One that was begun and not ended would be in the way of all others.
+            transaction.abort()
+            raise
         status = transaction.commit_block()
         if status in (ovs.db.idl.Transaction.SUCCESS, ovs.db.idl.Transaction.UNCHANGED):
             return
@@ -220,9 +247,10 @@ def _rows(idl: Any) -> Rows:
     interfaces = {}
     for port in bridge.ports if bridge is not None else ():
         for row in port.interfaces:
-            ofport = row.ofport[0] if row.ofport else 0
-            error = row.error[0] if row.error else ""
-            interfaces[row.name] = Interface(row.name, max(ofport, 0), error, dict(row.external_ids))
+            interface = idl.known.get(row.uuid)
+            if interface is None:
+                interface = idl.known[row.uuid] = _interface(row)
+            interfaces[interface.name] = interface
     controllers = bridge.controller if bridge is not None else ()
     return Rows(
         connected=True,
@@ -230,6 +258,12 @@ def _rows(idl: Any) -> Rows:
         controller_connected=any(row.is_connected for row in controllers),
         bridge=bridge is not None,
     )
+
+
+def _interface(row: Any) -> Interface:
+    ofport = row.ofport[0] if row.ofport else 0
+    error = row.error[0] if row.error else ""
+    return Interface(row.name, max(ofport, 0), error, dict(row.external_ids))
 
 
 def _bridge(idl: Any) -> Any:
@@ -242,7 +276,7 @@ def _bridge(idl: Any) -> Any:
 # Changes ------------------------------------------------------------------------------------------------------------
 
 
-def set_up_bridge(settings: Settings, mtu: int) -> Change:
+def set_up_bridge(settings: Settings, mtu: int, tls: Placed | None = None) -> Change:
     """The bridge with its gateway and tunnel ports; what is right already is not written again.
 
     One transaction: fail_mode and every controller must be there before the first flow, because adding the first
@@ -255,6 +289,7 @@ def set_up_bridge(settings: Settings, mtu: int) -> Change:
             root = transaction.insert(idl.tables["Open_vSwitch"])
         if "max-revalidator" not in _get(root, "other_config", {}):
             _set_keys(root, "other_config", {"max-revalidator": _REVALIDATION})
+        _set_tls(transaction, idl, root, settings.name, tls)
         bridge = _bridge(idl)
         if bridge is None:
             bridge = transaction.insert(idl.tables["Bridge"])
@@ -263,7 +298,7 @@ def set_up_bridge(settings: Settings, mtu: int) -> Change:
         _set(bridge, "datapath_type", "" if settings.datapath_type == "system" else settings.datapath_type)
         _set(bridge, "fail_mode", ["secure"])
         _set_keys(bridge, "other_config", {"datapath-id": f"{naming.datapath_id(settings.name):016x}"})
-        _set_keys(bridge, "external_ids", {"signalbox/node": settings.name})
+        _set_keys(bridge, "external_ids", {_NODE: settings.name})
         _set_controllers(transaction, idl, bridge, settings)
         _set_table_names(transaction, idl, bridge, settings)
         _set_port(transaction, idl, bridge, naming.BRIDGE, "internal")
@@ -275,6 +310,40 @@ def set_up_bridge(settings: Settings, mtu: int) -> Change:
         _set(tunnel, "options", options)
 
     return change
+
+
+def set_tls(node: str, tls: Placed) -> Change:
+    """The certificate that Open vSwitch shows; connections that there are go on."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        for root in idl.tables["Open_vSwitch"].rows.values():
+            _set_tls(transaction, idl, root, node, tls)
+
+    return change
+
+
+def _set_tls(transaction: Any, idl: Any, root: Any, node: str, tls: Placed | None) -> None:
+    """There is one SSL row for all of Open vSwitch, its connections to managers included: somebody else's stays."""
+    row = next(iter(_get(root, "ssl", ())), None)
+    ours = row is not None and _NODE in row.external_ids
+    if tls is None:
+        if ours:
+            root.ssl = []
+        return
+    if row is not None and not ours:
+        raise DatabaseError(
+            f"Open vSwitch has an SSL configuration already, which isn't ours (private_key={row.private_key}), and can "
+            "have only one: leave --tls-cert, --tls-key and --tls-ca out to have it used, or 'ovs-vsctl del-ssl' it"
+        )
+    if row is None:
+        row = transaction.insert(idl.tables["SSL"])
+        root.ssl = [row]
+    _set(row, "private_key", str(tls.key))
+    _set(row, "certificate", str(tls.certificate))
+    _set(row, "ca_cert", str(tls.ca))
+    # It would believe whoever answers first.
+    _set(row, "bootstrap_ca_cert", False)
+    _set_keys(row, "external_ids", {_NODE: node})
 
 
 def _set_controllers(transaction: Any, idl: Any, bridge: Any, settings: Settings) -> None:
@@ -325,7 +394,7 @@ def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> 
     return interface
 
 
-def add_pod_port(name: str, external_ids: Mapping[str, str]) -> Change:
+def add_pod_port(name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth) -> Change:
     """A pod's port. Its row is what says that the address is taken."""
 
     def change(transaction: Any, idl: Any) -> None:
@@ -334,25 +403,64 @@ def add_pod_port(name: str, external_ids: Mapping[str, str]) -> Change:
             raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
         interface = _set_port(transaction, idl, bridge, name, "")
         interface.external_ids = dict(external_ids)
+        if bandwidth.egress is not None:
+            # In kbit: what the pod sends comes in here.
+            interface.ingress_policing_rate = bandwidth.egress.rate // 1000
+            interface.ingress_policing_burst = bandwidth.egress.burst // 1000
+        if bandwidth.ingress is not None:
+            port = next(each for each in bridge.ports if each.name == name)
+            port.qos = [_shaper(transaction, idl, name, bandwidth.ingress)]
 
     return change
+
+
+def _shaper(transaction: Any, idl: Any, name: str, limit: Limit) -> Any:
+    """What leaves a port waits for its turn: one queue, the default one, that has all there is."""
+    values = {"max-rate": str(limit.rate), "burst": str(limit.burst)}
+    queue = transaction.insert(idl.tables["Queue"])
+    qos = transaction.insert(idl.tables["QoS"])
+    queue.other_config = values
+    qos.type = "linux-htb"
+    qos.other_config = {"max-rate": str(limit.rate)}
+    qos.queues = {0: queue}
+    # These rows don't go with the port by themselves.
+    queue.external_ids = qos.external_ids = {_PORT: name}
+    return qos
 
 
 def remove_ports(names: set[str]) -> Change:
-    """Ports that are to go; those that aren't there are gone already."""
+    """Ports that are to go; those that aren't there are gone already. What limited ports that are gone goes too."""
 
     def change(transaction: Any, idl: Any) -> None:
         bridge = _bridge(idl)
-        if bridge is not None and any(port.name in names for port in bridge.ports):
-            bridge.ports = [port for port in bridge.ports if port.name not in names]
+        if bridge is not None:
+            for port in bridge.ports:
+                # A row that is referred to can't be deleted, not even together with what refers to it.
+                if port.name in names:
+                    _set(port, "qos", [])
+            if any(port.name in names for port in bridge.ports):
+                bridge.ports = [port for port in bridge.ports if port.name not in names]
+            _remove_shapers(idl, {port.name for port in bridge.ports})
 
     return change
 
 
+def _remove_shapers(idl: Any, but: set[str]) -> None:
+    for table in ("QoS", "Queue"):
+        for row in list(idl.tables[table].rows.values()):
+            if _PORT in row.external_ids and row.external_ids[_PORT] not in but:
+                row.delete()
+
+
 def remove_bridge(transaction: Any, idl: Any) -> None:
-    """The bridge and all of its ports."""
+    """The bridge and all of its ports, and what Open vSwitch showed to the controller."""
     bridge = _bridge(idl)
+    for port in bridge.ports if bridge is not None else ():
+        _set(port, "qos", [])
+    _remove_shapers(idl, set())
     for root in idl.tables["Open_vSwitch"].rows.values():
+        if any(_NODE in row.external_ids for row in root.ssl):
+            root.ssl = []
         if bridge is not None:
             root.bridges = [row for row in root.bridges if row != bridge]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from node.credentials import TlsFiles
 from topology.naming import Address, Network, gateway_addresses
 
 #: Bytes that an encapsulated packet has more than the pod's, without the outer IP header: outer Ethernet is not part of
@@ -40,8 +41,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: What cluster addresses of Services are out of; the ports of nodes that Services may have.
     service_cidrs: tuple[Network, ...] = (ip_network("10.96.0.0/16"), ip_network("fd00:10:96::/112"))
     node_ports: tuple[int, int] = (30000, 32767)
+    #: What Open vSwitch shows to controllers over `ssl:`; without it, whatever its database says is left as it is.
+    tls: TlsFiles | None = None
     #: Seconds that CNI ADD waits for a pod's flows.
     flow_wait: float = 10.0
+    #: Where the container runtime looks for configurations and for plugins; None: the agent installs nothing there.
+    cni_conf_dir: Path | None = None
+    cni_bin_dir: Path | None = None
+    #: ADDRESS:PORT where the kubelet asks how the agent is; empty: nowhere.
+    health: str = ""
 
     def __post_init__(self) -> None:
         for option, cidrs in (("--pod-cidr", self.pod_cidrs), ("--cluster-cidr", self.cluster_cidrs)):
@@ -52,9 +60,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if not any(cidr.version == each.version and cidr.subnet_of(each) for each in self.cluster_cidrs):  # type: ignore[arg-type]
                 raise SettingsError(f"--pod-cidr {cidr} is in no --cluster-cidr ({_words(self.cluster_cidrs)})")
         if not self.node_ips:
-            raise SettingsError("--node-ip: at least one address is needed: tunnels end there")
+            raise SettingsError("--node-ip: at least one address is needed: tunnels end there (or --kubernetes)")
         if not self.controllers:
-            raise SettingsError("--controller: at least one is needed, e.g. tcp:192.0.2.1:6653")
+            raise SettingsError("--controller: at least one is needed, e.g. ssl:192.0.2.1:6653")
+
+        if self.tls is not None and not any(target.startswith("ssl:") for target in self.controllers):
+            raise SettingsError("--tls-cert, --tls-key, --tls-ca: no --controller is ssl:IP:PORT")
+
+    @property
+    def tls_copies(self) -> Path:
+        """Where Open vSwitch finds certificate and key."""
+        return self.socket.with_suffix(".tls")
 
     @property
     def gateways(self) -> tuple[Address, ...]:

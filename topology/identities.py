@@ -3,10 +3,14 @@
 Owns the numbers: who has which, which label keys matter, and when a number may be given away. Must not know policies or
 switches. Pods come in by `put` and `remove`; time stays outside: who calls says when an idle number is `release`d.
 
-A number is a hash of what it stands for, so that every process that sees the same pods comes to the same numbers. Where
-two hashes meet, the one that came later takes the next of its own hashes; those few are `collided`, and are to be kept
-over a restart, and handed in again. A number that no pod has any more stays as it is until it is released: packets
-on their way still carry it, and pods that come back soon change nothing.
+A number is a hash of what it stands for, and which number each identity has follows from the identities that pods have
+now, in whatever order they came: so every process that sees the same pods comes to the same numbers, with nothing to be
+remembered. Where hashes meet, none of them has the number: each takes another of its own hashes that is nobody's first.
+While they move, what carries the former number is nobody's; it is never taken for another's. Who `put`s and `remove`s
+asks afterwards for those that are `unsettled`, and moves them.
+
+A number that no pod has any more stays as it is until it is released, or another identity needs it: packets on their
+way still carry it, and pods that come back soon change nothing.
 """
 
 from __future__ import annotations
@@ -58,22 +62,25 @@ class Profile(msgspec.Struct, frozen=True):
 
 class _Held(msgspec.Struct):
     number: int
+    first: int
     pods: set[tuple[str, str]]
 
 
 class Identities:
     """All identities that are in use, or were until lately."""
 
-    def __init__(self, collided: Mapping[str, int] | None = None) -> None:
+    def __init__(self) -> None:
         self._held: dict[Profile, _Held] = {}
         self._profiles: dict[int, Profile] = {}
         self._of_pod: dict[tuple[str, str], Profile] = {}
         self._by_namespace: dict[str, set[int]] = {}
         self._asked_for: dict[str, int] = {}
         self._idle: set[int] = set()
-        self._kept = dict(collided or {})
-        #: Titles whose number is not their first hash, and the number.
-        self.collided: dict[str, int] = {}
+        #: First hash -> the identities that pods have and that have it. Where there are several, it is contested.
+        self._claims: dict[int, set[Profile]] = {}
+        self._contested: set[int] = set()
+        #: Identities that pods have whose number isn't their first hash.
+        self._displaced: set[Profile] = set()
 
     # Which labels matter ----------------------------------------------------------------------------------------
 
@@ -125,6 +132,8 @@ class Identities:
             return None
         self._of_pod[name] = profile
         held, fresh = self._hold(profile)
+        if not held.pods:
+            self._claim(profile, held)
         held.pods.add(name)
         self._idle.discard(held.number)
         return held.number if fresh else None
@@ -144,9 +153,16 @@ class Identities:
         held = self._held.get(profile)
         if held is not None:
             return held, False
-        held = self._held[profile] = _Held(self._number(profile), set())
-        self._profiles[held.number] = profile
-        self._by_namespace.setdefault(profile.namespace, set()).add(held.number)
+        title = profile.title
+        number = first = _hash(title, 0)
+        attempt = 0
+        while number in self._profiles:
+            # For now: which number it is to have is settled once all changes of the moment are made.
+            attempt += 1
+            number = _hash(title, attempt)
+        held = self._held[profile] = _Held(number, first, set())
+        self._profiles[number] = profile
+        self._by_namespace.setdefault(profile.namespace, set()).add(number)
         return held, True
 
     def remove(self, namespace: str, name: str) -> None:
@@ -161,19 +177,63 @@ class Identities:
         held.pods.discard(name)
         if not held.pods:
             self._idle.add(held.number)
+            self._disclaim(profile, held)
 
-    def _number(self, profile: Profile) -> int:
-        title = profile.title
-        kept = self._kept.get(title)
-        if kept is not None and kept not in self._profiles:
-            self.collided[title] = kept
-            return kept
-        attempt = 0
-        while (number := _hash(title, attempt)) in self._profiles:
-            attempt += 1
-        if attempt:
-            self.collided[title] = number
-        return number
+    def _claim(self, profile: Profile, held: _Held) -> None:
+        claims = self._claims.setdefault(held.first, set())
+        claims.add(profile)
+        if len(claims) > 1:
+            self._contested.add(held.first)
+        if held.number != held.first:
+            self._displaced.add(profile)
+
+    def _disclaim(self, profile: Profile, held: _Held) -> None:
+        claims = self._claims[held.first]
+        claims.discard(profile)
+        if len(claims) < 2:
+            self._contested.discard(held.first)
+        if not claims:
+            del self._claims[held.first]
+        self._displaced.discard(profile)
+
+    # Numbers ----------------------------------------------------------------------------------------------------
+
+    def unsettled(self) -> dict[Profile, int]:
+        """Identities that are to have another number than they have, and which: seldom any."""
+        if not self._contested and not self._displaced:
+            return {}
+        wanted = {profile: self._held[profile].first for profile in self._displaced}
+        taken: set[int] = set()
+        rivals = {profile for first in self._contested for profile in self._claims[first]}
+        for title, profile in sorted(((profile.title, profile) for profile in rivals), key=lambda each: each[0]):
+            attempt = 1
+            while (number := _hash(title, attempt)) in taken or number in self._claims:
+                attempt += 1
+            taken.add(number)
+            wanted[profile] = number
+        return {profile: number for profile, number in wanted.items() if self._held[profile].number != number}
+
+    def squatters(self, moves: Mapping[Profile, int]) -> list[int]:
+        """Idle numbers that stand in the way of moves: to be released before."""
+        there = (number for number in moves.values() if number in self._idle)
+        return sorted(there)
+
+    def move(self, moves: Mapping[Profile, int]) -> None:
+        """Give identities other numbers, all at once."""
+        for profile in moves:
+            number = self._held[profile].number
+            del self._profiles[number]
+            self._by_namespace[profile.namespace].discard(number)
+        for profile, number in moves.items():
+            assert number not in self._profiles, f"{number} is {self._profiles[number].title}'s"
+            held = self._held[profile]
+            held.number = number
+            self._profiles[number] = profile
+            self._by_namespace[profile.namespace].add(number)
+            if number == held.first:
+                self._displaced.discard(profile)
+            else:
+                self._displaced.add(profile)
 
     @property
     def idle(self) -> frozenset[int]:
@@ -185,7 +245,6 @@ class Identities:
         self._idle.remove(number)
         profile = self._profiles.pop(number)
         del self._held[profile]
-        self.collided.pop(profile.title, None)
         there = self._by_namespace[profile.namespace]
         there.discard(number)
         if not there:
@@ -197,6 +256,10 @@ class Identities:
         """A pod's number; 0 where it has none."""
         profile = self._of_pod.get((namespace, name))
         return 0 if profile is None else self._held[profile].number
+
+    def number_of(self, profile: Profile) -> int:
+        """An identity's number."""
+        return self._held[profile].number
 
     def __getitem__(self, number: int) -> Profile:
         return self._profiles[number]

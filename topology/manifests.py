@@ -31,7 +31,10 @@ _MAX_REPLICAS = 100_000
 
 
 class Problem(msgspec.Struct, frozen=True, order=True):
-    """Something that must be put right. `object` is `Deployment default/web`, or empty where that can't be told."""
+    """Something that must be put right. `object` is `Deployment default/web`, or empty where that can't be told.
+
+    What is not from a file has an empty one, and line 0.
+    """
 
     file: str
     line: int
@@ -39,7 +42,8 @@ class Problem(msgspec.Struct, frozen=True, order=True):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: " + (f"{self.object}: " if self.object else "") + self.reason
+        place = f"{self.file}:{self.line}: " if self.file else ""
+        return place + (f"{self.object}: " if self.object else "") + self.reason
 
 
 class Note(msgspec.Struct, frozen=True, order=True):

@@ -33,6 +33,7 @@ POD_MAC_PREFIX = 0x0A58
 HOST_END_MAC_PREFIX = 0x0A59
 
 POD_PORT_PREFIX = "pod"
+CERTIFICATE_URI_PREFIX = "signalbox:node:"
 #: The object id is the low 40 bits of a flow's cookie; `flows.cookies` says what the other bits are.
 OBJECT_ID_BITS = 40
 
@@ -146,3 +147,12 @@ def link_local(mac: int) -> IPv6Address:
     """The link-local address that Linux derives from a MAC (EUI-64, RFC 4291 appendix A)."""
     eui = (mac >> 24 ^ 0x02_0000) << 40 | 0xFFFE << 24 | mac & 0xFF_FFFF
     return IPv6Address(0xFE80 << 112 | eui)
+
+
+def certificate_uri(node: str) -> str:
+    """What a node's certificate says it is: a URI among its subject's alternative names.
+
+    Not the common name, which holds 64 characters where a node's name may have 253, and not a DNS name, which a
+    certificate may have for quite other reasons.
+    """
+    return CERTIFICATE_URI_PREFIX + node

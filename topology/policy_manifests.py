@@ -23,7 +23,7 @@ from topology.policies import Direction, IpBlock, Peer, PodSet, Policy, PolicyPo
 from topology.yaml_tree import FieldError, Tree
 
 #: The API, with the version, that each kind is read as.
-_APIS = {
+APIS = {
     "NetworkPolicy": "networking.k8s.io/v1",
     "ClusterNetworkPolicy": "policy.networking.k8s.io/v1alpha2",
     "AdminNetworkPolicy": "policy.networking.k8s.io/v1alpha1",
@@ -35,7 +35,7 @@ _LOG = {"deny": (True, False), "allow": (False, True), "all": (True, True), "non
 def is_policy(api: str, kind: str) -> bool:
     """Whether `policy` is for it. Of these kinds, it is for every version, and every API of Kubernetes itself."""
     group = api.rpartition("/")[0]
-    return kind in _APIS and ("." not in group or group.endswith(".k8s.io"))
+    return kind in APIS and ("." not in group or group.endswith(".k8s.io"))
 
 
 def policy(key: Key, tree: Tree, remarks: fields.Remarks) -> Policy:
@@ -59,10 +59,10 @@ def policy(key: Key, tree: Tree, remarks: fields.Remarks) -> Policy:
 
 
 def _other_version(kind: str, tree: Tree) -> FieldError | None:
-    api = tree.require("apiVersion", remedy=f"write {_APIS[kind]}")
-    if api.text() == _APIS[kind]:
+    api = tree.require("apiVersion", remedy=f"write {APIS[kind]}")
+    if api.text() == APIS[kind]:
         return None
-    return api.error(f"is {api.text()}, in which {kind} is not read; write it as {_APIS[kind]}")
+    return api.error(f"is {api.text()}, in which {kind} is not read; write it as {APIS[kind]}")
 
 
 def _subjects(key: Key, tree: Tree, other_version: FieldError | None) -> PodSet:

@@ -13,11 +13,11 @@ from topology.workloads import PodStatus, Template
 from topology.yaml_tree import Tree
 
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
-_DEFAULT_AFFINITY = 10800
+DEFAULT_AFFINITY = 10800
 _LONGEST_AFFINITY = 86400
 _FAMILIES = {"IPv4": 4, "IPv6": 6}
-_DISTRIBUTIONS = {"PreferClose": "PreferSameZone"}
-_SERVICE_NAME = "kubernetes.io/service-name"
+DISTRIBUTIONS = {"PreferClose": "PreferSameZone"}
+SERVICE_NAME = "kubernetes.io/service-name"
 
 
 def service(namespace: str, name: str, tree: Tree) -> ServiceSpec:
@@ -65,9 +65,9 @@ def service(namespace: str, name: str, tree: Tree) -> ServiceSpec:
         if affinity == "None"
         else timeout.number(1, _LONGEST_AFFINITY)
         if timeout
-        else _DEFAULT_AFFINITY,
+        else DEFAULT_AFFINITY,
         publish_not_ready=fields.flag(spec.get("publishNotReadyAddresses"), False),
-        distribution=_DISTRIBUTIONS.get(distribution, distribution),
+        distribution=DISTRIBUTIONS.get(distribution, distribution),
     )
 
 
@@ -129,10 +129,10 @@ def _ingress(tree: Tree | None) -> tuple[Address, ...]:
 
 def endpoint_slice(namespace: str, name: str, tree: Tree) -> EndpointSlice:
     """An EndpointSlice (discovery.k8s.io/v1)."""
-    labels = tree.require("metadata", "labels", remedy=f"say which Service it is for, with the label {_SERVICE_NAME}")
-    service = labels.get(_SERVICE_NAME)
+    labels = tree.require("metadata", "labels", remedy=f"say which Service it is for, with the label {SERVICE_NAME}")
+    service = labels.get(SERVICE_NAME)
     if service is None:
-        raise labels.error(f"doesn't have {_SERVICE_NAME}; it says which Service the slice is for")
+        raise labels.error(f"doesn't have {SERVICE_NAME}; it says which Service the slice is for")
     version = tree.require("addressType", remedy="say IPv4 or IPv6")
     family = fields.one_of(version, ("IPv4", "IPv6", "FQDN"), "")
     listed, ports = tree.get("endpoints"), tree.get("ports")

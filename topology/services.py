@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 
 import msgspec
@@ -300,19 +300,24 @@ def _address(title: str, pools: Iterable[Network], taken: _Taken) -> Address:
     """A free address: in the first pool that has one, from the place of the title's hash on."""
     pools = list(pools)
     for pool in pools:
-        # Neither the network's own address nor, in IPv4, the one for all.
-        first, last = int(pool.network_address), int(pool.broadcast_address)
-        if pool.num_addresses > 2:
-            first, last = first + 1, last - (pool.version == 4)
-        size = last - first + 1
-        start = _hash(title) % size
         # That many can't all be taken: a pool that has all of a node's pods in it is given up before.
-        for step in range(min(size, len(taken.addresses) + taken.nodes + 1)):
-            address = pool[first + (start + step) % size - int(pool.network_address)]
+        for address in hash_place(title, pool, len(taken.addresses) + taken.nodes + 1):
             if address not in taken.addresses and not taken.node_of(address):
                 taken.addresses[address] = (title.partition("/load-balancer")[0], set())
                 return address
     raise AllocationError(f"no address is free in {_words(pools)}; make the range larger")
+
+
+def hash_place(title: str, pool: Network, limit: int) -> Iterator[Address]:
+    """A pool's addresses, at most `limit` of them, from the place of a title's hash on, and round."""
+    # Neither the network's own address nor, in IPv4, the one for all.
+    first, last = int(pool.network_address), int(pool.broadcast_address)
+    if pool.num_addresses > 2:
+        first, last = first + 1, last - (pool.version == 4)
+    size = last - first + 1
+    start = _hash(title) % size
+    for step in range(min(size, limit)):
+        yield pool[first + (start + step) % size - int(pool.network_address)]
 
 
 def _node_port(title: str, protocol: str, ranges: ServiceRanges, taken: _Taken) -> int:

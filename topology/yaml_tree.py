@@ -10,7 +10,7 @@ brackets would end the process.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -133,6 +133,12 @@ class Tree:
         """Whether it is a string."""
         return self._tag == "str"
 
+    def digits(self) -> str:
+        """A number as it is written, for whoever knows which numbers there may be."""
+        if self._tag in ("int", "float"):
+            return self._scalar
+        raise self.error(f"is {self._what()}; it must be a number")
+
     def number(self, low: int, high: int) -> int:
         """A whole number within bounds."""
         # Plain decimals alone: nobody means octal, or minutes and seconds, which YAML 1.1 knows too.
@@ -160,6 +166,30 @@ class Tree:
         shown = self._scalar if len(self._scalar) <= 40 else self._scalar[:37] + "..."
         name = _SCALARS.get(self._tag)
         return f"{shown} ({name})" if shown and name else name or repr(shown)
+
+
+def tree_of(value: object) -> Tree:
+    """The tree of a value as JSON decodes to: mappings, lists, strings, numbers, truths, null. Its lines are all 0."""
+    match value:
+        case None:
+            return Tree(0, "null")
+        case bool():
+            return Tree(0, "bool", str(value).lower())
+        case int():
+            return Tree(0, "int", str(value))
+        case float():
+            return Tree(0, "float", str(value))
+        case str():
+            return Tree(0, "str", value)
+        case Mapping():
+            tree = Tree(0, "map")
+            tree._pairs = [(Tree(0, "str", str(name)), tree_of(inner)) for name, inner in value.items()]
+            return tree
+        case Sequence():
+            tree = Tree(0, "seq")
+            tree._pairs = [(each, each) for each in map(tree_of, value)]
+            return tree
+    raise TypeError(f"not a JSON value: {value!r}")
 
 
 def documents(data: bytes) -> Iterator[Tree]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ NODE_COLUMNS = [
     Column("DATAPATH-ID", "datapathID", wide=True),
     Column("DIGEST", "digest", wide=True),
     Column("FLOW-MODS-SENT", "flowModsSent", wide=True),
+    Column("MASTER", "master", wide=True),
 ]
 _POD_COLUMNS = [
     Column("NAMESPACE", "namespace"),
@@ -104,7 +105,23 @@ _SINGULAR = {"identities": "identity", "policies": "policy"}
 _COUNTED = {"services": COUNTER_COLUMNS, "endpoints": COUNTER_COLUMNS, "policies": _VERDICT_COLUMNS}
 
 
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    context.meta[f"{__name__}.{parameter.name}"] = value
+
+
+#: Where the controller is, if not on this machine. Every question has these; none is interested in them but `_ask`.
+_REMOTE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("--ca", {"type": click.Path(path_type=Path), "help": "The CA of that controller's certificate."}),
+    ("--token-file", {"type": click.Path(path_type=Path), "help": "A file with a token for --server."}),
+    ("--token", {"help": "A token for --server; others on the machine see it here, but not in the environment."}),
+    ("--server", {"metavar": "https://HOST:PORT", "help": "Ask a controller there, over TLS."}),
+]
+
+
 def _socket_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, more in _REMOTE_OPTIONS:
+        variable = "SIGNALBOX_" + name.strip("-").replace("-", "_").upper()
+        command = click.option(name, envvar=variable, expose_value=False, callback=_remember, **more)(command)
     command = click.option(
         "--socket", "socket_path", type=click.Path(path_type=Path), help="The controller's admin socket."
     )(command)
@@ -117,7 +134,14 @@ def _ask(socket_path: Path | None, lab: str | None, *resource: str, **query: str
     # Imported late: `signalbox --help` shouldn't pay for an HTTP client.
     from controller.cli import client
 
-    path = socket_path or (client.LABS / lab / "controller.sock" if lab else client.find_socket())
+    context = click.get_current_context()
+    server, token, token_file, ca = (
+        context.meta.get(f"{__name__}.{name}") for name in ("server", "token", "token_file", "ca")
+    )
+    named_lab = context.get_parameter_source("lab") is click.core.ParameterSource.COMMANDLINE
+    if server and socket_path is None and not named_lab:
+        return client.ask(client.remote(server, token, token_file, ca), list(resource), query)
+    path = socket_path or (client.socket_of_lab(lab) if lab else client.find_socket())
     return client.ask(path, list(resource), query)
 
 
@@ -303,8 +327,34 @@ def status(output: str, socket_path: Path | None, lab: str | None) -> None:
     if output != "text":
         _dump(answer, output)
     else:
-        click.echo(f"{answer['nodesInSync']} of {answer['nodes']} nodes in sync, {answer['pods']} pods attached")
+        standby = answer.get("nodesInStandby", 0)
+        others = f", {standby} of other replicas" if standby else ""
+        click.echo(
+            f"{answer['nodesInSync']} of {answer['nodes']} nodes in sync{others}, {answer['pods']} pods attached"
+        )
+        for line in _replica_lines(answer.get("replica")):
+            click.echo(line)
         for problem in answer["problems"]:
             click.echo(f"- {problem}")
+        for row in answer["refusedPeers"]:
+            times = f"{row['count']} times, last " if row["count"] > 1 else ""
+            click.echo(f"refused: {row['peer']}, {times}{row['secondsAgo']} s ago: {row['reason']}")
     if not answer["healthy"]:
         raise SystemExit(1)
+
+
+def _replica_lines(replica: Any) -> Iterator[str]:
+    """Who is master of what and since when, a line for each replica."""
+    if replica is None:
+        return
+    yield f"this is {replica['name']}; replicas: {len(replica['replicas'])}"
+    for each in replica["replicas"]:
+        mine = [row for row in replica["shards"] if row["master"] == each["name"]]
+        following = "" if each["ready"] else " (following, not given shards yet)"
+        if not mine:
+            yield f"{each['name']}: standby{following}"
+            continue
+        nodes = sum(row["nodes"] for row in mine)
+        what = f"{nodes} node{'s' * (nodes != 1)}, shards {', '.join(str(row['shard']) for row in mine)}"
+        since = max(row["since"] for row in mine)
+        yield f"{each['name']}: master of {what}, the last of them since {since}{following}"

@@ -1,16 +1,19 @@
-"""Asks a controller's admin API over its Unix socket, and says plainly why there is no answer."""
+"""Asks a controller's admin API over its Unix socket or TLS, and says plainly why there is no answer."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import click
+import msgspec
 
 DEFAULT_SOCKET = Path("/run/signalbox/controller.sock")
 LABS = Path("/run/signalbox/lab")
@@ -21,13 +24,13 @@ TIMEOUT = 30.0
 class UnixConnection(http.client.HTTPConnection):
     """HTTP to a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("controller", timeout=TIMEOUT)
+    def __init__(self, path: Path, timeout: float = TIMEOUT) -> None:
+        super().__init__("controller", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
@@ -38,11 +41,11 @@ def find_socket() -> Path:
         return Path(named)
     if DEFAULT_SOCKET.exists():
         return DEFAULT_SOCKET
-    labs = sorted(LABS.glob("*/controller.sock"))
+    labs = sorted({path.parent.name for path in LABS.glob("*/controller*.sock")})
     if len(labs) == 1:
-        return labs[0]
+        return socket_of_lab(labs[0])
     if labs:
-        names = ", ".join(path.parent.name for path in labs)
+        names = ", ".join(labs)
         raise click.ClickException(f"several labs are up ({names}): say which with --lab NAME")
     raise click.ClickException(
         f"no controller: there is no {DEFAULT_SOCKET} and no lab is up; "
@@ -50,26 +53,88 @@ def find_socket() -> Path:
     )
 
 
-def ask(path: Path, resource: list[str], query: dict[str, str] | None = None) -> Any:
+def socket_of_lab(name: str) -> Path:
+    """The socket of a lab's controller; of several, of the first that takes connections."""
+    paths = sorted((LABS / name).glob("controller*.sock"), key=lambda path: (len(path.name), path.name))
+    for path in paths if len(paths) > 1 else ():
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            return path
+    return paths[0] if paths else LABS / name / "controller.sock"
+
+
+class Remote(msgspec.Struct, frozen=True):
+    """An admin API that is served over TLS: `https://HOST:PORT`, a token for it, and the CA of its certificate.
+
+    Without a CA, those that this machine trusts.
+    """
+
+    server: str
+    token: str
+    ca: Path | None = None
+
+    def __str__(self) -> str:
+        return self.server
+
+
+def remote(server: str, token: str | None, token_file: Path | None, ca: Path | None) -> Remote:
+    """What the options say. Raises click.ClickException where they can't be."""
+    parts = urlsplit(server)
+    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/"):
+        raise click.ClickException(f"--server {server}: expected https://HOST:PORT; a token is never sent in the clear")
+    if token is None and token_file is None:
+        raise click.ClickException(f"{server}: give a token by --token-file or SIGNALBOX_TOKEN")
+    if token is None:
+        assert token_file is not None
+        try:
+            token = token_file.read_text().strip()
+        except OSError as error:
+            raise click.ClickException(f"--token-file {token_file}: {error.strerror}") from error
+    if not token or not token.isprintable() or not token.isascii():
+        raise click.ClickException("the token is empty or not one line of plain characters")
+    return Remote(server, token, ca)
+
+
+def ask(
+    where: Path | Remote, resource: list[str], query: dict[str, str] | None = None, timeout: float = TIMEOUT
+) -> Any:
     """GET /v1/<resource>, decoded. Raises click.ClickException with one line that says what to do."""
     url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
-    connection = UnixConnection(path)
+    connection, headers = _connection(where, timeout)
     try:
-        connection.request("GET", url + (f"?{urlencode(query)}" if query else ""))
+        connection.request("GET", url + (f"?{urlencode(query)}" if query else ""), headers=headers)
         response = connection.getresponse()
         body = response.read()
     except PermissionError as error:
-        raise click.ClickException(f"{path}: permission denied (the socket is root's: use sudo)") from error
+        raise click.ClickException(f"{where}: permission denied (the socket is root's: use sudo)") from error
     except FileNotFoundError as error:
-        raise click.ClickException(f"{path}: no such socket: is the controller running?") from error
+        raise click.ClickException(f"{where}: no such socket: is the controller running?") from error
+    except ssl.SSLCertVerificationError as error:
+        raise click.ClickException(
+            f"{where}: its certificate can't be trusted: {error.verify_message}; name its CA with --ca"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise click.ClickException(f"{path}: the controller doesn't answer: {error}") from error
+        raise click.ClickException(f"{where}: the controller doesn't answer: {error}") from error
     finally:
         connection.close()
     try:
         answer = json.loads(body)
     except ValueError as error:
-        raise click.ClickException(f"{path}: not a controller's answer to {url}: {body[:80]!r}") from error
+        raise click.ClickException(f"{where}: not a controller's answer to {url}: {body[:80]!r}") from error
     if response.status != 200:
         raise click.ClickException(answer.get("error", f"{url}: {response.status} {response.reason}"))
     return answer
+
+
+def _connection(where: Path | Remote, timeout: float) -> tuple[http.client.HTTPConnection, dict[str, str]]:
+    if isinstance(where, Path):
+        return UnixConnection(where, timeout), {}
+    parts = urlsplit(where.server)
+    try:
+        context = ssl.create_default_context(cafile=where.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=context)
+    except (OSError, ValueError) as error:
+        what = f"--ca {where.ca}" if isinstance(error, OSError) else f"--server {where.server}"
+        raise click.ClickException(f"{what}: {error}") from error
+    return connection, {"Authorization": f"Bearer {where.token}"}

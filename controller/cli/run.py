@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from controller.leases import LeaseStore
+    from topology.kubernetes.client import Client
+
+#: What stands before the namespace of Lease objects.
+_LEASE_OBJECTS = "kubernetes:"
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
@@ -14,14 +26,40 @@ import click
     multiple=True,
     metavar="TARGET",
     required=True,
-    help="Where switches connect: tcp:ADDRESS:PORT or unix:PATH.",
+    help="Where switches connect: ssl:ADDRESS:PORT or unix:PATH; tcp:ADDRESS:PORT only with --insecure.",
+)
+@click.option("--insecure", is_flag=True, help="Allow --listen tcp:..., where anybody can be any switch.")
+@click.option("--tls-cert", type=_FILE, help="The controller's certificate, PEM; read again when it changes.")
+@click.option("--tls-key", type=_FILE, help="The certificate's key.")
+@click.option("--tls-ca", type=_FILE, help="The CAs that nodes' certificates are of.")
+@click.option(
+    "--api-listen",
+    multiple=True,
+    metavar="ADDRESS:PORT",
+    help="Serve the admin API there too, over TLS with the same certificate, to those who have a token.",
+)
+@click.option(
+    "--api-tokens", type=_FILE, help="Who may ask there: a line TOKEN,NAME,ROLE each; roles are admin and read-only."
 )
 @click.option(
     "--manifests",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
     help="Directory of Kubernetes YAML files, watched: the cluster's state.",
 )
+@click.option(
+    "--kubernetes",
+    "from_kubernetes",
+    is_flag=True,
+    help="Take the cluster's state from Kubernetes' API server instead: as the pod's service account, or as a "
+    "kubeconfig says.",
+)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --kubernetes: the kubeconfig that says where the API server is, and who we are.",
+)
+@click.option("--context", metavar="NAME", help="With --kubeconfig: the context to use.  [default: its current one]")
 @click.option(
     "--service-cidr",
     "service_cidrs",
@@ -39,7 +77,11 @@ import click
     help="Where the addresses of Services of type LoadBalancer are from.  [default: they get none]",
 )
 @click.option(
-    "--service-node-port-range", default="30000-32767", show_default=True, help="The node ports that Services may have."
+    "--service-node-port-range",
+    default="30000-32767",
+    show_default=True,
+    metavar="LOW-HIGH",
+    help="The node ports that Services may have.",
 )
 @click.option(
     "--socket",
@@ -57,13 +99,47 @@ import click
     help="How a node knows which pod sends from another node: by the tunnel's key, or by its address.",
 )
 @click.option(
-    "--state",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Directory for the few numbers that can't be derived anew (identities whose hashes meet). Without it, a "
-    "restart may number those otherwise.",
+    "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
 )
 @click.option(
-    "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
+    "--replica-id",
+    default=socket.gethostname,
+    metavar="NAME",
+    show_default="the host's name",
+    help="This controller's name among several.",
+)
+@click.option(
+    "--leases",
+    metavar="DIR|kubernetes:NAMESPACE",
+    help="Where several controllers settle who is master of which switches: a directory that all of them share, or "
+    "Lease objects.  [default: it is the only one]",
+)
+@click.option(
+    "--lease-duration",
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When others take a lease at the earliest.",
+)
+@click.option(
+    "--renew-deadline",
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When a controller that can't renew a lease stops writing.",
+)
+@click.option("--retry-period", default=2.0, show_default=True, metavar="SECONDS", help="How often leases are renewed.")
+@click.option(
+    "--join-after",
+    default=70.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a controller follows before others hand switches over to it.",
+)
+@click.option(
+    "--health",
+    metavar="ADDRESS:PORT",
+    help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9879.  [default: nowhere]",
 )
 @click.option(
     "--log-level",
@@ -74,31 +150,122 @@ import click
 )
 def controller(
     listen: tuple[str, ...],
-    manifests: Path,
+    insecure: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    api_listen: tuple[str, ...],
+    api_tokens: Path | None,
+    manifests: Path | None,
+    from_kubernetes: bool,
+    kubeconfig: Path | None,
+    context: str | None,
     service_cidrs: tuple[str, ...],
     pools: tuple[str, ...],
     service_node_port_range: str,
     socket_path: Path,
     source_identity: str,
-    state: Path | None,
     audit_interval: float,
+    replica_id: str,
+    leases: str | None,
+    lease_duration: float,
+    renew_deadline: float,
+    retry_period: float,
+    join_after: float,
+    health: str | None,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
     import asyncio
     import logging
 
-    from controller.app import run
+    from controller.access import Access, Tokens, TokensError
+    from controller.app import Feed, ManifestFeed, run
     from controller.channel import TargetError
-    from controller.identity_memory import IdentityMemory, MemoryFileError
+    from controller.leases import LeaseError, Leases, Times, TimesError
+    from controller.replica import Replica
+    from controller.tls import Credentials, CredentialsError, TlsFiles
     from topology.manifest_source import UnreadableError
     from topology.services import RangeError, ServiceRanges
 
+    if from_kubernetes == (manifests is not None):
+        raise click.UsageError("say where the cluster's state is from: --manifests DIRECTORY or --kubernetes, not both")
+    if (kubeconfig or context) and not from_kubernetes:
+        raise click.UsageError("--kubeconfig and --context go with --kubernetes")
+    if context and not kubeconfig:
+        raise click.UsageError("--context NAME is one of a kubeconfig: say --kubeconfig FILE")
+    if leases is not None and leases.startswith(_LEASE_OBJECTS) and not from_kubernetes:
+        raise click.UsageError(f"--leases {leases} goes with --kubernetes; with --manifests, say a directory")
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    keyed = source_identity == "tunnel-key"
+    errors: tuple[type[Exception], ...] = (
+        CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, UnreadableError,
+    )  # fmt: skip
     try:
+        _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
+        credentials = Credentials(TlsFiles(tls_cert, tls_key, tls_ca)) if tls_cert and tls_key and tls_ca else None
+        access = Access(credentials, api_listen, Tokens(api_tokens) if api_tokens else None)
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
-        memory = IdentityMemory(state / "identities.json" if state is not None else None)
-        keyed = source_identity == "tunnel-key"
-        asyncio.run(run(listen, manifests, socket_path, audit_interval, ranges, keyed=keyed, memory=memory))
-    except (MemoryFileError, RangeError, TargetError, UnreadableError) as error:
+        with contextlib.ExitStack() as held:
+            client = None
+            if from_kubernetes:
+                # Imported here: Kubernetes' client takes half a second, which nobody else should wait for.
+                from topology.kubernetes.client import Client, KubeconfigError
+
+                errors += (KubeconfigError,)
+                client = Client(kubeconfig, context)
+            replica = None
+            if leases is not None:
+                times = Times(lease_duration, renew_deadline, retry_period, join_after)
+                store = held.enter_context(_lease_store(leases, replica_id, client))
+                replica = Replica(Leases(replica_id, times), store)
+            feed: Feed
+            if client is not None:
+                from controller.kubernetes_feed import KubernetesFeed
+
+                feed = KubernetesFeed(client, ranges, keyed=keyed, replica=replica)
+            else:
+                assert manifests is not None
+                feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica)
+            asyncio.run(run(listen, feed, socket_path, audit_interval, access=access, health_address=health))
+    except errors as error:
         raise click.ClickException(str(error)) from error
+
+
+@contextlib.contextmanager
+def _lease_store(where: str, replica: str, client: Client | None) -> Iterator[LeaseStore]:
+    """Where leases are; a directory has one replica of each name at most. Raises LeaseError."""
+    if client is not None and where.startswith(_LEASE_OBJECTS):
+        from controller.kubernetes_leases import KubernetesLeases
+        from topology.kubernetes.client import TransportError
+
+        yield KubernetesLeases(client, where.removeprefix(_LEASE_OBJECTS), (TransportError,))
+        return
+    from controller.lease_directory import LeaseDirectory
+
+    directory = LeaseDirectory(Path(where))
+    with directory.named(replica):
+        yield directory
+
+
+def _check_secured(
+    listen: tuple[str, ...],
+    insecure: bool,
+    files: tuple[Path | None, ...],
+    api_listen: tuple[str, ...],
+    api_tokens: Path | None,
+) -> None:
+    """Nothing is in the clear but what was asked for by name. Raises click.UsageError with what to do."""
+    for target in listen:
+        if target.startswith("tcp:") and not insecure:
+            raise click.UsageError(
+                f"--listen {target}: over plain TCP anybody can be any switch; listen on ssl:{target[4:]} "
+                "(signalbox pki makes certificates), or add --insecure"
+            )
+    if any(files) and not all(files):
+        raise click.UsageError("--tls-cert, --tls-key and --tls-ca go together")
+    if not any(files) and (api_listen or any(target.startswith("ssl:") for target in listen)):
+        what = "--api-listen" if api_listen else "--listen ssl:..."
+        raise click.UsageError(f"{what} takes --tls-cert, --tls-key and --tls-ca; signalbox pki makes them")
+    if bool(api_listen) != (api_tokens is not None):
+        raise click.UsageError("--api-listen and --api-tokens go together: nobody is let in without a token")

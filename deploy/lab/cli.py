@@ -86,7 +86,11 @@ def _lab(name: str, quiet: bool = False) -> Lab:
     show_default=True,
     help="Addresses of nodes and pods.",
 )
+@click.option(
+    "--controllers", type=click.IntRange(1, 9), default=1, show_default=True, help="How many controllers, as replicas."
+)
 @click.option("--mtu", type=click.IntRange(1350, 9000), default=1500, show_default=True, help="The underlay's MTU.")
+@click.option("--tls", is_flag=True, help="Switches and controller speak TLS, each node with its own certificate.")
 @click.option(
     "--owner", "pid", type=int, metavar="PID", help="Take the lab down when this process ends, however it ends."
 )
@@ -99,7 +103,9 @@ def up(
     encap: str,
     source_identity: str,
     ip_family: str,
+    controllers: int,
     mtu: int,
+    tls: bool,
     pid: int | None,
     quiet: bool,
     files: Sequence[Path],
@@ -111,7 +117,16 @@ def up(
     here = _lab(name, quiet)
     owned = owner(pid) if pid is not None else {}
     settings = settings_for(
-        name, nodes, files, encap=encap, source_identity=source_identity, ip_family=ip_family, mtu=mtu, **owned
+        name,
+        nodes,
+        files,
+        encap=encap,
+        source_identity=source_identity,
+        ip_family=ip_family,
+        controllers=controllers,
+        mtu=mtu,
+        tls=tls,
+        **owned,
     )
     problems = here.up(settings, files)
     for problem in problems:
@@ -219,8 +234,8 @@ def status(name: str, output: str) -> None:
 
     here = _lab(name)
     settings = here.settings
-    answer = here.ask("status")
-    nodes, pods = here.ask("nodes")["items"], here.pods()
+    answer = here.status()
+    nodes, pods = here.rows("nodes"), here.pods()
     if output == "table":
         click.echo(f"lab {name}: {settings.encap}, {answer['nodesInSync']} of {answer['nodes']} nodes in sync\n")
         print_rows(nodes, NODE_COLUMNS, "table")
@@ -266,19 +281,20 @@ def list_(output: str) -> None:
 @lab.command()
 @_name
 @click.option("-n", "--namespace", default="default", show_default=True, help="The pod's namespace.")
-@click.argument("what", metavar="POD | node/NODE | switch/NODE | controller")
+@click.argument("what", metavar="POD | node/NODE | switch/NODE | controller[-N]")
 @_command
 def logs(name: str, namespace: str, what: str) -> None:
     """Print the output of a pod, a node's agent or switch, or the controller."""
     from deploy.lab import kubelet
+    from deploy.lab.layout import controller_name
 
     here = _lab(name)
     kind, _, node = what.rpartition("/")
     if kind in ("node", "switch"):
         here.netns_of_node(node)
         path = here.layout.node(node) / ("agent.log" if kind == "node" else "vswitchd.log")
-    elif what == "controller":
-        path = here.layout.directory / "controller.log"
+    elif what in map(controller_name, here.controllers):
+        path = here.layout.directory / f"{what}.log"
     else:
         here.pod(what, namespace)
         path = kubelet.log_of(here.layout, namespace, what)

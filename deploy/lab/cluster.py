@@ -18,6 +18,7 @@ import msgspec
 import yaml
 
 from controller.cli import client
+from deploy import certificates
 from deploy.lab import kubelet, processes, substrate
 from deploy.lab.layout import (
     ROOT,
@@ -25,6 +26,8 @@ from deploy.lab.layout import (
     LabSettings,
     Layout,
     cluster_cidrs,
+    controller_name,
+    controller_target,
     load_balancer_pools,
     networks,
     node_addresses,
@@ -43,6 +46,8 @@ Say = Callable[[str], None]
 #: Seconds that a lab may take until every switch has all its flows.
 _SYNC_WAIT = 30.0
 _NODE_LIMIT = 200
+#: Seconds that one of several controllers has to answer before the next is asked.
+_ANSWER_WAIT = 3.0
 
 
 def _silent(text: str) -> None:
@@ -76,6 +81,11 @@ class Lab:
         """The names of its nodes, in order."""
         return list(self.settings.nodes)
 
+    @property
+    def controllers(self) -> range:
+        """The numbers of its controllers, from 1."""
+        return range(1, self.settings.controllers + 1)
+
     def up(self, settings: LabSettings, files: Sequence[Path] = ()) -> list[str]:
         """Bring the lab up with the objects in `files`. Returns pods' problems. Raises LabError and leaves nothing."""
         substrate.check_machine()
@@ -89,7 +99,7 @@ class Lab:
             if clash:
                 raise LabError(f"network namespace {clash[0]} is there already, of no lab: ip netns del {clash[0]}")
             for node in settings.nodes:
-                self.layout.check_node(node)
+                self.layout.check_node(node, settings.controllers)
             _check_networks(settings)
             documents = _documents(files)
             try:
@@ -112,7 +122,14 @@ class Lab:
             if document["kind"] != "Node":
                 _write_manifest(layout, document)
         kubelet.install_plugin(layout)
-        self.start_controller()
+        if settings.tls:
+            self._say("certificates")
+            certificates.make_ca(layout.pki)
+            certificates.make_controller(layout.pki)
+            for name in settings.nodes:
+                certificates.make_node(layout.pki, name)
+        for number in self.controllers:
+            self.start_controller(number)
         for index, name in enumerate(settings.nodes):
             substrate.make_node(layout, settings, name, index)
             self.start_agent(name)
@@ -199,25 +216,42 @@ class Lab:
 
     # Parts ------------------------------------------------------------------------------------------------------
 
-    def start_controller(self) -> None:
-        """Start the controller, and wait until it answers."""
-        layout = self.layout
+    def start_controller(self, number: int = 1) -> None:
+        """Start the controller, or one of several, and wait until it answers."""
+        layout, settings = self.layout, self.settings
+        name, log = controller_name(number), layout.log_of(number)
         argv = [
-            sys.executable, "-m", "deploy.command", "controller", "--listen", f"unix:{layout.openflow}",
-            "--manifests", str(layout.manifests), "--socket", str(layout.api), "--state", str(layout.state),
-            "--source-identity", self.settings.source_identity,
+            sys.executable, "-m", "deploy.command", "controller",
+            "--listen", controller_target(settings, number) if settings.tls else f"unix:{layout.openflow_of(number)}",
+            "--manifests", str(layout.manifests), "--socket", str(layout.api_of(number)),
+            "--source-identity", settings.source_identity,
         ]  # fmt: skip
+        if settings.tls:
+            argv += _tls_options(layout, "controller")
+        if len(self.controllers) > 1:
+            duration, deadline, retry, join = map(str, settings.lease_times)
+            argv += [
+                "--replica-id", name, "--leases", str(layout.leases), "--lease-duration", duration,
+                "--renew-deadline", deadline, "--retry-period", retry, "--join-after", join,
+            ]  # fmt: skip
         for cidr in service_cidrs(self.settings):
             argv += ["--service-cidr", str(cidr)]
         for pool in load_balancer_pools(self.settings):
             argv += ["--load-balancer-pool", str(pool)]
-        process = processes.start(argv, layout.directory / "controller.log", netns=layout.net, env=_python_path())
-        processes.record(layout.processes / "controller.json", process)
-        self._until(lambda: layout.api.exists() and self._answers(), process, layout.directory / "controller.log")
+        process = processes.start(argv, log, netns=layout.net, env=_python_path())
+        processes.record(layout.processes / f"{name}.json", process)
+        self._until(lambda: self._answers(number), process, log)
 
-    def stop_controller(self, number: int = signal.SIGTERM) -> None:
-        """End the controller."""
-        self._stop("controller", number)
+    def stop_controller(self, number: int = signal.SIGTERM, controller: int = 1) -> None:
+        """End the controller, or one of several."""
+        self._stop(controller_name(controller), number)
+
+    def controller_process(self, number: int = 1) -> Process:
+        """A controller. Raises LabError."""
+        process = processes.recorded(self.layout.processes / f"{controller_name(number)}.json")
+        if process is None:
+            raise LabError(f"{controller_name(number)} doesn't run")
+        return process
 
     def start_agent(self, node: str) -> None:
         """Start a node's agent; `wait_for_agents` waits for it."""
@@ -227,8 +261,13 @@ class Lab:
         argv = [
             sys.executable, "-m", "deploy.command", "node", "--name", node, "--encap", settings.encap,
             "--datapath-type", "netdev", "--ovsdb", f"unix:{directory / 'db.sock'}", "--ovs-rundir", str(directory),
-            "--socket", str(directory / "node.sock"), "--controller", f"unix:{directory / 'controller.sock'}",
+            "--socket", str(directory / "node.sock"),
         ]  # fmt: skip
+        for number in self.controllers:
+            path = directory / f"{controller_name(number)}.sock"
+            argv += ["--controller", controller_target(settings, number) if settings.tls else f"unix:{path}"]
+        if settings.tls:
+            argv += _tls_options(layout, f"nodes/{node}")
         for cidr in pod_cidrs(settings, index):
             argv += ["--pod-cidr", str(cidr)]
         for cidr in cluster_cidrs(settings):
@@ -270,15 +309,55 @@ class Lab:
     # Waiting ----------------------------------------------------------------------------------------------------
 
     def ask(self, *resource: str, **query: str) -> Any:
-        """The controller's answer to GET /v1/<resource>."""
-        return client.ask(self.layout.api, list(resource), query)
+        """The controller's answer to GET /v1/<resource>; of several, that of the first that answers."""
+        *others, last = self.controllers
+        for number in others:
+            with contextlib.suppress(click.ClickException):
+                return client.ask(self.layout.api_of(number), list(resource), query, _ANSWER_WAIT)
+        return client.ask(self.layout.api_of(last), list(resource), query)
+
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        """Nodes or pods, each as its switch's master sees it."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for answer in self._answers_of_all(kind):
+            for row in answer["items"]:
+                key = (row.get("namespace", ""), row["name"])
+                if key not in found or found[key]["status"] == "Standby":
+                    found[key] = row
+        return list(found.values())
+
+    def status(self) -> dict[str, Any]:
+        """What all controllers that answer say together."""
+        first, *others = told = self._answers_of_all("status")
+        if not others:
+            return dict(first)
+        synced = sum(each["nodesInSync"] for each in told)
+        return {
+            **first,
+            "nodesInSync": synced,
+            "healthy": synced == first["nodes"] and all(each["healthy"] for each in told),
+            "problems": sorted({problem for each in told for problem in each["problems"]}),
+            # Where they aren't of one mind yet, it is no state of the manifests.
+            "edition": first["edition"] if len({each["edition"] for each in told}) == 1 else "",
+        }
+
+    def _answers_of_all(self, *resource: str) -> list[dict[str, Any]]:
+        if len(self.controllers) == 1:
+            return [self.ask(*resource)]
+        answers = []
+        for number in self.controllers:
+            with contextlib.suppress(click.ClickException):
+                answers.append(client.ask(self.layout.api_of(number), list(resource), {}, _ANSWER_WAIT))
+        return answers or [self.ask(*resource)]
 
     def audit(self) -> None:
         """Have the controller compare every flow of every switch."""
-        connection = client.UnixConnection(self.layout.api)
-        connection.request("POST", "/v1/audit")
-        connection.getresponse().read()
-        connection.close()
+        for number in self.controllers:
+            connection = client.UnixConnection(self.layout.api_of(number))
+            with contextlib.suppress(OSError) if len(self.controllers) > 1 else contextlib.nullcontext():
+                connection.request("POST", "/v1/audit")
+                connection.getresponse().read()
+            connection.close()
 
     def wait_for_sync(self, timeout: float = _SYNC_WAIT) -> None:
         """Until the manifests as they are now are in every switch, without problems. Raises LabError with what is."""
@@ -297,16 +376,16 @@ class Lab:
     def _wait_for(self, done: Callable[[Any], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while True:
-            status = self.ask("status")
+            status = self.status()
             if status["edition"] == edition(scan(self.layout.manifests)[0]) and done(status):
                 return
             if time.monotonic() > deadline:
                 raise LabError("the cluster is not in sync: " + "; ".join(status["problems"] or [str(status)]))
             time.sleep(0.02)
 
-    def _answers(self) -> bool:
+    def _answers(self, number: int) -> bool:
         try:
-            self.ask("status")
+            client.ask(self.layout.api_of(number), ["status"])
         except click.ClickException:
             return False
         return True
@@ -352,7 +431,7 @@ class Lab:
     def pods(self) -> list[dict[str, Any]]:
         """Every pod: what the manifests want, what runs, what the controller knows."""
         layout, current = self.layout, kubelet.running(self.layout)
-        known = {(row["namespace"], row["name"]): row for row in self.ask("pods")["items"]}
+        known = {(row["namespace"], row["name"]): row for row in self.rows("pods")}
         rows = []
         for pod in sorted(self.snapshot().pods(), key=_pod_key):
             started, row = current.get(_pod_key(pod)), known.get(_pod_key(pod), {})
@@ -492,7 +571,7 @@ def _check_networks(settings: LabSettings) -> None:
     last = len(settings.nodes) - 1
     pod_cidrs(settings, last)
     v4, v6 = networks(settings.underlay, "underlay")
-    if len(settings.nodes) + 2 >= min(v4.num_addresses, v6.num_addresses) - 1:
+    if len(settings.nodes) + 3 >= min(v4.num_addresses, v6.num_addresses) - 1:
         raise LabError(f"underlay: {v4} and {v6} are too small for {len(settings.nodes)} nodes")
     pods = networks(settings.pods, "pods")
     if v4.overlaps(pods[0]) or v6.overlaps(pods[1]):
@@ -501,6 +580,11 @@ def _check_networks(settings: LabSettings) -> None:
 
 def _pod_key(pod: Pod) -> tuple[str, str]:
     return pod.namespace, pod.name
+
+
+def _tls_options(layout: Layout, whose: str) -> list[str]:
+    pki = layout.pki
+    return ["--tls-cert", f"{pki / whose}.crt", "--tls-key", f"{pki / whose}.key", "--tls-ca", str(pki / "ca.crt")]
 
 
 def _no_lab(name: str) -> str:

@@ -6,6 +6,7 @@ first container runs on the host's file system. What should run is a function of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,7 +23,8 @@ import msgspec
 from deploy.lab import processes, substrate
 from deploy.lab.layout import LabError, Layout, netns_path
 from deploy.lab.processes import Process
-from node.cni import plugin
+from node.cni import installation
+from node.cni.build import BuildError, compile_plugin
 from node.cni.spec import Code
 from topology.manifest_state import Snapshot
 from topology.model import ContainerPort, Pod
@@ -82,12 +84,13 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def install_plugin(layout: Layout) -> None:
-    """The CNI plugin where the lab's runtime looks for it: a launcher, because a venv's interpreter starts slowly."""
+    """The CNI plugin where the lab's runtime looks for it: the compiled one, or compiled now, or else the script."""
     layout.bin.mkdir(parents=True, exist_ok=True)
-    launcher = layout.bin / "signalbox-cni"
-    interpreter = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
-    launcher.write_text(f'#!/bin/sh\nexec {interpreter} -I -S {plugin.__file__} "$@"\n')
-    launcher.chmod(0o755)
+    if not installation.is_compiled():
+        with contextlib.suppress(BuildError):
+            compile_plugin(layout.bin / installation.PLUGIN)
+            return
+    installation.install_plugin(layout.bin)
 
 
 def running(layout: Layout) -> dict[tuple[str, str], Running]:

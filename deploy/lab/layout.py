@@ -19,6 +19,8 @@ _SOCKET_PATH = 107
 NETNS_DIR = Path("/run/netns")
 #: A node's first octets of its underlay MAC; the rest is its IPv4 address.
 UNDERLAY_MAC_PREFIX = 0x0A56
+#: Where the controller of a lab with TLS listens.
+OPENFLOW_PORT = 6653
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
 #: Addresses of "the world" that only the outside host has (RFC 5737, RFC 3849).
 WORLD = ("192.0.2.1", "2001:db8::1")
@@ -45,6 +47,11 @@ class LabSettings(msgspec.Struct, frozen=True, kw_only=True):
     #: Where LoadBalancer addresses are from: the outside host looks for them on the underlay.
     load_balancers: tuple[str, str] = ("198.51.100.0/24", "2001:db8:1::/112")
     mtu: int = 1500
+    #: Whether switches speak TLS with the controller, each with a certificate of its own.
+    tls: bool = False
+    controllers: int = 1
+    #: Of several controllers' leases: duration, renewal's deadline, retry period, and when one joins (seconds).
+    lease_times: tuple[float, float, float, float] = (6.0, 4.0, 1.0, 3.0)
     owner: int = 0
     owner_started: int = 0
 
@@ -63,14 +70,26 @@ class Layout:
         self.processes = self.directory / "processes"
         self.guardian = self.processes / "guardian.json"
         self.pods = self.directory / "pods"
-        #: What the controller keeps over a restart.
-        self.state = self.directory / "state"
-        self.api = self.directory / "controller.sock"
-        self.openflow = self.directory / "openflow.sock"
+        self.api = self.api_of(1)
+        self.openflow = self.openflow_of(1)
+        self.leases = self.directory / "leases"
+        self.pki = self.directory / "pki"
         self.bin = self.directory / "bin"
         self.prefix = f"sb-{name}"
         self.net = f"{self.prefix}_net"
         self.outside = f"{self.prefix}_outside"
+
+    def api_of(self, controller: int) -> Path:
+        """The admin socket of the controller with this number, from 1."""
+        return self.directory / f"{controller_name(controller)}.sock"
+
+    def openflow_of(self, controller: int) -> Path:
+        """Where switches reach the controller with this number."""
+        return self.directory / f"{controller_name(controller).replace('controller', 'openflow')}.sock"
+
+    def log_of(self, controller: int) -> Path:
+        """What the controller with this number has logged."""
+        return self.directory / f"{controller_name(controller)}.log"
 
     def node_netns(self, node: str) -> str:
         return f"{self.prefix}.{node}"
@@ -90,14 +109,19 @@ class Layout:
         """A node's run directory."""
         return self.directory / "nodes" / node
 
-    def check_node(self, node: str) -> None:
+    def check_node(self, node: str, controllers: int = 1) -> None:
         """Raise LabError where a node's sockets would have paths that no socket may have."""
-        longest = len(str(self.node(node) / "controller.sock"))
+        longest = len(str(self.node(node) / f"{controller_name(controllers)}.sock"))
         if longest > _SOCKET_PATH:
             raise LabError(
                 f"node {node}: the name is too long for a lab: use one that is {longest - _SOCKET_PATH} characters "
                 "shorter, or a shorter name for the lab"
             )
+
+
+def controller_name(controller: int) -> str:
+    """What the controller with this number is called: the first one without it."""
+    return "controller" if controller == 1 else f"controller-{controller}"
 
 
 def _file_name(namespace: str, pod: str) -> str:
@@ -145,6 +169,18 @@ def outside_addresses(settings: LabSettings) -> tuple[Address, ...]:
     """The outside host's addresses on the underlay: the last that IPv4 can have, the same place in IPv6."""
     v4, v6 = networks(settings.underlay, "underlay")
     return _in_use(settings, [v4[-2], v6[v4.num_addresses - 2]])
+
+
+def controller_addresses(settings: LabSettings) -> tuple[Address, ...]:
+    """Where the controllers of a lab with TLS listen: on the underlay, the last but one."""
+    v4, v6 = networks(settings.underlay, "underlay")
+    return _in_use(settings, [v4[-3], v6[v4.num_addresses - 3]])
+
+
+def controller_target(settings: LabSettings, controller: int) -> str:
+    """The same as Open vSwitch writes it, of the controller with this number: each has a port of its own."""
+    address, port = controller_addresses(settings)[0], OPENFLOW_PORT + controller - 1
+    return f"ssl:{address}:{port}" if address.version == 4 else f"ssl:[{address}]:{port}"
 
 
 def cluster_cidrs(settings: LabSettings) -> tuple[Network, ...]:

@@ -24,6 +24,8 @@ from deploy.lab.layout import (
     LabError,
     LabSettings,
     Layout,
+    controller_addresses,
+    controller_name,
     load_balancer_pools,
     netns_path,
     networks,
@@ -100,6 +102,10 @@ def make_underlay(layout: Layout, settings: LabSettings) -> None:
     """The network between nodes, and a host outside the cluster on it, behind which is the world."""
     make_namespace(layout.net)
     _ip(layout.net, "link add br0 type bridge", "link set br0 up")
+    if settings.tls:
+        addresses = controller_addresses(settings)
+        _ip(layout.net, *(f"addr add {each}/{_prefix(settings, each)} dev br0{_nodad(each)}" for each in addresses))
+        run(["ethtool", "-K", "br0", "tx", "off"], netns=layout.net)
     make_namespace(layout.outside)
     _plug(layout, settings, layout.outside, "outside", outside_addresses(settings)[0])
     # Addresses of the world, which lead back to nowhere: only what is masqueraded gets an answer.
@@ -119,7 +125,8 @@ def make_node(layout: Layout, settings: LabSettings, name: str, index: int) -> N
     run(["nft", "-f", "-"], netns=netns, text=_DEAF_NIC)
     directory = layout.node(name)
     directory.mkdir(parents=True)
-    (directory / "controller.sock").symlink_to(layout.openflow)
+    for number in range(1, settings.controllers + 1):
+        (directory / f"{controller_name(number)}.sock").symlink_to(layout.openflow_of(number))
     run(["ovsdb-tool", "create", str(directory / "conf.db"), str(_SCHEMA)])
     start_database(layout, name)
     start_switch(layout, name)

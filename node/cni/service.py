@@ -11,15 +11,19 @@ Requests for one pod go one after another, all others side by side; nobody waits
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from node import netlink, ovsdb
+from node import netlink, notes, ovsdb
 from node.arrival import NotArrivedError, wait_for_flows
 from node.cni.spec import Attachment, CniError, Code, Request, result
+from node.host import tasks_of
+from node.limits import Bandwidth
 from node.netlink import LinkError, PodLink
+from node.nftables import HostPort
+from node.notes import HOST_TABLE, NotesError
 from node.ovsdb import Database, DatabaseError, Interface
 from node.places import ExhaustedError, next_place
 from node.settings import Settings
@@ -29,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that vswitchd may take to give a port its number.
 _PORT_WAIT = 10.0
+#: Seconds that the switch may take to tell its notes, and that CHECK waits for flows that should be there.
+_NOTES_WAIT, _CHECK_WAIT = 2.0, 0.5
 
 
 class Service:
@@ -42,7 +48,10 @@ class Service:
         self._database = database
         self._held: set[int] = set()
         self._last = 0
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        #: By port, with how many hold it or wait for it.
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        #: The ports of ADDs that are under way, by container and interface.
+        self._coming: dict[tuple[str, str], str] = {}
 
     async def serve(self, request: Request) -> dict[str, Any] | None:
         """The result of a request, None where it has none. Raises CniError."""
@@ -72,14 +81,17 @@ class Service:
         """Remove what an agent that died has left: interfaces without a row, rows whose interface is gone."""
         links = await asyncio.to_thread(netlink.veths, naming.POD_PORT_PREFIX)
         rows = self.pods()
-        orphans = {name for name in links if naming.is_pod_port(name)} - rows.keys()
+        # What is being made at this moment is whole soon.
+        busy = self._locks.keys()
+        orphans = {name for name in links if naming.is_pod_port(name)} - rows.keys() - busy
         if orphans:
             log.warning("removing interfaces without a port: %s", ", ".join(sorted(orphans)))
             await asyncio.to_thread(netlink.remove_links, sorted(orphans))
-        stale = set(rows) - links
+        stale = set(rows) - links - busy
         if stale:
             log.warning("removing ports whose interface is gone: %s", ", ".join(sorted(stale)))
-            await self._database.transact(ovsdb.remove_ports(stale))
+        # With them goes what limited ports that somebody else has removed.
+        await self._database.transact(ovsdb.remove_ports(stale))
 
     # Requests ---------------------------------------------------------------------------------------------------
 
@@ -90,20 +102,31 @@ class Service:
         if not request.netns.exists():
             raise CniError(Code.UNKNOWN_CONTAINER, f"CNI_NETNS {request.netns}: no such network namespace")
         port = naming.pod_port_name(request.namespace, request.pod)
-        async with self._locked(port):
-            await self._remove(port)
-            place = self._hold()
+        key = (request.container, request.ifname)
+        self._coming[key] = port
+        try:
+            async with self._locked(port):
+                return await self._attach(request, port)
+        finally:
+            if self._coming.get(key) == port:
+                del self._coming[key]
+
+    async def _attach(self, request: Request, port: str) -> dict[str, Any]:
+        await self._remove(port)
+        place = self._hold()
+        try:
+            link, attachment = self._plan(request, port, place)
+            await asyncio.to_thread(netlink.make_pod_link, link)
             try:
-                link, attachment = self._plan(request, port, place)
-                await asyncio.to_thread(netlink.make_pod_link, link)
-                try:
-                    await self._database.transact(ovsdb.add_pod_port(port, _external_ids(request, place, link)))
-                    await self._arrived(request, port)
-                except BaseException:
-                    await asyncio.shield(self._remove(port))
-                    raise
-            finally:
-                self._held.discard(place)
+                row = _external_ids(request, place, link)
+                await self._database.transact(ovsdb.add_pod_port(port, row, self._limits(request)))
+                await self._arrived(request, port)
+                await self._compare(request)
+            except BaseException:
+                await asyncio.shield(self._remove(port))
+                raise
+        finally:
+            self._held.discard(place)
         log.info("pod %s/%s added as %s", request.namespace, request.pod, " ".join(map(str, link.addresses)))
         return result(attachment, request.version)
 
@@ -135,6 +158,7 @@ class Service:
             pod_cidrs=settings.pod_cidrs,
             gateways=gateways,
             userspace=settings.datapath_type == "netdev",
+            limit=request.bandwidth.egress if settings.datapath_type == "netdev" else None,
         )
         attachment = Attachment(
             host_name=port,
@@ -167,18 +191,47 @@ class Service:
         except NotArrivedError as error:
             raise CniError(Code.TRY_LATER, str(error)) from error
 
+    def _limits(self, request: Request) -> Bandwidth:
+        """What the switch limits: a datapath in userspace takes packets before the kernel could police them."""
+        if self.settings.datapath_type == "netdev":
+            return Bandwidth(ingress=request.bandwidth.ingress)
+        return request.bandwidth
+
+    async def _compare(self, request: Request) -> None:
+        """Host ports are the pod's, and come with its flows; what the runtime says besides is only looked at."""
+        table = next((number for number, name in self.settings.tables if name == HOST_TABLE), None)
+        if not request.port_mappings or table is None:
+            return
+        try:
+            there = tasks_of(await notes.read(self.settings.ovs_rundir, table, _NOTES_WAIT)).host_ports
+        except NotesError as error:
+            log.warning("pod %s/%s: its host ports can't be looked at: %s", request.namespace, request.pod, error)
+            return
+        for each in request.port_mappings:
+            if HostPort(each.protocol, each.host_port, each.address) not in there:
+                log.warning(
+                    "pod %s/%s: the runtime asks for host port %s %d%s, the cluster gives it to no pod of this node: "
+                    "ignored",
+                    request.namespace,
+                    request.pod,
+                    each.protocol,
+                    each.host_port,
+                    f" of {each.address}" if each.address else "",
+                )
+
     async def _delete(self, request: Request) -> None:
-        for name, row in self.pods().items():
-            if (row.external_ids[ovsdb.CONTAINER], row.external_ids.get(ovsdb.IFNAME)) == (
-                request.container,
-                request.ifname,
-            ):
-                async with self._locked(name):
-                    # It may have become another container's meanwhile.
-                    current = self.pods().get(name)
-                    if current is not None and current.external_ids[ovsdb.CONTAINER] == request.container:
-                        await self._remove(name)
-                log.info("pod %s deleted", _pod(row))
+        key = (request.container, request.ifname)
+        names = {name for name, row in self.pods().items() if _attachment_of(row) == key}
+        # A runtime that gave up waiting for ADD deletes what ADD is still about to make.
+        if key in self._coming:
+            names.add(self._coming[key])
+        for name in sorted(names):
+            async with self._locked(name):
+                # It may have become another container's meanwhile.
+                row = self.pods().get(name)
+                if row is not None and _attachment_of(row) == key:
+                    await self._remove(name)
+                    log.info("pod %s deleted", _pod(row))
 
     async def _check(self, request: Request) -> None:
         for name, row in self.pods().items():
@@ -186,7 +239,7 @@ class Service:
                 assert request.netns is not None
                 place = int(row.external_ids[ovsdb.PLACE])
                 link, _ = self._plan(request, name, place)
-                problem = await asyncio.to_thread(netlink.check_pod_link, link)
+                problem = await asyncio.to_thread(netlink.check_pod_link, link) or await self._check_port(row)
                 told = {str(ip.get("address", "")).split("/")[0] for ip in (request.previous or {}).get("ips", ())}
                 if not problem and told != set(map(str, link.addresses)):
                     problem = f"prevResult has {', '.join(sorted(told))}, the pod {', '.join(map(str, link.addresses))}"
@@ -195,14 +248,26 @@ class Service:
                 return
         raise CniError(Code.UNKNOWN_CONTAINER, f"container {request.container} has no port on this node")
 
+    async def _check_port(self, row: Interface) -> str:
+        """What is wrong with a pod's port in the switch; empty where nothing is."""
+        if not row.ofport:
+            return f"port {row.name} has no number: {row.error or 'ovs-vswitchd does not answer'}"
+        namespace, pod = row.external_ids[ovsdb.POD_NAMESPACE], row.external_ids[ovsdb.POD_NAME]
+        try:
+            await wait_for_flows(self.settings.ovs_rundir, namespace, pod, row.ofport, _CHECK_WAIT)
+        except NotArrivedError as error:
+            return str(error)
+        return ""
+
     async def _collect(self, request: Request) -> None:
         assert request.attachments is not None
         for name, row in self.pods().items():
-            mine = (row.external_ids[ovsdb.CONTAINER], row.external_ids.get(ovsdb.IFNAME, ""))
-            if mine not in request.attachments:
+            if _attachment_of(row) not in request.attachments:
                 async with self._locked(name):
-                    await self._remove(name)
-                log.info("pod %s collected", _pod(row))
+                    current = self.pods().get(name)
+                    if current is not None and _attachment_of(current) not in request.attachments:
+                        await self._remove(name)
+                        log.info("pod %s collected", _pod(row))
         await self.clear_up()
 
     def _status(self) -> None:
@@ -216,11 +281,18 @@ class Service:
 
     # Steps ------------------------------------------------------------------------------------------------------
 
-    def _locked(self, port: str) -> asyncio.Lock:
-        # A lock that nobody holds or waits for need not be kept.
-        for name in [name for name, lock in self._locks.items() if not lock.locked() and name != port][:64]:
-            del self._locks[name]
-        return self._locks[port]
+    @contextlib.asynccontextmanager
+    async def _locked(self, port: str) -> AsyncIterator[None]:
+        lock, users = self._locks.get(port, (asyncio.Lock(), 0))
+        self._locks[port] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(port)
+            # A lock that nobody holds or waits for need not be kept.
+            if users > 1:
+                self._locks[port] = (lock, users - 1)
 
     async def _remove(self, port: str) -> None:
         if port in self._database.rows.interfaces:
@@ -240,6 +312,10 @@ def _external_ids(request: Request, place: int, link: PodLink) -> Mapping[str, s
         "iface-id": f"{request.namespace}_{request.pod}",
         "attached-mac": naming.format_mac(link.mac),
     }
+
+
+def _attachment_of(row: Interface) -> tuple[str, str]:
+    return row.external_ids[ovsdb.CONTAINER], row.external_ids.get(ovsdb.IFNAME, "")
 
 
 def _pod(row: Interface) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from node.limits import LEAST_BURST, LEAST_RATE, Bandwidth, Limit
 from topology.naming import Address, Network, format_mac
 
 VERSIONS = ("0.4.0", "1.0.0", "1.1.0")
@@ -26,6 +28,8 @@ _REQUIRED = {
 }
 _SINCE_1_1 = ("GC", "STATUS")
 _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+#: Bits a second, or at once, that can be told.
+_MOST_BITS = 2**63 - 1
 _IFNAME = re.compile(r"[^\s/:]{1,15}")
 
 
@@ -55,6 +59,15 @@ class CniError(Exception):
         self.details = details
 
 
+class PortMapping(msgspec.Struct, frozen=True, order=True):
+    """One of the capability `portMappings`; `address` is empty where it is that of every address of the node."""
+
+    protocol: str
+    host_port: int
+    port: int
+    address: str = ""
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is as it should be. `attachments`: for GC, (container, interface) of what is to stay."""
 
@@ -68,6 +81,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     pod: str = ""
     previous: Mapping[str, Any] | None = None
     attachments: frozenset[tuple[str, str]] | None = None
+    bandwidth: Bandwidth = Bandwidth()
+    port_mappings: tuple[PortMapping, ...] = ()
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +129,8 @@ def parse(env: Mapping[str, str], config: Any) -> Request:
         raise CniError(Code.INVALID_CONFIG, "prevResult: expected an object")
     if command == "CHECK" and previous is None:
         raise CniError(Code.INVALID_CONFIG, "prevResult: required for CHECK")
+    # Not for DEL, which must take away also what could never have been added.
+    told = _object(config, "runtimeConfig") if command in ("ADD", "CHECK") else {}
     return Request(
         command=command,
         version=version,
@@ -125,6 +142,8 @@ def parse(env: Mapping[str, str], config: Any) -> Request:
         pod=pod,
         previous=previous,
         attachments=_attachments(config) if command == "GC" else None,
+        bandwidth=_bandwidth(_object(told, "bandwidth")),
+        port_mappings=_port_mappings(told.get("portMappings")),
     )
 
 
@@ -136,6 +155,62 @@ def _arguments(text: str) -> dict[str, str]:
             raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {part!r} is not NAME=VALUE")
         arguments[name] = value
     return arguments
+
+
+def _object(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = tree.get(key)
+    if found is not None and not isinstance(found, dict):
+        raise CniError(Code.INVALID_CONFIG, f"{key}: expected an object")
+    return found or {}
+
+
+def _number(tree: Mapping[str, Any], key: str, what: str, most: int) -> int:
+    found = tree.get(key)
+    if found is None:
+        return 0
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= most:
+        raise CniError(Code.INVALID_CONFIG, f"{what}.{key}: expected a number from 0 to {most}, not {found!r}")
+    return found
+
+
+def _bandwidth(tree: Mapping[str, Any]) -> Bandwidth:
+    return Bandwidth(_limit(tree, "ingress"), _limit(tree, "egress"))
+
+
+def _limit(tree: Mapping[str, Any], way: str) -> Limit | None:
+    """Where a burst isn't given, runtimes say 2**31 - 1 bits: at 1 Mbit/s that would be half an hour of no limit."""
+    rate = _number(tree, f"{way}Rate", "bandwidth", _MOST_BITS)
+    burst = _number(tree, f"{way}Burst", "bandwidth", _MOST_BITS)
+    if not rate:
+        if burst:
+            raise CniError(Code.INVALID_CONFIG, f"bandwidth.{way}Burst: there is no {way}Rate")
+        return None
+    if rate < LEAST_RATE:
+        raise CniError(Code.INVALID_CONFIG, f"bandwidth.{way}Rate: at least {LEAST_RATE} bits a second, not {rate}")
+    return Limit(rate, max(min(burst or rate, rate), LEAST_BURST))
+
+
+def _port_mappings(tree: Any) -> tuple[PortMapping, ...]:
+    if tree is None:
+        return ()
+    if not isinstance(tree, list) or not all(isinstance(each, dict) for each in tree):
+        raise CniError(Code.INVALID_CONFIG, "portMappings: expected a list of objects")
+    found = []
+    for each in tree:
+        host_port = _number(each, "hostPort", "portMappings", 65535)
+        protocol = str(each.get("protocol") or "tcp").upper()
+        address = str(each.get("hostIP") or "")
+        if protocol not in ("TCP", "UDP", "SCTP"):
+            raise CniError(Code.INVALID_CONFIG, f"portMappings.protocol: {protocol!r} is none of tcp, udp, sctp")
+        try:
+            everywhere = not address or ip_address(address).is_unspecified
+        except ValueError as error:
+            raise CniError(Code.INVALID_CONFIG, f"portMappings.hostIP: {error}") from error
+        # Runtimes list container ports without a host port too.
+        if host_port:
+            port = _number(each, "containerPort", "portMappings", 65535)
+            found.append(PortMapping(protocol, host_port, port, "" if everywhere else str(ip_address(address))))
+    return tuple(found)
 
 
 def _attachments(config: Mapping[str, Any]) -> frozenset[tuple[str, str]]:

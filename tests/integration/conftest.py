@@ -103,7 +103,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 def what_one_would_ask_next(here: Lab) -> Iterator[tuple[str, str]]:
     """Logs' ends and every node's flows."""
-    for log in [here.layout.directory / "controller.log", *here.layout.directory.glob("nodes/*/agent.log")]:
+    for log in [*here.layout.directory.glob("controller*.log"), *here.layout.directory.glob("nodes/*/agent.log")]:
         if log.exists():
             yield str(log.relative_to(here.layout.directory)), "\n".join(log.read_text().splitlines()[-15:])
     for node in here.nodes:

@@ -30,9 +30,9 @@ class Guest:
         self._written: list[Path] = []
         substrate.make_namespace(self.netns)
 
-    def declare(self) -> Path:
+    def declare(self, **container: Any) -> Path:
         """Tell the controller of the pod. The lab itself doesn't start it: that takes `lab apply`."""
-        spec = {"nodeName": self.node, "containers": [{"name": "c", "image": "c"}]}
+        spec = {"nodeName": self.node, "containers": [{"name": "c", "image": "c", **container}]}
         return self._write("Pod", {"name": self.name, "namespace": NAMESPACE}, spec=spec)
 
     def declare_node(self, name: str, cidr: str, address: str) -> Path:

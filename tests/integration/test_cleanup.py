@@ -110,7 +110,7 @@ def test_a_lab_that_nobody_owns_stays_until_it_is_taken_down(lab: Lab) -> None:
     assert lab.ask("status")["healthy"]
 
 
-def test_a_node_that_is_cleaned_has_nothing_of_the_agent_s_left() -> None:
+def test_a_node_that_is_cleaned_has_nothing_of_the_agent_s_left(tmp_path: Path) -> None:
     here = Lab(f"clean{os.getpid()}")
     here.up(settings_for(here.layout.name, 1, **owner(os.getpid())), [EXAMPLES])
     try:
@@ -127,7 +127,11 @@ def test_a_node_that_is_cleaned_has_nothing_of_the_agent_s_left() -> None:
         assert process is not None
         argv = Path(f"/proc/{process.pid}/cmdline").read_text().rstrip("\0").split("\0")
         here.stop_agent(node)
-        substrate.run([*argv, "--clean"], netns=netns, env={"PYTHONPATH": str(ROOT)})
+        for name in ("10-signalbox.conflist", "signalbox-cni", "somebody-else-s"):
+            (tmp_path / name).touch()
+        places = ["--cni-conf-dir", str(tmp_path), "--cni-bin-dir", str(tmp_path)]
+        substrate.run([*argv, *places, "--clean"], netns=netns, env={"PYTHONPATH": str(ROOT)})
+        assert [path.name for path in tmp_path.iterdir()] == ["somebody-else-s"]
         assert announced() == set()
         assert substrate.vsctl(here.layout, node, "list-br").split() == ["br-phy"]
         assert "signalbox" not in substrate.run(["nft", "list", "tables"], netns=netns)

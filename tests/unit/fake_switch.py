@@ -1,6 +1,7 @@
 """A switch in memory: it speaks OpenFlow 1.5 as bytes, keeps flows and groups, and does bundles as Open vSwitch does.
 
-What it doesn't do: forward packets, check matches, enforce roles. An item that `refuses` names is answered with an
+What it doesn't do: forward packets, check matches. Of roles it knows what several controllers need (`another`): one
+master, by the highest generation, and slaves that may not write. An item that `refuses` names is answered with an
 error and left out of its bundle, while the rest goes in: that is what Open vSwitch 3.1 does. A flow must find the group
 that it names, and goes with it when that is deleted.
 """
@@ -19,7 +20,7 @@ from flows.openflow import wire
 from flows.openflow.decode import decode
 from flows.openflow.framing import Framer
 from flows.openflow.messages import FlowStatsReply, GroupDescReply
-from flows.openflow.wire import BundleControl, FlowCommand, GroupCommand, Multipart, Type
+from flows.openflow.wire import BundleControl, FlowCommand, GroupCommand, Multipart, Role, Type
 from flows.pipeline import DIGEST
 from flows.state import Port
 from flows.values import Flow, Group, ToGroup
@@ -42,18 +43,29 @@ class FakeSwitch:
         #: What has been received, by type; and commits and what no bundle can hold, in order.
         self.count: dict[int, int] = {}
         self.unbundled: list[bytes] = []
+        self.roles = Roles()
         self.reset()
+
+    def another(self) -> FakeSwitch:
+        """The same switch, to be connected to one more controller."""
+        twin = FakeSwitch(self.datapath_id)
+        twin.ports, twin.held, twin.groups, twin.roles = self.ports, self.held, self.groups, self.roles
+        return twin
 
     def reset(self) -> None:
         """A new connection; what the switch holds stays."""
         self._framer = Framer()
         self._bundle: list[bytes] | None = None
+        self.role = Role.EQUAL
+        self._told = b""
 
     def hello(self) -> bytes:
         return pack("!BBHIHHI", 6, Type.HELLO, 16, 1, 1, 8, 1 << 6)
 
     def receive(self, data: bytes) -> bytes:
-        return b"".join(self._answer(message) for message in self._framer.feed(data))
+        answer = b"".join(self._answer(message) for message in self._framer.feed(data))
+        told, self._told = self._told, b""
+        return told + answer
 
     @property
     def flows(self) -> set[Flow]:
@@ -84,13 +96,15 @@ class FakeSwitch:
                     told += _port_status(1, self.ports[name])
                 if name in new:
                     told += _port_status(0, new[name])
-        self.ports = new
+        self.ports.clear()
+        self.ports.update(new)
         return told
 
     def forget(self) -> None:
         """As a switch that was started again."""
         self.held.clear()
         self.groups.clear()
+        self.roles.generation = None
 
     def _flows(self) -> list[Flow]:
         reply = decode(_reply(Multipart.FLOW_DESC, b"".join(map(_flow_desc, self.held.values())), 0))
@@ -101,7 +115,11 @@ class FakeSwitch:
     def _answer(self, message: bytes) -> bytes:
         _, kind, _, xid = unpack_from("!BBHI", message)
         self.count[kind] = self.count.get(kind, 0) + 1
+        if self.role is Role.SLAVE and kind in (Type.BUNDLE_CONTROL, Type.BUNDLE_ADD):
+            return _error(1, 10, message, xid)
         match kind:
+            case Type.ROLE_REQUEST:
+                return self._change_role(message, xid)
             case Type.FEATURES_REQUEST:
                 return pack("!BBHIQIBB2xII", 6, Type.FEATURES_REPLY, 32, xid, self.datapath_id, 0, 254, 0, 0, 0)
             case Type.ECHO_REQUEST:
@@ -115,6 +133,22 @@ class FakeSwitch:
             case Type.EXPERIMENTER:
                 self.unbundled.append(message)
         return b""
+
+    def _change_role(self, message: bytes, xid: int) -> bytes:
+        role, generation = unpack_from("!I4xQ", message, 8)
+        roles = self.roles
+        if role in (Role.MASTER, Role.SLAVE):
+            if roles.generation is not None and generation < roles.generation:
+                return _error(11, 0, message, xid)
+            roles.generation = generation
+            if role == Role.MASTER and roles.master is not self:
+                if roles.master is not None and roles.master.role is Role.MASTER:
+                    roles.master.role = Role.SLAVE
+                    told = pack("!BBHIIB3xQ", 6, Type.ROLE_STATUS, 24, 0, Role.SLAVE, 0, generation)
+                    roles.master._told += told
+                roles.master = self
+            self.role = Role(role)
+        return pack("!BBHII4xQ", 6, Type.ROLE_REPLY, 24, xid, self.role, roles.generation or 0)
 
     def _multipart(self, message: bytes, xid: int) -> bytes:
         (kind,) = unpack_from("!H", message, 8)
@@ -151,6 +185,7 @@ class FakeSwitch:
                 return _error(17, 15, message, xid)
             for mod in mods:
                 self._apply(mod)
+            self.roles.commits.append(self.roles.generation if self.role is Role.MASTER else None)
             self.unbundled.append(message)
         return pack("!BBHIIHH", 6, Type.BUNDLE_CONTROL, 16, xid, bundle, step + 1, 3)
 
@@ -187,6 +222,16 @@ class FakeSwitch:
             for other, each in list(self.held.items()):
                 if other[0] == table and unpack_from("!Q", each, 8)[0] & mask == cookie & mask:
                     del self.held[other]
+
+
+class Roles:
+    """Who is master of a switch, among its connections, and the generation that it has last heard of."""
+
+    def __init__(self) -> None:
+        self.master: FakeSwitch | None = None
+        self.generation: int | None = None
+        #: For each bundle that went in, the master's generation; None where it had another role.
+        self.commits: list[int | None] = []
 
 
 @lru_cache(maxsize=10_000)

@@ -119,7 +119,7 @@ async def test_a_switch_that_doesn_t_read_delays_nobody_and_is_owed_little(serve
     for count in range(4, 4 + MANY):
         served.controller.take(snapshot(*map(node, range(1, count))))
         await until(lambda: served.phase("n1") is Phase.SYNCED, "the other one is in sync at once")
-    waiting = sum(len(each._queue) for each in served.channel._connections)
+    waiting = sum(len(each._queue) for each in served.channel.connections)
     assert served.phase("n2") is Phase.SYNCING
     # One bundle in flight; what came after it is in the log, which all share.
     assert waiting <= 10

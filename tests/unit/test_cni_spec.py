@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from node.cni.spec import Attachment, CniError, Code, error, parse, result
+from node.cni.spec import Attachment, CniError, Code, PortMapping, error, parse, result
+from node.limits import Bandwidth, Limit
 
 ENV = {
     "CNI_COMMAND": "ADD",
@@ -111,3 +112,68 @@ def test_an_error_has_the_specification_s_keys() -> None:
     told = error(CniError(Code.TRY_LATER, "not yet", "because"), "1.0.0")
     assert told == {"cniVersion": "1.0.0", "code": 11, "msg": "not yet", "details": "because"}
     assert "details" not in error(CniError(Code.IO, "broken"), "1.1.0")
+
+
+# Capabilities ---------------------------------------------------------------------------------------------------------
+
+NO_BURST = 2**31 - 1
+
+
+def told(**capabilities: Any) -> dict[str, Any]:
+    return {**CONFIG, "runtimeConfig": capabilities}
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "expected"),
+    [
+        ({}, Bandwidth()),
+        ({"ingressRate": 0, "ingressBurst": 0}, Bandwidth()),
+        ({"ingressRate": 10**7, "ingressBurst": NO_BURST}, Bandwidth(ingress=Limit(10**7, 10**7))),
+        ({"egressRate": 10**7}, Bandwidth(egress=Limit(10**7, 10**7))),
+        ({"egressRate": 10**7, "egressBurst": 10**6}, Bandwidth(egress=Limit(10**7, 10**6))),
+        ({"egressRate": 1000, "egressBurst": 1}, Bandwidth(egress=Limit(1000, 65536 * 8))),
+    ],
+)
+def test_a_burst_is_a_second_at_most_and_one_large_packet_at_least(
+    bandwidth: dict[str, int], expected: Bandwidth
+) -> None:
+    assert parse(ENV, told(bandwidth=bandwidth)).bandwidth == expected
+
+
+def test_port_mappings_are_those_with_a_host_port() -> None:
+    mappings = [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""},
+        {"hostPort": 53, "containerPort": 53, "protocol": "UDP", "hostIP": "192.0.2.1"},
+        {"hostPort": 81, "containerPort": 81, "hostIP": "::"},
+        {"hostPort": 0, "containerPort": 82, "protocol": "tcp"},
+    ]
+    assert parse(ENV, told(portMappings=mappings)).port_mappings == (
+        PortMapping("TCP", 8080, 80),
+        PortMapping("UDP", 53, 53, "192.0.2.1"),
+        PortMapping("TCP", 81, 81),
+    )
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "said"),
+    [
+        ({"bandwidth": 5}, "bandwidth: expected an object"),
+        ({"bandwidth": {"ingressRate": -1}}, "bandwidth.ingressRate: expected a number"),
+        ({"bandwidth": {"ingressRate": True}}, "bandwidth.ingressRate: expected a number"),
+        ({"bandwidth": {"egressRate": 2**63}}, "bandwidth.egressRate: expected a number"),
+        ({"bandwidth": {"egressRate": 999}}, "bandwidth.egressRate: at least 1000"),
+        ({"bandwidth": {"egressBurst": 1}}, "bandwidth.egressBurst: there is no egressRate"),
+        ({"portMappings": {}}, "portMappings: expected a list"),
+        ({"portMappings": [5]}, "portMappings: expected a list of objects"),
+        ({"portMappings": [{"hostPort": 65536}]}, "portMappings.hostPort: expected a number from 0 to 65535"),
+        ({"portMappings": [{"hostPort": 1, "protocol": "icmp"}]}, "portMappings.protocol: 'ICMP'"),
+        ({"portMappings": [{"hostPort": 1, "hostIP": "nowhere"}]}, "portMappings.hostIP"),
+    ],
+)
+def test_a_capability_that_makes_no_sense_is_named_for_add_and_no_matter_for_del(
+    capabilities: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(CniError) as problem:
+        parse(ENV, told(**capabilities))
+    assert problem.value.code == Code.INVALID_CONFIG and said in problem.value.text
+    assert parse({**ENV, "CNI_COMMAND": "DEL"}, told(**capabilities)).bandwidth == Bandwidth()

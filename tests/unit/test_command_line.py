@@ -64,6 +64,12 @@ def test_with_several_labs_one_must_be_said(tmp_path: Path) -> None:
     assert f"{tmp_path}/labs/b/controller.sock" in run("status", "--lab", "b").output
 
 
+CONTROLLER = ("controller", "--manifests", "/tmp", "--listen")
+FILES = ("--tls-cert", "/c", "--tls-key", "/k", "--tls-ca", "/a")
+NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/8", "--node-ip", "192.0.2.1",
+        "--controller")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -74,6 +80,30 @@ def test_with_several_labs_one_must_be_said(tmp_path: Path) -> None:
         (("get", "pods", "--counters"), "--counters: pods have none; services, endpoints and policies do"),
         (("get", "pods", "-o", "xml"), "'xml' is not one of"),
         (("controller", "--listen", "tcp:127.0.0.1:0", "--manifests", "/nowhere"), "'/nowhere' does not exist"),
+        ((*CONTROLLER, "tcp:127.0.0.1:6653"), "listen on ssl:127.0.0.1:6653"),
+        ((*CONTROLLER, "tcp:127.0.0.1:6653"), "or add --insecure"),
+        ((*CONTROLLER, "ssl:127.0.0.1:6653"), "--listen ssl:... takes --tls-cert, --tls-key and --tls-ca"),
+        ((*CONTROLLER, "ssl:127.0.0.1:6653", "--tls-cert", "/c"), "--tls-cert, --tls-key and --tls-ca go together"),
+        ((*CONTROLLER, "ssl:127.0.0.1:6653", *FILES), "--tls-cert /c: No such file"),
+        ((*CONTROLLER, "unix:/s", "--api-listen", "127.0.0.1:1"), "--api-listen takes --tls-cert"),
+        ((*CONTROLLER, "unix:/s", *FILES, "--api-listen", "127.0.0.1:1"), "nobody is let in without a token"),
+        (("node", *NODE, "ssl:192.0.2.1:6653", "--tls-cert", "/c"), "--tls-cert, --tls-key and --tls-ca go together"),
+        (("node", *NODE, "tcp:192.0.2.1:6653", *FILES), "no --controller is ssl:IP:PORT"),
+        (("controller", "--listen", "unix:/s"), "--manifests DIRECTORY or --kubernetes, not both"),
+        (
+            ("controller", "--listen", "unix:/s", "--manifests", "/", "--kubernetes"),
+            "--manifests DIRECTORY or --kubernetes, not both",
+        ),
+        (
+            ("controller", "--listen", "unix:/s", "--manifests", "/", "--kubeconfig", "f"),
+            "--kubeconfig and --context go with --kubernetes",
+        ),
+        (("controller", "--listen", "unix:/s", "--kubernetes", "--context", "c"), "say --kubeconfig FILE"),
+        ((*CONTROLLER, "unix:/s", "--leases", "kubernetes:ns"), "--leases kubernetes:ns goes with --kubernetes"),
+        (
+            ("controller", "--listen", "unix:/s", "--kubernetes", "--kubeconfig", "/nowhere"),
+            "/nowhere: no such file",
+        ),
         (("node", "--name", "n"), "Missing option"),
         (
             ("node", "--name", "n", "--pod-cidr", "10.0.0.1/24", "--cluster-cidr", "10.0.0.0/8",

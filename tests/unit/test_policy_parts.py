@@ -163,8 +163,6 @@ def add_up(events: list[Step], random: Random, *, keyed: bool) -> Compiler:
     switches.take(release(compiler))
     assert_same_as_afresh(compiler, switches)
     other = afresh(compiler, random, keyed=keyed)
-    # What came first needn't have the same numbers where hashes met; here none did.
-    assert not compiler.policies.identities.collided
     assert state(compiler) == state(other)
     assert compiler.policies.crowded == other.policies.crowded
     return compiler

@@ -20,7 +20,6 @@ from controller import policy_views, views
 from controller.api import serve
 from controller.app import Controller
 from controller.cli import client
-from controller.identity_memory import IdentityMemory, MemoryFileError
 from controller.policy_views import QuestionError, check
 from deploy.command import main
 from flows import fields as f
@@ -470,51 +469,3 @@ def test_policy_check_wants_one_protocol(run: Callable[..., Result], words: tupl
 def test_flows_of_a_policy_are_shown_in_words(run: Callable[..., Result]) -> None:
     lines = run("flows", "n1", "--policy", "shop/db").output.splitlines()
     assert len(lines) == 4 and any("from shop[app=client] to shop[app=db]" in line for line in lines)
-
-
-# What is kept over a restart ----------------------------------------------------------------------------------------
-
-
-def test_identities_that_collided_are_kept_in_a_file_and_read_again(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "identities.json"
-    memory = IdentityMemory(path)
-    assert memory.read() == {} and not path.exists()
-    memory.write({"a": 300})
-    assert IdentityMemory(path).read() == {"a": 300}
-    memory.write({})
-    assert IdentityMemory(path).read() == {}
-    assert [each.name for each in path.parent.iterdir()] == ["identities.json"]
-
-
-def test_a_file_is_written_only_when_it_changes(tmp_path: Path) -> None:
-    path = tmp_path / "identities.json"
-    IdentityMemory(path).write({})
-    assert not path.exists()
-    IdentityMemory(path).write({"a": 300})
-    again = IdentityMemory(path)
-    again.read()
-    path.unlink()
-    again.write({"a": 300})
-    assert not path.exists()
-    again.write({"a": 301})
-    assert json.loads(path.read_text()) == {"a": 301}
-
-
-@pytest.mark.parametrize("text", ["", "{", '{"a": "b"}', "[]"])
-def test_a_broken_file_is_named_and_how_to_begin_anew(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "identities.json"
-    path.write_text(text)
-    with pytest.raises(MemoryFileError, match=r"identities.json: .*; remove the file to begin anew"):
-        IdentityMemory(path).read()
-
-
-def test_a_file_that_can_t_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(MemoryFileError, match="file"):
-        IdentityMemory(tmp_path / "file" / "identities.json").write({"a": 300})
-
-
-def test_without_a_file_nothing_lasts() -> None:
-    memory = IdentityMemory(None)
-    memory.write({"a": 300})
-    assert memory.read() == {}

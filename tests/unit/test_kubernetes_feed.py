@@ -1,0 +1,286 @@
+"""The controller on an API server, whole: its state in, conditions, addresses and events out, and the rights for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from api_server import ApiServer, Request, serving
+from fake_switch import FakeSwitch
+from kubernetes_objects import cluster_policy, namespace, network_policy, node, pod, service
+from test_channel import play
+from test_kubernetes_source import until
+
+from controller import kubernetes_feed as feeds
+from controller.app import run
+from controller.kubernetes_feed import KubernetesFeed
+from controller.kubernetes_leases import KubernetesLeases
+from controller.leases import Leases, Times
+from controller.replica import Replica
+from flows.state import Port
+from topology.kubernetes import reflector as reflectors
+from topology.kubernetes.client import Client, TransportError
+from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
+from topology.services import ServiceRanges
+
+RBAC = Path(__file__).parents[2] / "deploy/kubernetes/base/rbac.yaml"
+TIMES = Times(1.0, 0.8, 0.1, 0.2)
+UPLINKS = (Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x0A57_0000_0003))
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflectors, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(reflectors, "PROBE_INTERVAL", 0.1)
+    monkeypatch.setattr(feeds, "LOOK_INTERVAL", 0.02)
+    monkeypatch.setattr(feeds, "COMPLAINT_INTERVAL", 0.02)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ApiServer]:
+    async with serving() as here:
+        here.settings.optional = {"ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"}
+        here.put(namespace("default"), namespace("signalbox"), node("n1", 1), node("n2", 2))
+        yield here
+
+
+class Running:
+    """A controller's whole life, in this process."""
+
+    def __init__(self, server: ApiServer, directory: Path, replica_id: str = "") -> None:
+        """With `replica_id` it is one of several, which settle by Lease objects who does what."""
+        self.directory = directory
+        (directory / "kubeconfig").write_text(server.kubeconfig())
+        ranges = ServiceRanges.parse(["10.96.0.0/16"], ["203.0.113.0/28"], "30000-32767")
+        client = Client(directory / "kubeconfig")
+        store = KubernetesLeases(client, "signalbox", (TransportError,))
+        replica = Replica(Leases(replica_id, TIMES), store) if replica_id else None
+        feed = KubernetesFeed(client, ranges, keyed=True, replica=replica)
+        self.task = asyncio.create_task(run([f"unix:{directory / 'of'}"], feed, directory / "api", 60.0))
+        self.switches: list[asyncio.Task[None]] = []
+
+    async def ask(self, path: str) -> Any:
+        connector = aiohttp.UnixConnector(str(self.directory / "api"))
+        async with aiohttp.ClientSession(connector=connector) as session, session.get(f"http://c{path}") as response:
+            return json.loads(await response.text())
+
+    async def until_status(self, words: str) -> None:
+        deadline = time.monotonic() + 15
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                problems = (await self.ask("/v1/status"))["problems"]
+                if any(words in each for each in problems):
+                    return
+            assert time.monotonic() < deadline, f"{words}: not said"
+            await asyncio.sleep(0.02)
+
+    def connect(self, name: str) -> None:
+        self.switches.append(asyncio.create_task(play(self.directory / "of", FakeSwitch(datapath_id(name), UPLINKS))))
+
+    async def end(self) -> None:
+        assert not self.task.done(), self.task.exception()
+        self.task.cancel()
+        for task in self.switches:
+            task.cancel()
+        await asyncio.gather(self.task, *self.switches, return_exceptions=True)
+
+
+@pytest.fixture
+async def running(server: ApiServer, tmp_path: Path) -> AsyncIterator[Running]:
+    here = Running(server, tmp_path)
+    await until((tmp_path / "of").exists, "the controller listens")
+    yield here
+    await here.end()
+
+
+def condition(server: ApiServer, kind: str, name: str, of: str) -> dict[str, Any]:
+    found = server.get(kind, "", name) or {}
+    return next((each for each in found.get("status", {}).get("conditions", []) if each["type"] == of), {})
+
+
+async def test_a_nodes_network_is_there_when_its_bridge_is_in_sync(server: ApiServer, running: Running) -> None:
+    server.put(
+        node(
+            "n1",
+            1,
+            conditions=[
+                {"type": "Ready", "status": "True"},
+                {"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated"},
+            ],
+        )
+    )
+    running.connect("n1")
+    await until(
+        lambda: condition(server, "Node", "n1", "NetworkUnavailable").get("reason") == "SignalboxReady", "the condition"
+    )
+    assert condition(server, "Node", "n1", "NetworkUnavailable")["status"] == "False"
+    assert condition(server, "Node", "n1", "Ready")["status"] == "True"
+    assert condition(server, "Node", "n2", "NetworkUnavailable") == {}
+    written = len(writes(server))
+    await asyncio.sleep(0.3)
+    assert len(writes(server)) == written == 1
+
+
+def writes(server: ApiServer) -> list[Request]:
+    return [each for each in server.requests if each.method != "GET"]
+
+
+async def test_a_load_balancers_address_is_written_and_taken_back(server: ApiServer, running: Running) -> None:
+    server.put(service("default", "lb", "10.96.0.9", type="LoadBalancer"))
+
+    def ingress() -> Any:
+        return (server.get("Service", "default", "lb") or {})["status"].get("loadBalancer", {}).get("ingress")
+
+    await until(lambda: bool(ingress()), "an address")
+    (row,) = (await running.ask("/v1/services"))["items"]
+    assert [row["externalIPs"][0]] == [each["ip"] for each in ingress()]
+    assert ingress()[0]["ipMode"] == "VIP"
+    server.put(service("default", "lb", "10.96.0.9", status={"loadBalancer": {"ingress": ingress()}}))
+    await until(lambda: not ingress(), "no address")
+
+
+async def test_a_policy_of_the_cluster_says_whether_it_is_in_force(server: ApiServer, running: Running) -> None:
+    server.put(cluster_policy("c", ingress=[{"action": "Deny", "from": [{"namespaces": {}}]}]))
+    of = "signalbox.io/Realized"
+    await until(lambda: condition(server, "ClusterNetworkPolicy", "c", of).get("status") == "True", "it is in force")
+    server.put(cluster_policy("c", egress=[{"action": "Accept", "to": [{"domainNames": ["example.com"]}]}]))
+    await until(lambda: condition(server, "ClusterNetworkPolicy", "c", of).get("status") == "False", "it isn't whole")
+    assert "example.com" in condition(server, "ClusterNetworkPolicy", "c", of)["message"]
+
+
+async def test_what_cant_be_done_is_an_event_of_its_object_and_repetitions_are_counted(
+    server: ApiServer, running: Running
+) -> None:
+    bad = network_policy("default", "p", ingress=[{"fromm": []}])
+    server.put(bad)
+    await until(lambda: len(server.objects("Event")) == 1, "an event")
+    (event,) = server.objects("Event")
+    assert event["regarding"] == {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "namespace": "default",
+        "name": "p",
+        "uid": "uid-NetworkPolicy-default-p",
+    }
+    assert "fromm" in event["note"] and event["type"] == "Warning"
+    await running.until_status("NetworkPolicy default/p: spec.ingress[0].fromm")
+    server.put(network_policy("default", "p", ingress=[]))
+    await asyncio.sleep(0.3)
+    server.put(bad)
+    await until(lambda: server.objects("Event")[0].get("series", {}).get("count") == 2, "the count")
+    assert len(server.objects("Event")) == 1
+
+
+async def test_an_outage_is_told_and_takes_nothing_from_the_switches(
+    server: ApiServer, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflectors, "PATIENCE", 0.1)
+    server.put(pod("default", "p", "n1", ["10.244.1.2"]))
+    running.connect("n1")
+    await until(lambda: len(writes(server)) == 1, "the node is in sync")
+    before = await running.ask("/v1/status")
+    await server.stop()
+    await running.until_status("Kubernetes: nodes: watch:")
+    during = await running.ask("/v1/status")
+    assert (during["nodes"], during["nodesInSync"]) == (2, 1)
+    await server.start()
+    await until(lambda: any("watch" in each.query for each in server.requests[-9:]), "the watches go on")
+    after = await running.ask("/v1/status")
+    assert after["flowModsSent"] == before["flowModsSent"]
+
+
+async def test_until_the_server_answers_the_status_says_what_is_waited_for(server: ApiServer, tmp_path: Path) -> None:
+    server.settings.refuse = {"pods": 403}
+    here = Running(server, tmp_path)
+    await here.until_status("Kubernetes: waiting for pods: list: 403 told to refuse")
+    assert not (tmp_path / "of").exists()
+    server.settings.refuse = {}
+    await until((tmp_path / "of").exists, "the controller listens")
+    await here.end()
+
+
+async def test_of_several_controllers_one_tells_of_what_is_no_node_s(server: ApiServer, tmp_path: Path) -> None:
+    names = ("a", "b")
+    for name in names:
+        (tmp_path / name).mkdir()
+    both = [Running(server, tmp_path / name, name) for name in names]
+
+    def masters() -> set[str]:
+        leases = (each for each in server.objects("Lease") if "shard" in each["metadata"]["name"])
+        return {each["spec"].get("holderIdentity", "") for each in leases}
+
+    await until(lambda: masters() == set(names), "both are masters")
+    server.put(service("default", "lb", "10.96.0.9", type="LoadBalancer"))
+    path = "/api/v1/namespaces/default/services/lb/status"
+    await until(lambda: any(each.path == path for each in server.requests), "the Service's address is told")
+    for _ in range(3):
+        before = len(server.requests)
+        await until(lambda before=before: len(server.requests) > before, "leases are renewed")  # type: ignore[misc]
+    assert sum(each.path == path for each in server.requests) == 1
+    for each in both:
+        await each.end()
+
+
+# Rights ---------------------------------------------------------------------------------------------------------------
+
+Right = tuple[str, str, str]
+
+
+def rights_of(requests: list[Request]) -> Iterator[Right]:
+    """API group, resource and verb of each request. Asking which APIs there are is everybody's right."""
+    for each in requests:
+        words = each.path.strip("/").split("/")
+        group, rest = ("", words[2:]) if words[0] == "api" else (words[1], words[3:])
+        if not rest:
+            continue
+        if rest[0] == "namespaces" and len(rest) > 2:
+            rest = rest[2:]
+        resource = rest[0] + (f"/{rest[2]}" if len(rest) > 2 else "")
+        verb = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}.get(each.method, "")
+        verb = verb or ("get" if len(rest) > 1 else "list")
+        yield group, resource, "watch" if each.query.get("watch") else verb
+        if each.query.get("fieldManager") and "status" not in rest:
+            # Applied where it isn't there, it is made.
+            yield group, resource, "create"
+
+
+def granted() -> Iterator[Right]:
+    for document in yaml.safe_load_all(RBAC.read_text()):
+        if document["metadata"]["name"] != "signalbox-controller":
+            continue
+        for rule in document.get("rules", ()):
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    for verb in rule["verbs"]:
+                        yield group, resource, verb
+
+
+async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiServer, tmp_path: Path) -> None:
+    admin = {"subject": {"namespaces": {}}}
+    server.put(
+        *(pod("default", f"p{i}", "n1", labels={"app": str(i)}) for i in range(2)),
+        service("default", "lb", "10.96.0.9", type="LoadBalancer"),
+        cluster_policy("c"),
+        {"kind": "AdminNetworkPolicy", "metadata": {"name": "a"}, "spec": {**admin, "priority": 1}},
+        {"kind": "BaselineAdminNetworkPolicy", "metadata": {"name": "default"}, "spec": admin},
+        network_policy("default", "p", ingress=[{"fromm": []}]),
+    )
+    here = Running(server, tmp_path, "a")
+    await until((tmp_path / "of").exists, "the controller listens")
+    here.connect("n1")
+    await until(lambda: bool(server.objects("Event")), "an event")
+    server.put(network_policy("default", "p"))
+    await asyncio.sleep(0.2)
+    server.put(network_policy("default", "p", ingress=[{"fromm": []}]))
+    wanted, given_up = set(granted()), {("coordination.k8s.io", "leases", "delete")}
+    await until(lambda: set(rights_of(server.requests)) == wanted - given_up, "every right is used")
+    await here.end()
+    assert set(rights_of(server.requests)) == wanted

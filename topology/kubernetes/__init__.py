@@ -1,0 +1,1 @@
+"""Kubernetes' API server as a source of the cluster's state."""

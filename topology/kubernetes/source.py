@@ -1,0 +1,135 @@
+"""The cluster's state as Kubernetes' API server has it, followed: requests made, answers handed to the reflectors.
+
+    API server ──bytes──> Client ──> Reflector (one for each kind) ──> KubernetesState ──Batch──> who follows
+
+Owns the tasks, one for each kind, and the pace: nothing is handed out before every kind has been heard once; then the
+first change goes out at once, and what comes within the next moments goes out together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from topology.kubernetes.client import Client, TransportError
+from topology.kubernetes.objects import READERS
+from topology.kubernetes.reflector import IDLE_SECONDS, Reflector, Request, Step, WatchError
+from topology.kubernetes.resources import RESOURCES
+from topology.kubernetes.state import Batch, KubernetesState
+from topology.services import ServiceRanges
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two batches, at least.
+PACE = 0.02
+#: Seconds of waiting for the first lists after which, again and again, the log says what is missing.
+_IMPATIENCE = 10.0
+
+
+class KubernetesSource:
+    """One API server."""
+
+    def __init__(
+        self,
+        client: Client,
+        ranges: ServiceRanges | None = None,
+        *,
+        chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state = KubernetesState(ranges)
+        self.reflectors = [Reflector(each, READERS[each.kind], chance) for each in RESOURCES]
+        self._client = client
+        self._clock = clock
+        self._news = asyncio.Event()
+        self._batches = 0
+
+    @property
+    def edition(self) -> str:
+        """How many batches there have been."""
+        return str(self._batches)
+
+    @property
+    def synced(self) -> bool:
+        """Whether every kind has been heard once."""
+        return all(each.synced for each in self.reflectors)
+
+    def troubles(self) -> Iterator[str]:
+        """What goes wrong between the server and us."""
+        now = self._clock()
+        for each in self.reflectors:
+            if not each.synced:
+                yield f"Kubernetes: waiting for {each.waiting()}"
+            elif trouble := each.trouble(now):
+                yield trouble
+
+    async def watch(self) -> AsyncIterator[Batch]:
+        """What there is when everything has been heard once, then what changes; never ends."""
+        tasks = [asyncio.create_task(self._follow(each)) for each in self.reflectors]
+        for task in tasks:
+            task.add_done_callback(lambda _: self._news.set())
+        try:
+            while True:
+                await self._until_news()
+                for task in tasks:
+                    if task.done():
+                        # Following never ends by itself: that it has is a fault to be seen.
+                        task.result()
+                if self.synced:
+                    self._batches += 1
+                    yield self.state.collect()
+                    await asyncio.sleep(PACE)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _until_news(self) -> None:
+        while not self._news.is_set():
+            try:
+                async with asyncio.timeout(_IMPATIENCE):
+                    await self._news.wait()
+            except TimeoutError:
+                for each in self.reflectors:
+                    if not each.synced:
+                        log.warning("Kubernetes: waiting for %s", each.waiting())
+        self._news.clear()
+
+    async def _follow(self, reflector: Reflector) -> None:
+        while True:
+            await asyncio.sleep(reflector.wait_until - self._clock())
+            request = reflector.ask(self._clock())
+            before = reflector.synced
+            try:
+                if request.step is Step.WATCH:
+                    await self._stream(reflector, request)
+                else:
+                    answer = await self._client.ask("GET", request.path)
+                    found = reflector.answered(answer.status, answer.body, self._clock(), answer.retry_after)
+                    self.state.take(reflector.resource.kind, found)
+            except TransportError as error:
+                reflector.failed(f"{request.step.value}: {error}", self._clock())
+                log.debug("%s: %s: %s", reflector.resource.plural, request.step.value, error)
+            if self.state.pending or reflector.synced != before:
+                self._news.set()
+
+    async def _stream(self, reflector: Reflector, request: Request) -> None:
+        kind = reflector.resource.kind
+        async with self._client.stream(request.path, IDLE_SECONDS) as stream:
+            if stream.status != 200:
+                found = reflector.answered(stream.status, stream.body, self._clock(), stream.retry_after)
+                self.state.take(kind, found)
+                return
+            reflector.opened()
+            try:
+                async for chunk in stream.chunks:
+                    self.state.take(kind, reflector.received(chunk, self._clock()))
+                    if self.state.pending:
+                        self._news.set()
+            except WatchError as error:
+                self.state.take(kind, error.found)
+                return
+            reflector.ended(self._clock())
