@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2]
-MIRROR = "http://deb.debian.org/debian"
 #: Of the machine, for as long as a RUN lasts: how it reaches the network is its own business.
 LENT = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
 
@@ -61,7 +60,7 @@ def rehearse(containerfile: Path, directory: Path) -> Path:
 def bootstrap(release: str, root: Path, base: Path) -> None:
     """A tree of the release, made once and copied."""
     if not base.exists():
-        subprocess.run(["debootstrap", "--variant=minbase", release, str(base), MIRROR], check=True, stdout=sys.stderr)
+        subprocess.run(["debootstrap", "--variant=minbase", release, str(base)], check=True, stdout=sys.stderr)
     subprocess.run(["cp", "-a", str(base), str(root)], check=True)
 
 
