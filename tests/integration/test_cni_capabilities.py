@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from guests import NAMESPACE, Guest
-from probes import addresses, inside, node_addresses, pod_netns
+from probes import addresses, inside, node_addresses, pod_netns, until
 
 from deploy.lab import substrate
 from deploy.lab.cluster import Lab
@@ -148,4 +148,8 @@ def test_host_ports_are_the_pod_s_and_what_a_runtime_says_besides_is_told_and_ig
     fresh = warnings(lab, guest.node)[len(before) :]
     assert fresh == [said.format(guest.name, "TCP 18081"), said.format(guest.name, "UDP 18080")]
     by = (node_addresses(lab, guest.node)[0], 18080)
+    node = lab.netns_of_node(guest.node)
+    until(
+        lambda: "18080" in inside(node, ["nft", "list", "table", "inet", "signalbox"]).stdout, "the host has the port"
+    )
     assert rate(lab.layout.outside, guest.netns, guest.addresses[0], 0.2, by) > 0

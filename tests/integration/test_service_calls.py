@@ -189,7 +189,7 @@ def test_pods_of_the_host_s_network_are_endpoints(lab: Lab) -> None:
                 ways += [(address, 80, kind) for address in vips(lab, "hosts") for kind in ("tcp", "udp")]
             for index, kind in enumerate(("tcp", "udp")):
                 ways += [(each, node_port(lab, "hosts", index), kind) for each in node_addresses(lab, "node-3")]
-            for way, outcomes in zip(ways, call(netns, *(to(*way, 24) for way in ways)), strict=True):
+            for way, outcomes in zip(ways, call(netns, *(to(*way, 60) for way in ways)), strict=True):
                 found = names(outcomes)
                 assert len(found) == 3 and all(each.startswith("host-") for each in found), (place, way, found)
                 if place == "node-2":

@@ -97,6 +97,8 @@ def test_health_checks_are_answered_as_kube_proxy_does(lab: Lab) -> None:
             host = f"[{address}]" if ":" in address else address
             text = inside(lab.layout.outside, ["python3", "-Ic", _ASK, f"http://{host}:{port}/healthz"]).stdout
             found.add(text)
+        if len(found) > 1:
+            return 0, {}  # It has changed between the two.
         (text,) = found
         status, _, body = text.partition(" ")
         return int(status), json.loads(body)
