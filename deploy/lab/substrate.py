@@ -181,15 +181,21 @@ def start_database(layout: Layout, node: str) -> None:
 def start_switch(layout: Layout, node: str) -> None:
     """A node's ovs-vswitchd. `--monitor` starts it again where it dies of a fault of its own."""
     directory = layout.node(node)
-    run(
-        [
-            "ovs-vswitchd", f"unix:{directory / 'db.sock'}", f"--unixctl={directory / 'vswitchd.ctl'}",
-            f"--pidfile={directory / 'vswitchd.pid'}", f"--log-file={directory / 'vswitchd.log'}",
-            "-vconsole:off", "--disable-system", "--detach", "--monitor", "--no-chdir",
-        ],
-        netns=layout.node_netns(node),
-        env=switch_environment(layout, node),
-    )  # fmt: skip
+    argv = [
+        "ovs-vswitchd", f"unix:{directory / 'db.sock'}", f"--unixctl={directory / 'vswitchd.ctl'}",
+        f"--pidfile={directory / 'vswitchd.pid'}", f"--log-file={directory / 'vswitchd.log'}",
+        "-vconsole:off", "--disable-system", "--detach", "--monitor", "--no-chdir",
+    ]  # fmt: skip
+    deadline = time.monotonic() + _SWITCH_WAIT
+    while True:
+        try:
+            run(argv, netns=layout.node_netns(node), env=switch_environment(layout, node))
+            return
+        except LabError:
+            # One that was killed a moment ago has its pidfile until its monitor has noticed.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def stop_switch(layout: Layout, node: str, number: int = signal.SIGTERM) -> None:
