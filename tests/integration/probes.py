@@ -63,6 +63,15 @@ def pings(netns: str, address: str, *, count: int = 1, size: int = 56, wait: flo
     return 0
 
 
+def answers(netns: str, address: str) -> None:
+    """Wait until a ping is answered, where the address may have been another pod's, or nobody's, a moment ago.
+
+    A datapath that has seen packets to it goes on with what it cached until it has looked at its flows again, which
+    takes Open vSwitch some milliseconds after they changed.
+    """
+    until(lambda: pings(netns, address, wait=0.2) == 1, f"{address} answers {netns}", timeout=3.0)
+
+
 def pairs_between(lab: Lab, sources: Iterable[str], targets: Iterable[str]) -> list[tuple[str, str]]:
     """(namespace, address) from every pod of `sources` to every other pod's addresses."""
     known = {pod: addresses(lab, pod) for pod in targets}

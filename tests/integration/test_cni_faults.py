@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from guests import NAMESPACE, Guest
-from probes import inside, ping_all, pings, pod_netns, until
+from probes import answers, inside, ping_all, pod_netns, until
 
 from deploy.lab import kubelet, processes, substrate
 from deploy.lab.cluster import Lab
@@ -172,7 +172,7 @@ def test_an_add_that_is_killed_leaves_nothing_behind_and_may_be_tried_again(
     if not pidfile:
         guest.declare()
     guest.add()
-    assert pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1
+    answers(pod_netns(lab, "a1"), guest.addresses[0])
     guest.call("DEL")
     assert not traces(guest)
 
@@ -209,7 +209,7 @@ def test_whenever_an_add_is_killed_nothing_is_left_and_the_next_works(lab: Lab, 
         guest.call("DEL")
         assert not traces(guest), f"after {delay:g} s"
         guest.add()
-        assert pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1
+        answers(pod_netns(lab, "a1"), guest.addresses[0])
         guest.call("DEL")
 
 

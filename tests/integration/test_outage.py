@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import click
 import pytest
 from guests import Guest
-from probes import PODS, addresses, flows_of, node_addresses, pairs_between, ping_all, pings, pod_netns, until
+from probes import PODS, addresses, answers, flows_of, node_addresses, pairs_between, ping_all, pings, pod_netns, until
 
 from deploy.lab import substrate
 from deploy.lab.cluster import Lab
@@ -99,7 +99,7 @@ def test_what_changed_while_the_controller_was_away_is_made_up_for(lab: Lab, gue
     finally:
         lab.start_controller()
     assert guest.add()["ips"]
-    assert pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1
+    answers(pod_netns(lab, "a1"), guest.addresses[0])
 
 
 @pytest.mark.parametrize("how", ["killed and started", "crashed"])
@@ -155,7 +155,7 @@ def test_an_agent_killed_while_add_waits_for_flows_serves_the_next_add(lab: Lab,
         lab.start_controller()
     lab.wait_for_agents()
     guest.add()
-    assert pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1
+    answers(pod_netns(lab, "a1"), guest.addresses[0])
     assert set(places(lab, guest.node).values()) == {1}
     assert pod_links(lab, guest.node) == pod_ports(lab, guest.node)
 
@@ -188,7 +188,7 @@ def test_a_switch_that_is_stopped_does_not_delay_the_others_and_catches_up(lab: 
         # The pod concerns its own node, the new node all of them.
         stranger = guest.declare_node("stranger", "10.244.77.0/24", "172.30.0.77")
         guest.add()
-        assert pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1
+        answers(pod_netns(lab, "a1"), guest.addresses[0])
         for node in set(lab.nodes) - {stalled}:
             until(functools.partial(flows_of, lab, node, "10.244.77.0/24"), f"{node} has the route")
         (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == stalled]
