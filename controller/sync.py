@@ -288,7 +288,9 @@ class SwitchSync:
 
     def _tell_ports(self) -> None:
         assert self._ports is not None
-        self._events.ports(self.node, [Port(port.number, port.name, port.mac) for port in self._ports.values()])
+        self._events.ports(
+            self.node, [Port(port.number, port.name, port.mac, port.live) for port in self._ports.values()]
+        )
 
     def _take_digests(self, message: Message, now: float) -> None:
         if not isinstance(message, FlowStatsReply):

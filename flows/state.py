@@ -8,11 +8,12 @@ from topology.naming import Address
 
 
 class Port(msgspec.Struct, frozen=True):
-    """A port of a switch: its OpenFlow number, its name, its hardware address (48 bits)."""
+    """A port of a switch: its OpenFlow number, its name, its hardware address (48 bits), whether its link is up."""
 
     number: int
     name: str
     mac: int
+    up: bool = True
 
 
 class LocalPod(msgspec.Struct, frozen=True):

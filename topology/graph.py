@@ -57,6 +57,22 @@ class Link(msgspec.Struct, frozen=True, order=True):
     cost: int
 
 
+class Wire(msgspec.Struct, frozen=True, order=True):
+    """Two bridges' ports that are joined, each a node's name and its port's; the smaller end first (`wire`)."""
+
+    a: str
+    a_port: str
+    b: str
+    b_port: str
+    cost: int = 1
+
+
+def wire(one: tuple[str, str], other: tuple[str, str], cost: int = 1) -> Wire:
+    """The wire between two ends, whichever is named first."""
+    (a, a_port), (b, b_port) = sorted((one, other))
+    return Wire(a, a_port, b, b_port, cost)
+
+
 class NextHop(msgspec.Struct, frozen=True, order=True):
     """How a packet leaves a vertex: over a link of `kind` to `node`; by tunnel or subnet that is `endpoint` there."""
 
