@@ -19,9 +19,10 @@ set -e
 mount -t tmpfs tmpfs /run
 ip link set lo up
 ovsdb-tool create "$OVS_DBDIR/conf.db" SCHEMA
-ovsdb-server "$OVS_DBDIR/conf.db" --remote="punix:$OVS_RUNDIR/db.sock" --pidfile --detach --no-chdir -vconsole:off --log-file
+options="--pidfile --detach --no-chdir -vconsole:off --log-file"
+ovsdb-server "$OVS_DBDIR/conf.db" --remote="punix:$OVS_RUNDIR/db.sock" $options
 ovs-vsctl --no-wait init
-ovs-vswitchd "unix:$OVS_RUNDIR/db.sock" --disable-system --pidfile --detach --no-chdir -vconsole:off --log-file --monitor
+ovs-vswitchd "unix:$OVS_RUNDIR/db.sock" --disable-system --monitor $options
 exec "$@"
 """.replace("SCHEMA", _SCHEMA)
 

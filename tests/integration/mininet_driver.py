@@ -11,7 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 from mininet.log import setLogLevel
@@ -66,7 +66,7 @@ def outage(net: Any, source: Any, target: Any, act: Any) -> float:
     time.sleep(1.7)
     process.send_signal(2)
     seen = [int(found) for found in re.findall(r"icmp_seq=(\d+)", process.communicate()[0])]
-    gaps = [later - earlier - 1 for earlier, later in zip(seen, seen[1:], strict=False)]
+    gaps = [later - earlier - 1 for earlier, later in pairwise(seen)]
     return max(gaps, default=0) * _INTERVAL
 
 
