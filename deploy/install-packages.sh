@@ -18,6 +18,7 @@ wanted='
     tcpdump:tcpdump
     git:git
     gcc:cc
+    mininet:mnexec
     libc6-dev:/usr/include/stdlib.h
 '
 # Programs of administrators are not on everybody's path.
