@@ -365,5 +365,3 @@ class Discovery:
 def _fraction(end: End) -> float:
     """A number from 0 up to 1 that is the port's own."""
     return int.from_bytes(hashlib.sha256("/".join(end).encode()).digest()[:4], "big") / 2**32
-
-

@@ -322,7 +322,7 @@ def test_wires_end_with_a_hundred_thousand_frames_of_strangers_and_little_is_kep
 
 
 class Cabling(RuleBasedStateMachine):
-    """Cables are drawn and moved, ports and switches come and go, frames are lost: in the end what is there is known."""
+    """Cables are drawn and moved, ports and switches come and go, frames are lost: in the end all is known."""
 
     NODES, PORTS = "abcd", ("p1", "p2", "p3")
 
@@ -379,9 +379,7 @@ class Cabling(RuleBasedStateMachine):
         there = [
             (":".join(end), ":".join(peer))
             for end, peer in self.peers.items()
-            if end < peer
-            and end[0] != peer[0]
-            and all(port in world.ports[node] for node, port in (end, peer))
+            if end < peer and end[0] != peer[0] and all(port in world.ports[node] for node, port in (end, peer))
         ]
         for each in world.controllers:
             assert each.wires() == between(*there)
