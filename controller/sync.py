@@ -13,8 +13,9 @@ or the switch says that another is master:
 
     STANDBY ──appoint: role request, digests are read──> READING ──> STEADY ──dismiss, or displaced──> STANDBY
 
-The others have sent the switch nothing but their role, and know its ports. What the former master has sent last may be
-of a change that this controller has yet to hear of, so a digest that isn't right is given a moment to become so.
+The others have sent the switch nothing but their role, and that they want to hear what it tells its master; they know
+its ports. What the former master has sent last may be of a change that this controller has yet to hear of, so a digest
+that isn't right is given a moment to become so.
 """
 
 from __future__ import annotations
