@@ -433,6 +433,11 @@ def port_desc_request(xid: int = 0) -> bytes:
     return _multipart(Multipart.PORT_DESC, pack("!I4x", PORT_ANY), xid)
 
 
+def port_stats_request(xid: int = 0) -> bytes:
+    """Asks what every port has carried."""
+    return _multipart(Multipart.PORT_STATS, pack("!I4x", PORT_ANY), xid)
+
+
 def _flow_filter(table: int, cookie: int, cookie_mask: int, match: Match) -> bytes:
     return pack("!B3xII4xQQ", table, PORT_ANY, GROUP_ANY, cookie, cookie_mask) + _match(match)
 

@@ -52,6 +52,7 @@ class Multipart(IntEnum):
     FLOW_DESC = 1
     AGGREGATE = 2
     TABLE = 3
+    PORT_STATS = 4
     GROUP = 6
     GROUP_DESC = 7
     PORT_DESC = 13
@@ -102,6 +103,8 @@ class Reason(IntEnum):
     APPLY_ACTION = 1
 
 
+#: Property of a port's description (7.2.1.1).
+PORT_PROPERTY_ETHERNET = 0
 #: Property of a set-async message: which packets a slave is sent (7.3.10).
 ASYNC_PACKET_IN_SLAVE = 0
 
