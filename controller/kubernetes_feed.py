@@ -51,6 +51,7 @@ class KubernetesFeed:
         controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
+        self._source.lead(_speaks(controller))
         return controller
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
@@ -81,6 +82,7 @@ class KubernetesFeed:
         complained = 0.0
         while True:
             now = time.monotonic()
+            self._source.lead(_speaks(controller))
             for write in _statuses(controller, self._source.state, reports.stamp(time.time())):
                 self._queue.put(write, now)
             if _speaks(controller) and now - complained >= COMPLAINT_INTERVAL:
