@@ -13,7 +13,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from controller import kubernetes_reports as reports
 from controller.app import Controller
@@ -51,6 +51,7 @@ class KubernetesFeed:
         controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
+        self._source.lead(_speaks(controller))
         return controller
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
@@ -81,12 +82,15 @@ class KubernetesFeed:
         complained = 0.0
         while True:
             now = time.monotonic()
+            self._source.lead(_speaks(controller))
             for write in _statuses(controller, self._source.state, reports.stamp(time.time())):
                 self._queue.put(write, now)
             if _speaks(controller) and now - complained >= COMPLAINT_INTERVAL:
                 complained = now
-                found = _complaints(controller, self._source.state)
-                for write in self._events.report(found, self._source.state.about, time.time()):
+                found, wall = set(_complaints(controller, self._source.state)), time.time()
+                for write in self._events.report(found, self._source.state.about, wall):
+                    self._queue.put(write, now)
+                for write in _of_services(found, self._source.state, reports.stamp(wall)):
                     self._queue.put(write, now)
             await asyncio.sleep(LOOK_INTERVAL)
 
@@ -133,6 +137,19 @@ def _statuses(controller: Controller, state: KubernetesState, now: str) -> Itera
             if not fault and key in controller.compiler.policies.crowded:
                 fault = _CROWDED
             write = reports.realized(key, about, fault, now)
+            if write is not None:
+                yield write
+
+
+def _of_services(complaints: Iterable[tuple[Key, str]], state: KubernetesState, now: str) -> Iterator[Write]:
+    """The condition of each Service that something is wrong with, or was."""
+    faults: dict[Key, list[str]] = {}
+    for key, text in sorted(complaints):
+        if key[0] == "Service":
+            faults.setdefault(key, []).append(text)
+    for key, about in state.about.items():
+        if key in faults or (key[0] == "Service" and about.condition is not None):
+            write = reports.service_realized(key, about, "; ".join(faults.get(key, ())), now)
             if write is not None:
                 yield write
 
