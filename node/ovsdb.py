@@ -62,6 +62,8 @@ _TOLD_PACKETS, _TOLD_BURST = 100, 25
 _ATTEMPTS = 10
 #: The key of the external_ids of what the agent makes beside ports.
 _NODE = "signalbox/node"
+#: Of the bridge's: the place in the pod CIDRs that was given last.
+_LAST_PLACE = "signalbox/last-place"
 #: Keys of a pod port's external_ids.
 POD_NAMESPACE, POD_NAME = "signalbox/namespace", "signalbox/pod"
 #: Of rows that belong to a port: its name.
@@ -83,12 +85,13 @@ class Interface(msgspec.Struct, frozen=True):
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """The database at one time."""
+    """The database at one time. `last_place` is 0 until a pod has been given one."""
 
     connected: bool = False
     interfaces: Mapping[str, Interface] = {}
     controller_connected: bool = False
     bridge: bool = False
+    last_place: int = 0
 
 
 class _Idl(ovs.db.idl.Idl):  # type: ignore[misc]
@@ -257,6 +260,7 @@ def _rows(idl: Any) -> Rows:
         interfaces=interfaces,
         controller_connected=any(row.is_connected for row in controllers),
         bridge=bridge is not None,
+        last_place=int(bridge.external_ids.get(_LAST_PLACE, 0)) if bridge is not None else 0,
     )
 
 
@@ -394,13 +398,14 @@ def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> 
     return interface
 
 
-def add_pod_port(name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth) -> Change:
-    """A pod's port. Its row is what says that the address is taken."""
+def add_pod_port(name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth, last: int) -> Change:
+    """A pod's port. Its row is what says that the address is taken; `last` is the place that was given last to any."""
 
     def change(transaction: Any, idl: Any) -> None:
         bridge = _bridge(idl)
         if bridge is None:
             raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
+        _set_keys(bridge, "external_ids", {_LAST_PLACE: str(last)})
         interface = _set_port(transaction, idl, bridge, name, "")
         interface.external_ids = dict(external_ids)
         if bandwidth.egress is not None:

@@ -119,7 +119,8 @@ class Service:
             await asyncio.to_thread(netlink.make_pod_link, link)
             try:
                 row = _external_ids(request, place, link)
-                await self._database.transact(ovsdb.add_pod_port(port, row, self._limits(request)))
+                # Not `place`: one that was given later may have been written first.
+                await self._database.transact(ovsdb.add_pod_port(port, row, self._limits(request), self._last))
                 await self._arrived(request, port)
                 await self._compare(request)
             except BaseException:
@@ -133,7 +134,7 @@ class Service:
     def _hold(self) -> int:
         taken = self._held | {int(row.external_ids.get(ovsdb.PLACE, 0)) for row in self.pods().values()}
         try:
-            place = next_place(self.settings.pod_cidrs, taken, self._last or max(taken, default=0))
+            place = next_place(self.settings.pod_cidrs, taken, self._last or self._database.rows.last_place)
         except ExhaustedError as error:
             raise CniError(Code.NO_ADDRESS, str(error)) from error
         self._last = place
