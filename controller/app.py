@@ -259,6 +259,8 @@ class Controller:
                     yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
         for service, reason in self.compiler.services.clashes():
             yield f"Service {service.namespace}/{service.name}: {reason}"
+        for key, reason in self.compiler.host_port_refusals():
+            yield f"Pod {key[1]}/{key[2]}: {reason}"
         for key, reason in self.compiler.services.strangers():
             yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
         for key in sorted(self.compiler.policies.crowded):

@@ -159,5 +159,6 @@ def _complaints(controller: Controller, state: KubernetesState) -> Iterator[tupl
     yield from state.complaints()
     for service, reason in controller.compiler.services.clashes():
         yield service.key, reason
+    yield from controller.compiler.host_port_refusals()
     for key in controller.compiler.policies.crowded:
         yield key, _CROWDED

@@ -21,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from flows.cookies import Kind, Scope, cookie
+from flows.host_ports import HostPort, host_ports
 from flows.policy_parts import PolicyParts
 from flows.registers import Identity
 from flows.service_parts import Part, ServiceParts, zone_number
@@ -436,27 +437,33 @@ class Compiler:
         yield from self._host_port_flows(node, pod, local, mark)
 
     def _host_port_flows(self, node: str, pod: Pod, local: LocalPod, mark: int) -> Iterator[Flow]:
-        """Ports of the node that lead to the pod, unless another pod of the node, first by name, has them."""
+        """Ports of the node that lead to the pod.
+
+        Those of all addresses enter by one that stands for the node, and are told apart by their number; those of one
+        address are led to the pod by the host, since here that address would be lost.
+        """
+        if not any(port.host_port for port in pod.ports):
+            return
         own = self.cluster.nodes[node].addresses
-        for port in pod.ports:
-            if not port.host_port or self._host_port_owner(node, port.protocol, port.host_port) != pod:
-                continue
-            yield host.port_flow(port.protocol, port.host_port, port.host_ip, mark)
-            entries = ENTRY_ADDRESSES + tuple(each for each in own if port.host_ip in (None, each))
+        for port in (each.port for each in self._host_ports(node) if each.pod == pod and not each.refusal):
             for address in local.addresses:
+                target = (address, port.port)
+                if port.host_ip is None:
+                    entries = ENTRY_ADDRESSES + own
+                else:
+                    # From pods: they are served before any host.
+                    entries = tuple(each for each in own if each == port.host_ip)
+                    if port.host_ip.version == address.version:
+                        yield host.address_port_flow(port.protocol, port.host_port, port.host_ip, target, mark)
                 for entry in entries:
                     if entry.version == address.version:
-                        target = (address, port.port)
                         yield service.host_port_flow(port.protocol, entry, port.host_port, target, mark)
+            if port.host_ip is None:
+                yield host.port_flow(port.protocol, port.host_port, mark)
 
-    def _host_port_owner(self, node: str, protocol: str, number: int) -> Pod | None:
-        for key in sorted(self.cluster.pods_on.get(node, ())):
-            pod = self.cluster.pods[key]
-            if not pod.host_network and any(
-                (each.protocol, each.host_port) == (protocol, number) for each in pod.ports
-            ):
-                return pod
-        return None
+    def _host_ports(self, node: str) -> Iterator[HostPort]:
+        there = self.cluster.pods_on.get(node, set()) & self.cluster.host_ported
+        return host_ports(self.cluster.pods[key] for key in there)
 
     def _find_pod(self, node_name: str, port_name: str) -> tuple[Pod, LocalPod] | str:
         """The pod behind a port, or why there is none."""
@@ -495,6 +502,13 @@ class Compiler:
                 found = self._find_pod(node, name)
                 if isinstance(found, str):
                     yield port, found
+
+    def host_port_refusals(self) -> Iterator[tuple[Key, str]]:
+        """Pods that don't have a host port that they want, and why."""
+        for node in sorted({self.cluster.pods[key].node for key in self.cluster.host_ported} - {""}):
+            for each in self._host_ports(node):
+                if each.refusal:
+                    yield each.pod.key, each.refusal
 
     def ports(self, node: str) -> tuple[Port, ...]:
         """A node's ports as its switch last announced them."""

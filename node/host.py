@@ -48,6 +48,11 @@ class Tasks(msgspec.Struct, frozen=True):
     #: By port, sorted.
     health: tuple[tuple[int, Health], ...] = ()
 
+    @property
+    def by_loopback(self) -> bool:
+        """Whether a loopback address of the node leads to a pod."""
+        return any(each.by_loopback for each in self.host_ports)
+
 
 def tasks_of(found: Iterable[Note]) -> Tasks:
     """Notes as tasks; a note that is not understood is left out, with a line in the log."""
@@ -61,7 +66,7 @@ def tasks_of(found: Iterable[Note]) -> Tasks:
                 case "announce":
                     announced.add(ip_address(note["address"]))
                 case "port":
-                    ports.add(HostPort(str(note["protocol"]), int(note["port"]), str(note.get("address", ""))))
+                    ports.add(_host_port(note))
                 case "health":
                     found_health = Health(note["namespace"], note["name"], int(note["endpoints"]))
                     # All nodes have a note without endpoints; those that have some have another as well.
@@ -70,6 +75,11 @@ def tasks_of(found: Iterable[Note]) -> Tasks:
         except (KeyError, ValueError, TypeError) as error:
             log.warning("a note that makes no sense, %s: %r", note, error)
     return Tasks(frozenset(addresses), frozenset(announced), frozenset(ports), tuple(sorted(health.items())))
+
+
+def _host_port(note: Note) -> HostPort:
+    address, to = (str(ip_address(note[name])) if name in note else "" for name in ("address", "to"))
+    return HostPort(str(note["protocol"]), int(note["port"]), address, to, int(note["toPort"]) if to else 0)
 
 
 class Host:
@@ -124,6 +134,9 @@ class Host:
         try:
             if unsure or self.rules(wanted) != self.rules():
                 await asyncio.to_thread(nftables.apply, self.rules(wanted))
+            if unsure or wanted.by_loopback != self._done.by_loopback:
+                # After the rules: they keep pods from loopback addresses.
+                await asyncio.to_thread(netlink.route_loopback, GATEWAY_PORT, wanted.by_loopback)
             if unsure or wanted.addresses != self._done.addresses:
                 await asyncio.to_thread(netlink.set_service_routes, GATEWAY_PORT, wanted.addresses, settings.gateways)
             if unsure or wanted.announced != self._done.announced:

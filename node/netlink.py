@@ -262,6 +262,14 @@ def set_up_gateway(
     _write("ipv6/conf/all/forwarding", 1)
 
 
+def route_loopback(name: str, wanted: bool) -> None:
+    """Whether packets of IPv4's loopback addresses may go by an interface; of IPv6's none may. Raises LinkError."""
+    try:
+        _write(f"ipv4/conf/{name}/route_localnet", int(wanted))
+    except OSError as error:
+        raise LinkError(f"{name}: route_localnet: {_reason(error)}") from error
+
+
 def _to_bridge(route: Any, command: str, network: Network, index: int, sources: Sequence[Address]) -> None:
     source = next((str(each) for each in sources if each.version == network.version), None)
     if source is None:

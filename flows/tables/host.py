@@ -6,7 +6,8 @@ channel. The match only keeps the flows apart.
 
     {"kind": "address", "address": A}                         packets for A that reach this host belong to the bridge
     {"kind": "announce", "address": A}                        this node answers for A on its network (ARP, ND)
-    {"kind": "port", "protocol": "TCP", "port": N, "address": A}   a host port; without address on all of the node's
+    {"kind": "port", "protocol": "TCP", "port": N}            a host port at all of the node's addresses
+    {"kind": "port", ..., "address": A, "to": P, "toPort": M}   one at this address alone, and where it leads
     {"kind": "health", "port": N, "namespace": S, "name": M, "endpoints": C}   answer load balancers' health checks
                                                                               (of several with one port, the most)
 """
@@ -36,13 +37,19 @@ def announce_flow(address: Address, cookie: int) -> Flow:
     return Flow(HOST.number, _ANNOUNCE, _to(address), _note("announce", address=str(address)), cookie)
 
 
-def port_flow(protocol: str, port: int, address: Address | None, cookie: int) -> Flow:
-    """A host port of a pod on this node."""
+def port_flow(protocol: str, port: int, cookie: int) -> Flow:
+    """A host port at all of this node's addresses."""
     number, field = _PROTOCOLS[protocol]
-    where = _to(address) if address is not None else (f.ETH_TYPE(f.ETH_IPV4),)
-    rest = {} if address is None else {"address": str(address)}
-    match = f.match(*where, f.IP_PROTO(number), field(port))
-    return Flow(HOST.number, _PORT, match, _note("port", protocol=protocol, port=port, **rest), cookie)
+    match = f.match(f.ETH_TYPE(f.ETH_IPV4), f.IP_PROTO(number), field(port))
+    return Flow(HOST.number, _PORT, match, _note("port", protocol=protocol, port=port), cookie)
+
+
+def address_port_flow(protocol: str, port: int, address: Address, target: tuple[Address, int], cookie: int) -> Flow:
+    """A host port at one address of this node, and the pod's address and port to which it leads."""
+    number, field = _PROTOCOLS[protocol]
+    match = f.match(*_to(address), f.IP_PROTO(number), field(port))
+    where = {"address": str(address), "to": str(target[0]), "toPort": target[1]}
+    return Flow(HOST.number, _PORT, match, _note("port", protocol=protocol, port=port, **where), cookie)
 
 
 def health_flow(port: int, namespace: str, name: str, endpoints: int, cookie: int) -> Flow:

@@ -22,7 +22,6 @@ from node.cni.spec import Attachment, CniError, Code, Request, result
 from node.host import tasks_of
 from node.limits import Bandwidth
 from node.netlink import LinkError, PodLink
-from node.nftables import HostPort
 from node.notes import HOST_TABLE, NotesError
 from node.ovsdb import Database, DatabaseError, Interface
 from node.places import ExhaustedError, next_place
@@ -204,12 +203,13 @@ class Service:
         if not request.port_mappings or table is None:
             return
         try:
-            there = tasks_of(await notes.read(self.settings.ovs_rundir, table, _NOTES_WAIT)).host_ports
+            found = tasks_of(await notes.read(self.settings.ovs_rundir, table, _NOTES_WAIT)).host_ports
+            there = {(port.protocol, port.port, port.address) for port in found}
         except NotesError as error:
             log.warning("pod %s/%s: its host ports can't be looked at: %s", request.namespace, request.pod, error)
             return
         for each in request.port_mappings:
-            if HostPort(each.protocol, each.host_port, each.address) not in there:
+            if (each.protocol, each.host_port, each.address) not in there:
                 log.warning(
                     "pod %s/%s: the runtime asks for host port %s %d%s, the cluster gives it to no pod of this node: "
                     "ignored",

@@ -81,7 +81,7 @@ class LoadBalancers:
 
     def _keep(self, key: Key, wish: Balanced, addresses: Iterable[Address], unfit: Callable[[Address], str]) -> None:
         """Of these addresses those that the Service may have, one of each family."""
-        kept = {address.version: address for address in self.given.get(key, ())}
+        kept: dict[int, Address] = {address.version: address for address in self.given.get(key, ())}
         for address in addresses:
             if address.version not in wish.wants or address.version in kept or wish.asked not in (None, address):
                 continue
@@ -92,7 +92,7 @@ class LoadBalancers:
 
     def _complete(self, key: Key, wish: Balanced, unfit: Callable[[Address], str]) -> None:
         """What is still to be had. Whoever asks for one address has that one or none."""
-        by_family = {address.version: address for address in self.given[key]}
+        by_family: dict[int, Address] = {address.version: address for address in self.given[key]}
         if wish.asked is not None:
             if not by_family:
                 self._give_what_is_asked(key, wish, wish.asked, unfit)
