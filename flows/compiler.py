@@ -62,7 +62,7 @@ class Compiler:
     def __init__(self, service_cidrs: Iterable[Network] = (), *, keyed: bool = True) -> None:
         """`keyed`: tunnels carry the sender's identity; where they don't, it is told by its address."""
         self.cluster = Cluster()
-        self.policies = PolicyParts(self.cluster)
+        self.policies = PolicyParts(self.cluster, keyed=keyed)
         self.services = ServiceParts(self.cluster, self.policies.identities)
         self._keyed = keyed
         self._service_cidrs = tuple(service_cidrs)
@@ -313,6 +313,7 @@ class Compiler:
             for name in self.cluster.nodes:
                 yield from self._node_routes(name)
             yield from self.policies.flows()
+            yield from self.policies.senders.flows()
             if not self._keyed:
                 yield from classify.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
                 yield from policy.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))

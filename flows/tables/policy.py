@@ -45,7 +45,7 @@ from topology.naming import Network
 from topology.policies import Action, Direction, Tier
 
 #: Of Policy.
-_REPLY, _SPECIAL, _NEAR, _OTHERS, _OTHERWISE = 400, 300, 200, 100, 0
+_REPLY, _SPECIAL, _NEAR, _KNOWN, _STRANGER, _OTHERS, _OTHERWISE = 400, 300, 200, 150, 140, 100, 0
 
 #: Of the NetworkPolicy tier: allowed by one flow; allowed by a conjunction, in one of many priorities (see
 #: `conjunction_priority`); isolated.
@@ -186,6 +186,17 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
 def unkeyed_flows(cookie: int) -> Iterator[Flow]:
     """Where tunnels have no keys, nothing tells whose answers are true: what looks like one is one."""
     yield from _reply_flows(Source.TUNNEL, (Goto(COMMIT.number),), cookie)
+
+
+def known_sender_flow(identity: int, cookie: int) -> Flow:
+    """From a pod on another node whose identity is known here: what its policies say of it is known too."""
+    match = f.match(SOURCE(Source.TUNNEL), SOURCE_IDENTITY(identity))
+    return Flow(POLICY.number, _KNOWN, match, (load(FROM_POD, 1), Goto(EGRESS_ADMIN.number)), cookie)
+
+
+def stranger_flow(cookie: int) -> Flow:
+    """From a pod on another node that nobody here has heard of, while there are policies that may be about it."""
+    return Flow(POLICY.number, _STRANGER, (SOURCE(Source.TUNNEL),), DROP, cookie)
 
 
 def _reply_flows(source: Source, program: Program, cookie: int) -> Iterator[Flow]:
