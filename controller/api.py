@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import policy_views, tls_server, views
+from controller import policy_views, tls_server, topology_views, views
 from controller.access import Access
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
@@ -143,7 +143,7 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
             return _error(400, str(error))
 
     async def links(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(views.links(compiler))})
+        return web.json_response({"items": list(topology_views.links(compiler, fleet, controller.links))})
 
     async def flows(request: web.Request) -> web.Response:
         node = request.match_info["name"]
@@ -164,7 +164,7 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         form = request.query.get("format", "text")
         all_nodes, all_links = compiler.topology.nodes(), list(compiler.topology.links())
         if form == "json":
-            rows = list(views.links(compiler))
+            rows = list(topology_views.links(compiler, fleet, controller.links))
             return web.json_response({"nodes": [node.name for node in all_nodes], "links": rows})
         drawings: dict[str, Callable[[], str]] = {
             "text": lambda: render.text(all_nodes, all_links, views.remarks(compiler, fleet)),

@@ -30,6 +30,8 @@ from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
+from controller.links import Links
+from controller.packet_ins import PacketIns
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
@@ -39,6 +41,7 @@ from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
 from flows.values import Flow, Group
+from topology.discovery import Sender
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem, object_words
@@ -55,6 +58,8 @@ DRIFT_LINES = 20
 DUMP_LIMIT = 10.0
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
+#: Seconds between looks at whose turn it is to say what it is wired to.
+ASKING_INTERVAL = 0.1
 #: Seconds between looks at the files of certificates and tokens.
 REFRESH = 2.0
 #: Seconds for which an identity that no pod has is kept: pods that come back soon change no policy's flows.
@@ -72,13 +77,21 @@ class Controller:
         replica: Replica | None = None,
     ) -> None:
         self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed)
-        events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
+        packets = PacketIns(links=self._linked, connections=self._told)
+        events = Events(
+            ports=self._ports_changed,
+            refused=self._refused,
+            drift=self._drifted,
+            told=packets.told,
+            overheard=packets.overheard,
+        )
         if replica is not None:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
+        self.links = Links(self.compiler, self.fleet, self._sender)
         self.problems: tuple[Problem, ...] = ()
         #: Certificates and tokens.
         self.access = Access()
@@ -104,11 +117,13 @@ class Controller:
 
     def change(self, changed: Iterable[Object], gone: Iterable[Key], problems: tuple[Problem, ...]) -> None:
         """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
+        changed, gone = list(changed), list(gone)
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
         concerned = self.fleet.follow(updates)
         # What the clock says after all that: a tenure may have ended meanwhile.
         self.fleet.flush(concerned, time.monotonic())
         self.fleet.admit(time.monotonic())
+        self.links.objects_changed(changed, gone, time.monotonic())
         if problems != self.problems:
             for problem in sorted(set(problems) - set(self.problems)):
                 log.error("%s", problem)
@@ -139,6 +154,23 @@ class Controller:
         if old:
             self.fleet.take(self.compiler.release(sorted(old)), now)
 
+    def look_at_links(self) -> None:
+        """Who speaks for which switch by now."""
+        self.links.look_at_senders(time.monotonic())
+
+    def ask_ports(self) -> None:
+        """Have ports say who they are, whose turn it is."""
+        self.links.look(time.monotonic())
+
+    def _sender(self, node: str) -> Sender:
+        """Who has a node's switch send frames."""
+        sync = self.fleet.syncs.get(node)
+        if sync is None:
+            return Sender.NOBODY
+        if sync.is_master:
+            return Sender.US
+        return Sender.OTHERS if self.replica is not None and self.replica.master(node)[0] else Sender.NOBODY
+
     def tell_connections(self) -> None:
         """What was repeated since it was last told."""
         for line in self._connections.repeated(time.monotonic()):
@@ -148,6 +180,7 @@ class Controller:
 
     def _ports_changed(self, node: str, ports: list[Port]) -> None:
         self.fleet.take(self.compiler.set_ports(node, ports), time.monotonic())
+        self.links.set_ports(node, time.monotonic())
 
     def _refused(self, node: str, refusal: Refusal) -> None:
         item = refusal.item
@@ -166,6 +199,9 @@ class Controller:
     def _told(self, node: str, packet: PacketIn, now: float) -> None:
         for line in self._connections.take(node, packet, now):
             connection_log.info("%s", line)
+
+    def _linked(self, node: str, packet: PacketIn, now: float) -> None:
+        self.links.hear(node, packet, now)
 
     def _maker(self, item: Flow | Group) -> str:
         """The object that a flow was made for."""
@@ -268,6 +304,7 @@ class Controller:
                 f"{object_words(key)}: too many rules of its priority take turns accepting and denying, so it denies "
                 "all that it is about; give it a priority of its own"
             )
+        yield from self.links.troubles()
         for datapath_id in self.fleet.unknown:
             yield f"switch {datapath_id:016x} is of no known node"
 
@@ -396,7 +433,14 @@ async def run(
             await asyncio.sleep(LOOK_INTERVAL)
             began[0].look_for_lost_nodes()
             began[0].release_identities()
+            began[0].look_at_links()
             began[0].tell_connections()
+
+    async def ask_ports() -> None:
+        await ready.wait()
+        while True:
+            await asyncio.sleep(ASKING_INTERVAL)
+            began[0].ask_ports()
 
     async def refresh() -> None:
         while True:
@@ -419,7 +463,7 @@ async def run(
     async def until_stopped() -> None:
         await stop.wait()
 
-    parts = (until_stopped, follow, audit, look, refresh, keep_leases, look_at_the_clock)
+    parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock)
     tasks = [asyncio.create_task(each()) for each in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

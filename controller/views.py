@@ -18,7 +18,6 @@ from flows.pipeline import BY_NUMBER
 from flows.services import external_addresses
 from flows.text import flow_text
 from flows.words import Names, flow_words
-from topology.graph import display_name
 from topology.model import Key, Pod
 from topology.naming import format_mac, object_id
 from topology.policies import Policy
@@ -162,12 +161,6 @@ def _total(counts: Iterable[Counts | None]) -> Row:
         "packets": sum(each.packets for each in found),
         "bytes": sum(each.bytes for each in found),
     }
-
-
-def links(compiler: Compiler) -> Iterator[Row]:
-    """Every link of the graph."""
-    for link in compiler.topology.links():
-        yield {"from": display_name(link.a), "to": display_name(link.b), "kind": link.kind.value, "cost": link.cost}
 
 
 def flows(

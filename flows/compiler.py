@@ -28,9 +28,9 @@ from flows.service_parts import Part, ServiceParts, zone_number
 from flows.state import LocalPod, Port
 from flows.tables import arp, classify, host, output, policy, route, service, track
 from flows.update import CLUSTER, Forgotten, Update
-from flows.values import Flow, FlowKey, Group
+from flows.values import PORT_LOCAL, Flow, FlowKey, Group
 from topology.endpoints import zone_of
-from topology.graph import OVERLAY, Topology
+from topology.graph import OVERLAY, Topology, Wire
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Object, Pod, Service
 from topology.naming import (
     ENTRY_ADDRESSES,
@@ -67,6 +67,7 @@ class Compiler:
         self._keyed = keyed
         self._service_cidrs = tuple(service_cidrs)
         self.topology = Topology()
+        self.links: tuple[Wire, ...] = ()
         self._ports: dict[str, dict[str, Port]] = {}
         #: Node -> MAC -> the first by name of its pod ports that announce it: the one that is believed.
         self._first_with_mac: dict[str, dict[int, str]] = {}
@@ -231,6 +232,11 @@ class Compiler:
         self.services.down = down
         return self._updates(parts | self.services.parts(exposed), before)
 
+    def set_links(self, links: Iterable[Wire]) -> list[Update]:
+        """The wires that there are now, all of them."""
+        self.links = tuple(links)
+        return []
+
     def _claim(self, change: Change) -> None:
         if not self._keyed:
             for version in (change.old, change.new):
@@ -322,7 +328,7 @@ class Compiler:
         else:
             yield from self._switch_flows(scope)
             for name in self._ports.get(scope, ()):
-                yield from self._pod_flows(scope, name)
+                yield from self._port_flows(scope, name)
         for part in self.services.all_parts(scope):
             for item in self.services.contribution(part):
                 if isinstance(item, Flow):
@@ -346,7 +352,7 @@ class Compiler:
             case Kind.NODE:
                 return self._switch_flows(name)
             case Kind.POD:
-                return self._pod_flows(scope, name)
+                return self._port_flows(scope, name)
             case Kind.IDENTITY:
                 return self._identity_flows(*name.split("/"))
             case Kind.SERVICE | Kind.ADDRESS:
@@ -424,6 +430,24 @@ class Compiler:
         if tunnel is not None:
             yield from classify.tunnel_flows(tunnel.number, mark, keyed=self._keyed)
             yield from output.tunnel_flows(tunnel.number, mark)
+
+    def _port_flows(self, node: str, port_name: str) -> Iterator[Flow]:
+        """A port on its own node: a pod's, or nobody's, which may have a wire."""
+        port = self._ports.get(node, {}).get(port_name)
+        if port is not None and self._is_open(node, port):
+            yield classify.discovery_flow(port.number, cookie(Scope.NODE, Kind.NODE, object_id("Node", "", node)))
+        else:
+            yield from self._pod_flows(node, port_name)
+
+    def _is_open(self, node: str, port: Port) -> bool:
+        """Whether a port is nobody's, as far as is known."""
+        return (
+            node in self.cluster.nodes
+            and port.number != PORT_LOCAL
+            and port.name not in (GATEWAY_PORT, TUNNEL_PORT)
+            and not is_pod_port(port.name)
+            and (node, port.name) not in self.cluster.pod_by_port
+        )
 
     def _pod_flows(self, node: str, port_name: str) -> Iterator[Flow]:
         """A pod on its own node."""
@@ -510,6 +534,12 @@ class Compiler:
             for each in self._host_ports(node):
                 if each.refusal:
                     yield each.pod.key, each.refusal
+
+    def open_ports(self, node: str) -> Iterator[Port]:
+        """A node's ports that are nobody's: they may have wires."""
+        for port in self._ports.get(node, {}).values():
+            if self._is_open(node, port):
+                yield port
 
     def ports(self, node: str) -> tuple[Port, ...]:
         """A node's ports as its switch last announced them."""

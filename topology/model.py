@@ -26,6 +26,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[Address, ...]
     pod_cidrs: tuple[Network, ...]
     labels: Labels = ()
+    #: What wires at ports of its bridge cost, by the ports' names; those that aren't named cost 1.
+    link_costs: tuple[tuple[str, int], ...] = ()
 
     @property
     def key(self) -> Key:

@@ -17,6 +17,7 @@ from flows.openflow.wire import (
     ACTION_GROUP,
     ACTION_OUTPUT,
     ACTION_SET_FIELD,
+    ASYNC_PACKET_IN_SLAVE,
     BUCKET_ALL,
     BUCKET_WATCH_PORT,
     BUCKET_WEIGHT,
@@ -59,6 +60,7 @@ from flows.openflow.wire import (
     FlowCommand,
     GroupCommand,
     Multipart,
+    Reason,
     Role,
     Type,
     padding,
@@ -385,6 +387,11 @@ def barrier_request(xid: int = 0) -> bytes:
 def role_request(role: Role, generation_id: int = 0, xid: int = 0) -> bytes:
     """Asks for a role; for MASTER and SLAVE with the generation that this controller holds."""
     return _message(Type.ROLE_REQUEST, pack("!IH2xQ", role, 0xFFFF, generation_id), xid)
+
+
+def hear_packets_as_slave(xid: int = 0) -> bytes:
+    """Have the switch send the packets that flows send to the controller here too, while another one is its master."""
+    return _message(Type.SET_ASYNC, pack("!HHI", ASYNC_PACKET_IN_SLAVE, 8, 1 << Reason.APPLY_ACTION), xid)
 
 
 def bundle_control(step: BundleControl, bundle_id: int, xid: int = 0) -> bytes:

@@ -40,6 +40,7 @@ class Type(IntEnum):
     BARRIER_REPLY = 21
     ROLE_REQUEST = 24
     ROLE_REPLY = 25
+    SET_ASYNC = 28
     ROLE_STATUS = 30
     BUNDLE_CONTROL = 33
     BUNDLE_ADD = 34
@@ -94,6 +95,15 @@ class Role(IntEnum):
     MASTER = 2
     SLAVE = 3
 
+
+class Reason(IntEnum):
+    """Why a packet is sent to the controller (7.4.1): of these, that an action of a flow says so."""
+
+    APPLY_ACTION = 1
+
+
+#: Property of a set-async message: which packets a slave is sent (7.3.10).
+ASYNC_PACKET_IN_SLAVE = 0
 
 #: Names of error types (7.5.4), without their prefix OFPET_.
 ERROR_TYPES = {

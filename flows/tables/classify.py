@@ -13,7 +13,8 @@ from flows.pipeline import ARP, CLASSIFY, SOURCE_IDENTITY, UNSNAT
 from flows.registers import SOURCE, TUNNEL_KEY, Identity, Source
 from flows.registers import SOURCE_IDENTITY as IDENTITY
 from flows.state import LocalPod
-from flows.values import DROP, Flow, Goto, Move, Program, load
+from flows.values import DROP, PORT_CONTROLLER, Flow, Goto, Move, Output, Program, load
+from topology.lldp import ETH_LLDP, LONGEST, NEAREST_BRIDGE
 from topology.naming import GATEWAY_MAC, Address, Network, link_local
 
 #: Neighbour solicitations are admitted above the rule that drops all neighbour discovery, packets below it.
@@ -29,6 +30,8 @@ _FROM_OTHER_NODE = (load(SOURCE, Source.TUNNEL), load(IDENTITY, Identity.OTHER_N
 _FROM_TUNNEL_WITHOUT_KEY = (load(SOURCE, Source.TUNNEL), Goto(SOURCE_IDENTITY.number))
 _FROM_GATEWAY = (load(SOURCE, Source.GATEWAY), load(IDENTITY, Identity.THIS_HOST), Goto(UNSNAT.number))
 _FROM_WORLD = (load(SOURCE, Source.WORLD), load(IDENTITY, Identity.WORLD), Goto(UNSNAT.number))
+
+_TO_CONTROLLER = (Output(PORT_CONTROLLER, LONGEST),)
 
 _IPV4, _IPV6, _ARP = f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6), f.ETH_TYPE(f.ETH_ARP)
 _ICMPV6 = f.IP_PROTO(f.PROTO_ICMPV6)
@@ -93,6 +96,12 @@ def tunnel_flows(port: int, cookie: int, *, keyed: bool) -> Iterator[Flow]:
             # "This host" to itself, it is another node to us.
             other = f.match(entry, f.TUN_ID(Identity.THIS_HOST), family)
             yield Flow(CLASSIFY.number, PACKET + 1, other, _FROM_OTHER_NODE, cookie)
+
+
+def discovery_flow(port: int, cookie: int) -> Flow:
+    """What a port that is nobody's says of itself by LLDP: the controller finds out what is wired to what."""
+    match = (f.IN_PORT(port), f.ETH_DST(NEAREST_BRIDGE), f.ETH_TYPE(ETH_LLDP))
+    return Flow(CLASSIFY.number, PACKET, match, _TO_CONTROLLER, cookie)
 
 
 def unkeyed_flows(cookie: int) -> Iterator[Flow]:
