@@ -20,6 +20,7 @@ from controller.app import Controller
 from controller.replica import Replica
 from controller.sync import Phase
 from controller.write_queue import Write, WriteQueue
+from topology.graph import Interconnect
 from topology.kubernetes.client import Client, TransportError
 from topology.kubernetes.source import KubernetesSource
 from topology.kubernetes.state import KubernetesState
@@ -38,9 +39,17 @@ _CROWDED = "too many rules of its priority take turns accepting and denying, so 
 class KubernetesFeed:
     """One API server, followed and told."""
 
-    def __init__(self, client: Client, ranges: ServiceRanges, *, keyed: bool, replica: Replica | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        ranges: ServiceRanges,
+        *,
+        keyed: bool,
+        replica: Replica | None = None,
+        interconnect: Interconnect | None = None,
+    ) -> None:
         self._client = client
-        self._ranges, self._keyed, self._replica = ranges, keyed, replica
+        self._ranges, self._keyed, self._replica, self._interconnect = ranges, keyed, replica, interconnect
         self._source = KubernetesSource(client, ranges)
         self._queue = WriteQueue(random.random)
         self._events = reports.Events(socket.gethostname())
@@ -48,7 +57,7 @@ class KubernetesFeed:
 
     async def begin(self) -> Controller:
         await self._client.connect()
-        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica)
+        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica, interconnect=self._interconnect)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
         self._source.lead(_speaks(controller))

@@ -6,12 +6,12 @@ One table of our own, replaced as a whole and atomically; nobody else's rules ar
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 import msgspec
 
-from topology.naming import ENTRY_ADDRESSES, GATEWAY_PORT, Network
+from topology.naming import ENTRY_ADDRESSES, GATEWAY_PORT, Address, Network
 
 TABLE = "signalbox"
 #: Declared first, so that the deletion finds a table also the first time.
@@ -48,14 +48,11 @@ def rules(
     node_ports: tuple[int, int],
     host_ports: Iterable[HostPort] = (),
     health_ports: Iterable[int] = (),
+    nodes: Iterable[Address] = (),
 ) -> str:
-    """The table as `nft -f` takes it."""
+    """The table as `nft -f` takes it. `nodes`: addresses of nodes, where pods are known by their own."""
     host_ports = sorted(host_ports)
-    masquerade = [
-        f'oifname != "{GATEWAY_PORT}" {_FAMILIES[cidr.version]} saddr {cidr} {_FAMILIES[cidr.version]} daddr != {cidr} '
-        "counter masquerade"
-        for cidr in cluster_cidrs
-    ]
+    masquerade = list(_masquerade(cluster_cidrs, sorted(nodes, key=int)))
     # By loopback a process has an address that no pod can answer.
     masquerade.append(f'oifname "{GATEWAY_PORT}" ip saddr {_LOOPBACK[4]} counter masquerade')
     chains = {
@@ -80,6 +77,11 @@ def rules(
             # With host ports at loopback addresses the kernel takes such packets, from pods too.
             f"ip daddr {_LOOPBACK[4]} counter drop",
             f'fib daddr oifname != "{GATEWAY_PORT}" return',
+            # A pod on a node that there is not, or not yet. It must not cost a connection while routes change.
+            *(
+                f"{_FAMILIES[cidr.version]} daddr {cidr} counter reject with icmpx host-unreachable"
+                for cidr in cluster_cidrs
+            ),
             "meta l4proto tcp counter reject with tcp reset",
             "counter reject with icmpx port-unreachable",
         ],
@@ -90,6 +92,15 @@ def rules(
         f"  chain {name} {{\n" + "".join(f"    {line}\n" for line in chains[name]) + "  }" for name in order
     )
     return f"{_NO_TABLE}table inet {TABLE} {{\n{text}\n}}\n"
+
+
+def _masquerade(cluster_cidrs: Sequence[Network], nodes: Sequence[Address]) -> Iterator[str]:
+    """What leaves the cluster has this node for its sender."""
+    for cidr in cluster_cidrs:
+        family = _FAMILIES[cidr.version]
+        others = ", ".join(str(each) for each in nodes if each.version == cidr.version)
+        but = f"{family} daddr != {{ {others} }} " if others else ""
+        yield f'oifname != "{GATEWAY_PORT}" {family} saddr {cidr} {family} daddr != {cidr} {but}counter masquerade'
 
 
 def _entry(node_ports: tuple[int, int], host_ports: Sequence[HostPort], health_ports: Sequence[int]) -> list[str]:

@@ -30,6 +30,7 @@ from node.credentials import Placed
 from node.limits import Bandwidth, Limit
 from node.settings import Settings
 from topology import naming
+from topology.naming import Address
 
 _COLUMNS = {
     "Open_vSwitch": ["bridges", "other_config", "ssl"],
@@ -280,8 +281,8 @@ def _bridge(idl: Any) -> Any:
 # Changes ------------------------------------------------------------------------------------------------------------
 
 
-def set_up_bridge(settings: Settings, mtu: int, tls: Placed | None = None) -> Change:
-    """The bridge with its gateway and tunnel ports; what is right already is not written again.
+def set_up_bridge(settings: Settings, tls: Placed | None = None) -> Change:
+    """The bridge with its gateway port; what is right already is not written again.
 
     One transaction: fail_mode and every controller must be there before the first flow, because adding the first
     controller to a bridge flushes its flows.
@@ -308,10 +309,24 @@ def set_up_bridge(settings: Settings, mtu: int, tls: Placed | None = None) -> Ch
         _set_port(transaction, idl, bridge, naming.BRIDGE, "internal")
         gateway = _set_port(transaction, idl, bridge, naming.GATEWAY_PORT, "internal")
         _set(gateway, "mac", [naming.format_mac(naming.GATEWAY_MAC)])
+
+    return change
+
+
+def set_tunnel(kind: str, local_ip: Address, mtu: int) -> Change:
+    """The tunnel port, of this kind or (empty) none, and the gateway's MTU."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        bridge = _bridge(idl)
+        if bridge is None:
+            raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
+        gateway = _set_port(transaction, idl, bridge, naming.GATEWAY_PORT, "internal")
         _set(gateway, "mtu_request", [mtu])
-        tunnel = _set_port(transaction, idl, bridge, naming.TUNNEL_PORT, settings.encap)
-        options = {"key": "flow", "remote_ip": "flow", "local_ip": str(settings.node_ips[0])}
-        _set(tunnel, "options", options)
+        if kind:
+            tunnel = _set_port(transaction, idl, bridge, naming.TUNNEL_PORT, kind)
+            _set(tunnel, "options", {"key": "flow", "remote_ip": "flow", "local_ip": str(local_ip)})
+        elif any(port.name == naming.TUNNEL_PORT for port in bridge.ports):
+            bridge.ports = [port for port in bridge.ports if port.name != naming.TUNNEL_PORT]
 
     return change
 

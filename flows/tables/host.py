@@ -4,6 +4,10 @@ No packet ever comes here. Each flow holds a note, a JSON object, that the agent
 host must do arrives in the same bundle as the flows that count on it, survives the controller, and needs no second
 channel. The match only keeps the flows apart.
 
+    {"kind": "network", "mode": "routed", "encap": "vxlan"}   how nodes reach one another (topology.graph: Mode, Encap)
+    {"kind": "route", "network": N, "via": A}                 pods of N are at the node with address A, without tunnel;
+                                                              with "subnet": S, for nodes with an address in S alone
+    {"kind": "node", "address": A}                            a node's own address: pods go there by their own
     {"kind": "address", "address": A}                         packets for A that reach this host belong to the bridge
     {"kind": "announce", "address": A}                        this node answers for A on its network (ARP, ND)
     {"kind": "port", "protocol": "TCP", "port": N}            a host port at all of the node's addresses
@@ -21,10 +25,31 @@ from flows import fields as f
 from flows.fields import Match
 from flows.pipeline import HOST
 from flows.values import Flow, Note
-from topology.naming import Address
+from topology.graph import Interconnect
+from topology.naming import Address, Network
 
 _PROTOCOLS = {"TCP": (f.PROTO_TCP, f.TCP_DST), "UDP": (f.PROTO_UDP, f.UDP_DST), "SCTP": (f.PROTO_SCTP, f.SCTP_DST)}
-_ADDRESS, _ANNOUNCE, _PORT, _NOT_HEALTHY, _HEALTH = 10, 20, 30, 40, 50
+_ADDRESS, _ANNOUNCE, _PORT, _NOT_HEALTHY, _HEALTH, _ROUTE, _NODE, _NETWORK = 10, 20, 30, 40, 50, 60, 70, 80
+
+
+def network_flow(interconnect: Interconnect, cookie: int) -> Flow:
+    """How nodes reach one another: what tunnels are, if there are any, and what the host has to route."""
+    note = _note("network", mode=interconnect.mode.value, encap=interconnect.encap.value)
+    return Flow(HOST.number, _NETWORK, (), note, cookie)
+
+
+def route_flow(network: Network, via: Address, subnet: Network | None, cookie: int) -> Flow:
+    """Where a node's pods are, for hosts that reach its address themselves; where `subnet` is given, for its nodes."""
+    mask = None if network.prefixlen == network.max_prefixlen else int(network.netmask)
+    ethertype, field = (f.ETH_IPV4, f.IPV4_DST) if network.version == 4 else (f.ETH_IPV6, f.IPV6_DST)
+    match = (f.ETH_TYPE(ethertype), field(int(network.network_address), mask))
+    rest = {} if subnet is None else {"subnet": str(subnet)}
+    return Flow(HOST.number, _ROUTE, match, _note("route", network=str(network), via=str(via), **rest), cookie)
+
+
+def node_flow(address: Address, cookie: int) -> Flow:
+    """A node's own address: nobody gives pods another source where their own host sends them there."""
+    return Flow(HOST.number, _NODE, _to(address), _note("node", address=str(address)), cookie)
 
 
 def address_flow(address: Address, cookie: int) -> Flow:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from node import netlink, notes, ovsdb
@@ -91,6 +92,21 @@ class Service:
             log.warning("removing ports whose interface is gone: %s", ", ".join(sorted(stale)))
         # With them goes what limited ports that somebody else has removed.
         await self._database.transact(ovsdb.remove_ports(stale))
+
+    async def resize(self, mtu: int) -> None:
+        """Pods that come have this MTU from now on, and so have those that there are."""
+        self.mtu = mtu
+        # Those that are on their way may have been planned with another; their row is there when their lock is free.
+        for name in sorted({*self.pods(), *self._coming.values()}):
+            async with self._locked(name):
+                row = self.pods().get(name)
+                if row is None:
+                    continue
+                netns, ifname = Path(row.external_ids[ovsdb.NETNS]), row.external_ids[ovsdb.IFNAME]
+                try:
+                    await asyncio.to_thread(netlink.set_pod_mtu, name, netns, ifname, mtu)
+                except LinkError as error:
+                    log.warning("pod %s keeps its MTU: %s", _pod(row), error)
 
     # Requests ---------------------------------------------------------------------------------------------------
 
