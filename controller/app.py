@@ -42,6 +42,7 @@ from flows.state import Port
 from flows.text import flow_text
 from flows.values import Flow, Group
 from topology.discovery import Sender
+from topology.graph import Interconnect
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem, object_words
@@ -75,8 +76,9 @@ class Controller:
         *,
         keyed: bool = True,
         replica: Replica | None = None,
+        interconnect: Interconnect | None = None,
     ) -> None:
-        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed)
+        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, interconnect=interconnect)
         packets = PacketIns(links=self._linked, connections=self._told)
         events = Events(
             ports=self._ports_changed,
@@ -295,6 +297,8 @@ class Controller:
                     yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
         for service, reason in self.compiler.services.clashes():
             yield f"Service {service.namespace}/{service.name}: {reason}"
+        for key, reason in self.compiler.host_port_refusals():
+            yield f"Pod {key[1]}/{key[2]}: {reason}"
         for key, reason in self.compiler.services.strangers():
             yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
         for key in sorted(self.compiler.policies.crowded):
@@ -350,12 +354,20 @@ class Feed(Protocol):
 class ManifestFeed:
     """A directory of manifests."""
 
-    def __init__(self, manifests: Path, ranges: ServiceRanges, *, keyed: bool, replica: Replica | None = None) -> None:
+    def __init__(
+        self,
+        manifests: Path,
+        ranges: ServiceRanges,
+        *,
+        keyed: bool,
+        replica: Replica | None = None,
+        interconnect: Interconnect | None = None,
+    ) -> None:
         self._source = ManifestSource(manifests, ranges=ranges)
-        self._ranges, self._keyed, self._replica = ranges, keyed, replica
+        self._ranges, self._keyed, self._replica, self._interconnect = ranges, keyed, replica, interconnect
 
     async def begin(self) -> Controller:
-        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica)
+        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica, interconnect=self._interconnect)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = lambda: ("the manifests haven't been read yet",)
         return controller

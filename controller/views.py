@@ -217,6 +217,7 @@ def object_names(compiler: Compiler) -> Mapping[int, str]:
     for service in compiler.cluster.services.values():
         for address in external_addresses(service):
             found[object_id("Address", "", str(address))] = f"Address {address}"
+    found |= {number: f"Identity {words}" for number, words in policy_views.identity_names(compiler).items()}
     return {0: "Pipeline", **found}
 
 

@@ -21,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from flows.cookies import Kind, Scope, cookie
+from flows.host_ports import HostPort, host_ports
 from flows.policy_parts import PolicyParts
 from flows.registers import Identity
 from flows.service_parts import Part, ServiceParts, zone_number
@@ -29,7 +30,7 @@ from flows.tables import arp, classify, host, output, policy, route, service, tr
 from flows.update import CLUSTER, Forgotten, Update
 from flows.values import PORT_LOCAL, Flow, FlowKey, Group
 from topology.endpoints import zone_of
-from topology.graph import OVERLAY, Topology, Wire
+from topology.graph import Interconnect, LinkKind, NextHop, Topology, Wire
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Object, Pod, Service
 from topology.naming import (
     ENTRY_ADDRESSES,
@@ -58,20 +59,29 @@ STEP = 4_000
 class Compiler:
     """The current state, and the updates that changes to it mean."""
 
-    def __init__(self, service_cidrs: Iterable[Network] = (), *, keyed: bool = True) -> None:
+    def __init__(
+        self,
+        service_cidrs: Iterable[Network] = (),
+        *,
+        keyed: bool = True,
+        interconnect: Interconnect | None = None,
+    ) -> None:
         """`keyed`: tunnels carry the sender's identity; where they don't, it is told by its address."""
+        self.interconnect = interconnect or Interconnect()
         self.cluster = Cluster()
-        self.policies = PolicyParts(self.cluster)
-        self.services = ServiceParts(self.cluster, self.policies.identities)
+        self.policies = PolicyParts(self.cluster, keyed=keyed)
+        self.services = ServiceParts(self.cluster, self.policies.identities, identified=self.interconnect.routes)
         self._keyed = keyed
+        #: Whether packets come from other nodes on any way that has no key.
+        self._by_address = not keyed or self.interconnect.routes
         self._service_cidrs = tuple(service_cidrs)
-        self.topology = Topology()
+        self.topology = Topology(self.interconnect)
         self.links: tuple[Wire, ...] = ()
         self._ports: dict[str, dict[str, Port]] = {}
         #: Node -> MAC -> the first by name of its pod ports that announce it: the one that is believed.
         self._first_with_mac: dict[str, dict[int, str]] = {}
         self._claims: dict[Network, set[str]] = {}
-        #: Node and address -> the pods there whose status says that they have it. Only where there are no keys.
+        #: Node and address -> the pods there whose status says that they have it. Only where a way has no keys.
         self._said: dict[tuple[str, Address], set[tuple[str, str]]] = {}
 
     # What changes -----------------------------------------------------------------------------------------------
@@ -237,7 +247,7 @@ class Compiler:
         return []
 
     def _claim(self, change: Change) -> None:
-        if not self._keyed:
+        if self._by_address:
             for version in (change.old, change.new):
                 if isinstance(version, Pod) and not version.host_network:
                     for address in version.addresses:
@@ -291,14 +301,14 @@ class Compiler:
 
     def _identity_parts(self, node: str) -> set[Part]:
         """Who each pod of a node is, for nodes that its packets reach without a key."""
-        if self._keyed:
+        if not self._by_address:
             return set()
         return {
             part for key in self.cluster.pods_on.get(node, ()) for part in self._identity_part(self.cluster.pods[key])
         }
 
     def _identity_part(self, pod: Pod | None) -> set[Part]:
-        if self._keyed or pod is None:
+        if not self._by_address or pod is None:
             return set()
         return {(CLUSTER, Kind.IDENTITY, "/".join((pod.namespace, pod.name)))}
 
@@ -318,7 +328,9 @@ class Compiler:
             for name in self.cluster.nodes:
                 yield from self._node_routes(name)
             yield from self.policies.flows()
-            if not self._keyed:
+            yield from self.policies.senders.flows()
+            yield from self._interconnect_flows()
+            if self._by_address:
                 yield from classify.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
                 yield from policy.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
                 for pod in self.cluster.pods.values():
@@ -367,13 +379,39 @@ class Compiler:
         own = tuple(address for address in node.addresses if _alone(address) in networks)
         yield from service.node_address_flows(own, mark)
         yield from self._senders(node, mark)
-        for hop in self.topology.next_hops(OVERLAY, name):
-            if hop.endpoint is not None:
-                yield from route.tunnel_flows(networks, hop.endpoint, mark)
+        for source in self.topology.ways_to(name):
+            for hop in self.topology.next_hops(source, name):
+                if hop.kind is LinkKind.OVERLAY and hop.endpoint is not None:
+                    yield from route.tunnel_flows(networks, hop.endpoint, mark)
+                elif hop.kind in (LinkKind.ROUTED, LinkKind.SUBNET):
+                    yield from self._routed_flows(node, networks, hop, self.topology.cidr(source), mark)
+        for address in own:
+            yield host.node_flow(address, mark)
+
+    def _interconnect_flows(self) -> Iterator[Flow]:
+        """What doesn't depend on which nodes there are."""
+        mark = cookie(Scope.CLUSTER, Kind.PIPELINE, 0)
+        yield host.network_flow(self.interconnect, mark)
+        if self.interconnect.routes:
+            yield from policy.routed_flows(mark)
+
+    def _routed_flows(
+        self, node: Node, networks: Sequence[Network], hop: NextHop, subnet: Network | None, mark: int
+    ) -> Iterator[Flow]:
+        """How a node is reached without a tunnel: by those on the same `subnet`, with that one's family, or by all."""
+        mine = [each for each in networks if subnet is None or each.version == subnet.version]
+        pods = tuple(each for each in mine if each in node.pod_cidrs)
+        own = tuple(each for each in mine if each not in node.pod_cidrs)
+        yield from route.routed_flows(pods, own, self.interconnect.number(subnet), mark)
+        for network in pods:
+            ends = (hop.endpoint, *node.addresses)
+            via = next((each for each in ends if each is not None and each.version == network.version), None)
+            if via is not None:
+                yield host.route_flow(network, via, subnet, mark)
 
     def _senders(self, node: Node, mark: int) -> Iterator[Flow]:
         """Who sends from a node's own addresses, where no tunnel's key tells it."""
-        if self._keyed or not node.pod_cidrs:
+        if not self._by_address or not node.pod_cidrs:
             return
         hosts = tuple(each for each in node.addresses if min(self._claims[_alone(each)]) == node.name)
         if all(min(self._claims[cidr]) == node.name for cidr in node.pod_cidrs):
@@ -381,7 +419,7 @@ class Compiler:
             yield from classify.stranger_flows(node.pod_cidrs, mark)
             hosts += gateway_addresses(node.pod_cidrs)
             yield from classify.identity_flows(translation_addresses(node.pod_cidrs), Identity.JUDGED, mark)
-        yield from classify.identity_flows(tuple(dict.fromkeys(hosts)), Identity.OTHER_NODE, mark)
+        yield from classify.host_flows(tuple(dict.fromkeys(hosts)), mark)
 
     def _identity_flows(self, namespace: str, name: str) -> Iterator[Flow]:
         """Whose a pod's addresses are, for nodes that its packets reach without a key."""
@@ -419,12 +457,19 @@ class Compiler:
         zone = zone_of(node)
         if zone:
             yield service.locality_flow(zone_number(zone), mark)
-        yield from track.node_flows(translation_addresses(node.pod_cidrs) if node.pod_cidrs else (), mark)
+        translations = translation_addresses(node.pod_cidrs) if node.pod_cidrs else ()
+        yield from track.node_flows(translations, mark)
         if gateway is not None:
             own = tuple(dict.fromkeys(gateway_addresses(node.pod_cidrs) + node.addresses))
             yield from classify.gateway_flows(gateway.number, own, mark)
             yield from output.gateway_flows(gateway.number, mark)
             yield from route.host_flows(own, node.pod_cidrs, mark)
+            if self.interconnect.routes:
+                yield from classify.routed_flows(gateway.number, node.pod_cidrs, mark)
+                yield from output.routed_flows(gateway.number, mark)
+                yield from track.routed_flows(gateway.number, translations, mark)
+        for subnet in self.interconnect.subnets_of(node):
+            yield track.subnet_flow(subnet.version, self.interconnect.number(subnet), mark)
         if tunnel is not None:
             yield from classify.tunnel_flows(tunnel.number, mark, keyed=self._keyed)
             yield from output.tunnel_flows(tunnel.number, mark)
@@ -460,27 +505,33 @@ class Compiler:
         yield from self._host_port_flows(node, pod, local, mark)
 
     def _host_port_flows(self, node: str, pod: Pod, local: LocalPod, mark: int) -> Iterator[Flow]:
-        """Ports of the node that lead to the pod, unless another pod of the node, first by name, has them."""
+        """Ports of the node that lead to the pod.
+
+        Those of all addresses enter by one that stands for the node, and are told apart by their number; those of one
+        address are led to the pod by the host, since here that address would be lost.
+        """
+        if not any(port.host_port for port in pod.ports):
+            return
         own = self.cluster.nodes[node].addresses
-        for port in pod.ports:
-            if not port.host_port or self._host_port_owner(node, port.protocol, port.host_port) != pod:
-                continue
-            yield host.port_flow(port.protocol, port.host_port, port.host_ip, mark)
-            entries = ENTRY_ADDRESSES + tuple(each for each in own if port.host_ip in (None, each))
+        for port in (each.port for each in self._host_ports(node) if each.pod == pod and not each.refusal):
             for address in local.addresses:
+                target = (address, port.port)
+                if port.host_ip is None:
+                    entries = ENTRY_ADDRESSES + own
+                else:
+                    # From pods: they are served before any host.
+                    entries = tuple(each for each in own if each == port.host_ip)
+                    if port.host_ip.version == address.version:
+                        yield host.address_port_flow(port.protocol, port.host_port, port.host_ip, target, mark)
                 for entry in entries:
                     if entry.version == address.version:
-                        target = (address, port.port)
                         yield service.host_port_flow(port.protocol, entry, port.host_port, target, mark)
+            if port.host_ip is None:
+                yield host.port_flow(port.protocol, port.host_port, mark)
 
-    def _host_port_owner(self, node: str, protocol: str, number: int) -> Pod | None:
-        for key in sorted(self.cluster.pods_on.get(node, ())):
-            pod = self.cluster.pods[key]
-            if not pod.host_network and any(
-                (each.protocol, each.host_port) == (protocol, number) for each in pod.ports
-            ):
-                return pod
-        return None
+    def _host_ports(self, node: str) -> Iterator[HostPort]:
+        there = self.cluster.pods_on.get(node, set()) & self.cluster.host_ported
+        return host_ports(self.cluster.pods[key] for key in there)
 
     def _find_pod(self, node_name: str, port_name: str) -> tuple[Pod, LocalPod] | str:
         """The pod behind a port, or why there is none."""
@@ -519,6 +570,13 @@ class Compiler:
                 found = self._find_pod(node, name)
                 if isinstance(found, str):
                     yield port, found
+
+    def host_port_refusals(self) -> Iterator[tuple[Key, str]]:
+        """Pods that don't have a host port that they want, and why."""
+        for node in sorted({self.cluster.pods[key].node for key in self.cluster.host_ported} - {""}):
+            for each in self._host_ports(node):
+                if each.refusal:
+                    yield each.pod.key, each.refusal
 
     def open_ports(self, node: str) -> Iterator[Port]:
         """A node's ports that are nobody's: they may have wires."""

@@ -44,7 +44,7 @@ CLASSIFY = Table(
     "admits packets by the port they enter: a pod's with its own MAC and addresses, the tunnel's, the host's",
     next=(_ARP, _SOURCE_IDENTITY, _UNSNAT),
     reads=(registers.TUNNEL_KEY,),
-    writes=(registers.SOURCE, registers.SOURCE_IDENTITY),
+    writes=(registers.SOURCE, registers.SOURCE_IDENTITY, registers.BY_ADDRESS),
 )
 ARP = Table(
     _ARP,
@@ -64,7 +64,7 @@ SOURCE_IDENTITY = Table(
     "SourceIdentity",
     "finds the sender's identity by its address, where the way here has no key that tells it",
     next=(_UNSNAT,),
-    writes=(registers.SOURCE_IDENTITY,),
+    writes=(registers.SOURCE, registers.SOURCE_IDENTITY, registers.BY_ADDRESS),
 )
 UNSNAT = Table(
     _UNSNAT,
@@ -73,7 +73,13 @@ UNSNAT = Table(
     next=(_TRACK,),
     writes=(registers.HAIRPIN,),
 )
-TRACK = Table(_TRACK, "Track", "sends IPv4 and IPv6 through conntrack, a zone for each", next=(_TRACK_STATE,))
+TRACK = Table(
+    _TRACK,
+    "Track",
+    "sends IPv4 and IPv6 through conntrack, a zone for each; says on which L2 segment this node is",
+    next=(_TRACK_STATE,),
+    writes=(registers.SUBNET,),
+)
 TRACK_STATE = Table(
     _TRACK_STATE,
     "TrackState",
@@ -128,7 +134,7 @@ ROUTE = Table(
     "Route",
     "finds the exit by destination: a pod here, another node, the host, the world outside",
     next=(_POLICY, _COMMIT),
-    reads=(registers.SOURCE,),
+    reads=(registers.SOURCE, registers.SUBNET),
     writes=(registers.EXIT, registers.EXIT_PORT, registers.DESTINATION_IDENTITY, registers.TO_POD),
 )
 POLICY = Table(
@@ -138,6 +144,7 @@ POLICY = Table(
     next=(_EGRESS_ADMIN, _INGRESS_ADMIN, _COMMIT),
     reads=(
         registers.SOURCE,
+        registers.BY_ADDRESS,
         registers.EXIT,
         registers.SOURCE_IDENTITY,
         registers.DESTINATION_IDENTITY,

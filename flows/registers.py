@@ -64,6 +64,8 @@ class Exit(IntEnum):
     PORT = 1
     TUNNEL = 2
     GATEWAY = 3
+    # 4 is kept for fabrics of bridges.
+    ROUTED = 5
 
 
 SOURCE = Bits(
@@ -71,9 +73,13 @@ SOURCE = Bits(
 )
 #: The bit of `source` that only the world has.
 FROM_WORLD = Bits("from_world", fields.REG0, 2, 1)
-EXIT = Bits("exit", fields.REG0, 4, 4, "how it leaves: 1 the port in exit_port, 2 tunnel, 3 gateway")
+EXIT = Bits(
+    "exit", fields.REG0, 4, 4, "how it leaves: 1 the port in exit_port, 2 tunnel, 3 gateway, 5 another node by the host"
+)
 HAIRPIN = Bits("hairpin", fields.REG0, 8, 1, "it leaves by the port by which it entered")
 TO_NODE = Bits("to_node", fields.REG0, 9, 1, "it is bound for an address of a node: NodePorts apply")
+BY_ADDRESS = Bits("by_address", fields.REG0, 10, 1, "it is from another node, and only its address says whose it is")
+SUBNET = Bits("subnet", fields.REG0, 16, 16, "the L2 segment of this node, for the packet's family; 0 none")
 EXIT_PORT = Bits("exit_port", fields.REG1, 0, 32, "OpenFlow port number of the exit, where exit is 1")
 ENDPOINT = Bits("endpoint", fields.REG2, 0, 32, "the Service's endpoint that was chosen; 0 none yet")
 SERVICE = Bits("service", fields.REG3, 0, 32, "the Service's port, where endpoints are looked up by it")
@@ -88,7 +94,7 @@ TO_POD = Bits("to_pod", fields.REG6, 24, 1, "the receiver is a pod, and its iden
 SCRATCH = Bits("scratch", fields.REG7, 0, 32, "scratch of the ARP responder; 1 where a policy tells of what it allows")
 
 REGISTERS: tuple[Bits, ...] = (
-    *(SOURCE, EXIT, HAIRPIN, TO_NODE, EXIT_PORT, ENDPOINT, SERVICE, ZONE),
+    *(SOURCE, EXIT, HAIRPIN, TO_NODE, BY_ADDRESS, SUBNET, EXIT_PORT, ENDPOINT, SERVICE, ZONE),
     *(SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD, SCRATCH),
 )
 #: The part of a tunnel's key that is the sender's identity.

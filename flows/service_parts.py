@@ -52,8 +52,10 @@ _NOTHING = Wants()
 class ServiceParts:
     """The Services of a cluster as contributions."""
 
-    def __init__(self, cluster: Cluster, identities: Identities) -> None:
+    def __init__(self, cluster: Cluster, identities: Identities, *, identified: bool = False) -> None:
+        """`identified`: it is always said who an endpoint is, and not only where the world is let in."""
         self._cluster = cluster
+        self._identified = identified
         self._identities = identities
         self._numbers = Numbers()
         self._wants: dict[Name, Wants] = {}
@@ -224,7 +226,9 @@ class ServiceParts:
         views = self._views_of(found)
         for view in views:
             if scope == CLUSTER:
-                yield from services.cluster_items(view, self._numbers, zone_number, wins, identity, mark)
+                yield from services.cluster_items(
+                    view, self._numbers, zone_number, wins, identity, self._identified, mark
+                )
             else:
                 yield from services.node_items(view, scope, self._numbers, wins, mark)
         yield from services.health_items(found, views, scope, wins, mark)

@@ -70,9 +70,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
 @click.option("--tls-ca", type=_FILE, help="The CA that the controller's certificate is of.")
 @click.option(
-    "--encap", type=click.Choice(["vxlan", "geneve"]), default="vxlan", show_default=True, help="Encapsulation."
-)
-@click.option(
     "--datapath-type",
     type=click.Choice(["system", "netdev"]),
     default="system",
@@ -142,7 +139,6 @@ def node(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_ca: Path | None,
-    encap: str,
     datapath_type: str,
     ovsdb: str,
     ovs_rundir: Path,
@@ -182,7 +178,6 @@ def node(
             node_ips=tuple(map(ip_address, node_ips)) or addresses,
             controllers=controllers,
             tls=TlsFiles(tls_cert, tls_key, tls_ca) if tls_cert and tls_key and tls_ca else None,
-            encap=encap,
             datapath_type=datapath_type,
             ovsdb=ovsdb,
             ovs_rundir=ovs_rundir,

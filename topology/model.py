@@ -221,6 +221,8 @@ class Cluster:
         self._pods_by_label: dict[tuple[str, str, str], set[str]] = {}
         self._services_by_label: dict[tuple[str, str, str], set[str]] = {}
         self.pods_on: dict[str, set[tuple[str, str]]] = {}
+        #: Those that want ports of their nodes.
+        self.host_ported: set[tuple[str, str]] = set()
 
     def objects(self) -> Iterator[Object]:
         yield from self.nodes.values()
@@ -268,6 +270,8 @@ class Cluster:
                     self.pods_on.setdefault(new.node, set()).add((new.namespace, new.name))
                 if new.node and not new.host_network:
                     self.pod_by_port[new.node, new.port_name] = new
+                if any(port.host_port for port in new.ports):
+                    self.host_ported.add((new.namespace, new.name))
             case Service():
                 if isinstance(old, Service):
                     self._forget_service(old)
@@ -312,6 +316,7 @@ class Cluster:
 
     def _forget_pod(self, pod: Pod) -> None:
         self.pod_by_port.pop((pod.node, pod.port_name), None)
+        self.host_ported.discard((pod.namespace, pod.name))
         for label in pod.labels:
             _take_out(self._pods_by_label, (pod.namespace, *label), pod.name)
         _take_out(self.pods_on, pod.node, (pod.namespace, pod.name))

@@ -92,11 +92,32 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Unix socket of the admin API.",
 )
 @click.option(
+    "--mode",
+    type=click.Choice(["overlay", "routed", "hybrid"]),
+    default="overlay",
+    show_default=True,
+    help="How nodes reach one another: by tunnels, by routing, or by routing on each --subnet and by tunnels beyond.",
+)
+@click.option(
+    "--encap",
+    type=click.Choice(["vxlan", "geneve", "gre"]),
+    default="vxlan",
+    show_default=True,
+    help="What tunnels are; agents are told by their switches.",
+)
+@click.option(
+    "--subnet",
+    "subnets",
+    multiple=True,
+    metavar="CIDR",
+    help="With --mode hybrid: an L2 segment; nodes with an address in it reach one another without a tunnel.",
+)
+@click.option(
     "--source-identity",
     type=click.Choice(["tunnel-key", "address"]),
     default="tunnel-key",
     show_default=True,
-    help="How a node knows which pod sends from another node: by the tunnel's key, or by its address.",
+    help="How a node knows which pod sends from another node by a tunnel: by its key, or by the pod's address.",
 )
 @click.option(
     "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
@@ -164,6 +185,9 @@ def controller(
     pools: tuple[str, ...],
     service_node_port_range: str,
     socket_path: Path,
+    mode: str,
+    encap: str,
+    subnets: tuple[str, ...],
     source_identity: str,
     audit_interval: float,
     replica_id: str,
@@ -185,6 +209,7 @@ def controller(
     from controller.leases import LeaseError, Leases, Times, TimesError
     from controller.replica import Replica
     from controller.tls import Credentials, CredentialsError, TlsFiles
+    from topology.graph import Interconnect, TopologyError
     from topology.manifest_source import UnreadableError
     from topology.services import RangeError, ServiceRanges
 
@@ -199,12 +224,14 @@ def controller(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
-        CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, UnreadableError,
+        CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, TopologyError,
+        UnreadableError,
     )  # fmt: skip
     try:
         _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
         credentials = Credentials(TlsFiles(tls_cert, tls_key, tls_ca)) if tls_cert and tls_key and tls_ca else None
         access = Access(credentials, api_listen, Tokens(api_tokens) if api_tokens else None)
+        interconnect = Interconnect.parse(mode, encap, subnets)
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
         with contextlib.ExitStack() as held:
             client = None
@@ -223,10 +250,10 @@ def controller(
             if client is not None:
                 from controller.kubernetes_feed import KubernetesFeed
 
-                feed = KubernetesFeed(client, ranges, keyed=keyed, replica=replica)
+                feed = KubernetesFeed(client, ranges, keyed=keyed, replica=replica, interconnect=interconnect)
             else:
                 assert manifests is not None
-                feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica)
+                feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica, interconnect=interconnect)
             asyncio.run(run(listen, feed, socket_path, audit_interval, access=access, health_address=health))
     except errors as error:
         raise click.ClickException(str(error)) from error

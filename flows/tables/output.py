@@ -22,6 +22,11 @@ def gateway_flows(port: int, cookie: int) -> Iterator[Flow]:
     yield Flow(OUTPUT.number, _PRIORITY, (EXIT(Exit.GATEWAY),), (Output(port),), cookie)
 
 
+def routed_flows(port: int, cookie: int) -> Iterator[Flow]:
+    """To another node by the host."""
+    yield Flow(OUTPUT.number, _PRIORITY, (EXIT(Exit.ROUTED),), (Output(port),), cookie)
+
+
 def tunnel_flows(port: int, cookie: int) -> Iterator[Flow]:
     """To another node, with word of who sends: Route has set the tunnel's far end."""
     program = (Move(SOURCE_IDENTITY, TUNNEL_KEY), Output(port))

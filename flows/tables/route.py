@@ -1,8 +1,8 @@
 """Route: the exit, by destination.
 
 Priorities, from the top: answers to the world, by the host it came from; what is on this node; what this node's CIDR
-holds but no pod has; whatever else came by tunnel (it is never sent on); the other nodes, longest prefix first; what
-must not be routed; the world outside.
+holds but no pod has; whatever else came by tunnel (it is never sent on); the other nodes, longest prefix first, those
+of this node's L2 segment before others; what must not be routed; the world outside.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from flows.registers import (
     EXIT_PORT,
     MARK_WORLD,
     SOURCE,
+    SUBNET,
     TO_POD,
     Exit,
+    Identity,
     Source,
 )
 from flows.state import LocalPod
@@ -28,13 +30,17 @@ from flows.values import DROP, Flow, Goto, Program, SetField, load
 from topology.naming import GATEWAY_MAC, ROUTER_MAC, Address, Network
 
 ANSWER, HERE, NOBODY_HERE, STRAYED, ELSEWHERE, NOT_ROUTED, OUTSIDE = 2300, 2200, 2100, 2000, 1000, 500, 100
+#: Above ELSEWHERE and every length of a prefix.
+NEARBY = 1200
 #: Neither multicast nor link-local addresses leave a node by the host. 169.254.0.0/16 does: metadata services and
 #: node-local DNS caches live there.
 _NEVER_ROUTED = tuple(ip_network(text) for text in ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "fe80::/10"))
 
 _FROM_ROUTER = SetField(f.ETH_SRC, ROUTER_MAC)
 _TO_POLICY = Goto(POLICY.number)
-_BY_HOST = (_FROM_ROUTER, SetField(f.ETH_DST, GATEWAY_MAC), load(EXIT, Exit.GATEWAY))
+_TO_GATEWAY = (_FROM_ROUTER, SetField(f.ETH_DST, GATEWAY_MAC))
+_BY_HOST = (*_TO_GATEWAY, load(EXIT, Exit.GATEWAY))
+_ROUTED = (*_TO_GATEWAY, load(EXIT, Exit.ROUTED))
 #: To the host, and no policy has a say in it: answers, and what the host is to refuse.
 TO_HOST: Program = (*_BY_HOST, Goto(COMMIT.number))
 _BY_HOST_IF_ALLOWED: Program = (*_BY_HOST, _TO_POLICY)
@@ -82,6 +88,19 @@ def tunnel_flows(networks: tuple[Network, ...], endpoint: Address, cookie: int) 
     program = (SetField(field, int(endpoint)), load(EXIT, Exit.TUNNEL), _TO_POLICY)
     for network in networks:
         yield Flow(ROUTE.number, ELSEWHERE + network.prefixlen, _to(network), program, cookie)
+
+
+def routed_flows(pod_cidrs: tuple[Network, ...], own: tuple[Network, ...], subnet: int, cookie: int) -> Iterator[Flow]:
+    """To another node's pods, and to it by its `own` addresses, by this node's host: it knows the way, or its network.
+
+    `subnet`: only from nodes of this L2 segment; 0 from all. The same on every node. What is bound for the node itself
+    doesn't meet its bridge, so Policy must know.
+    """
+    for networks, whose in ((pod_cidrs, ()), (own, (load(DESTINATION_IDENTITY, Identity.OTHER_NODE),))):
+        for network in networks:
+            near = (SUBNET(subnet),) if subnet else ()
+            priority = (NEARBY if subnet else ELSEWHERE) + network.prefixlen
+            yield Flow(ROUTE.number, priority, f.match(*_to(network), *near), (*_ROUTED, *whose, _TO_POLICY), cookie)
 
 
 def destination_pod(identity: int) -> SetField:

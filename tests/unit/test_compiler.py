@@ -63,6 +63,13 @@ def pod_port(number: int, namespace: str, name: str, place: int, cidr: int = 1) 
 UPLINKS = [Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x5B)]
 
 
+HOST_PORTS = [
+    (ContainerPort(port=80, name="web", host_port=8080),),
+    (ContainerPort(port=81, host_port=8080, host_ip=ip_address("172.30.0.1")),),
+    (ContainerPort(port=82, host_port=8080, host_ip=ip_address("127.0.0.1")),),
+]
+
+
 class Switches:
     """What switches would hold that were sent every update, and the digests that would be stored in them."""
 
@@ -186,7 +193,7 @@ def steps(draw: st.DrawFn) -> Step:
                 addresses=draw(st.sampled_from([(), (ip_address("10.244.1.2"),), (ip_address("fd00:10:244:1::2"),)])),
                 ready=draw(st.booleans()),
                 terminating=draw(st.booleans()),
-                ports=draw(st.sampled_from([(), (ContainerPort(port=80, name="web", host_port=8080),)])),
+                ports=draw(st.sampled_from([(), *HOST_PORTS])),
             )
             return lambda compiler: compiler.put(pod)
         case "namespace":
