@@ -140,7 +140,7 @@ ROUTE = Table(
 POLICY = Table(
     _POLICY,
     "Policy",
-    "finds out whether this node is to judge the packet: replies are not judged, and who can't be told is dropped",
+    "finds out whether this node is to judge the packet: replies are not judged, and who isn't known is dropped",
     next=(_EGRESS_ADMIN, _INGRESS_ADMIN, _COMMIT),
     reads=(
         registers.SOURCE,
