@@ -34,6 +34,8 @@ HOST_END_MAC_PREFIX = 0x0A59
 
 POD_PORT_PREFIX = "pod"
 CERTIFICATE_URI_PREFIX = "signalbox:node:"
+#: What the name of the Secret begins with that has a node's certificate.
+NODE_SECRET_PREFIX = "signalbox-node-"
 #: The object id is the low 40 bits of a flow's cookie; `flows.cookies` says what the other bits are.
 OBJECT_ID_BITS = 40
 
@@ -156,3 +158,8 @@ def certificate_uri(node: str) -> str:
     certificate may have for quite other reasons.
     """
     return CERTIFICATE_URI_PREFIX + node
+
+
+def node_secret(node: str) -> str:
+    """The name of the Secret that has a node's certificate."""
+    return NODE_SECRET_PREFIX + node
