@@ -21,15 +21,16 @@ from typing import TypeVar
 import msgspec
 
 from flows.cookies import Kind, Scope, cookie
+from flows.fabric_parts import FabricChange, FabricParts
 from flows.policy_parts import PolicyParts
 from flows.registers import Identity
 from flows.service_parts import Part, ServiceParts, zone_number
 from flows.state import LocalPod, Port
-from flows.tables import arp, classify, host, output, policy, route, service, track
+from flows.tables import arp, classify, fabric, host, output, policy, route, service, track
 from flows.update import CLUSTER, Forgotten, Update
 from flows.values import Flow, FlowKey, Group
 from topology.endpoints import zone_of
-from topology.graph import OVERLAY, Topology
+from topology.graph import OVERLAY, Topology, Wire
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Object, Pod, Service
 from topology.naming import (
     ENTRY_ADDRESSES,
@@ -67,6 +68,7 @@ class Compiler:
         self._service_cidrs = tuple(service_cidrs)
         self.topology = Topology()
         self._ports: dict[str, dict[str, Port]] = {}
+        self.fabric = FabricParts(self.cluster, self._ports)
         #: Node -> MAC -> the first by name of its pod ports that announce it: the one that is believed.
         self._first_with_mac: dict[str, dict[int, str]] = {}
         self._claims: dict[Network, set[str]] = {}
@@ -146,7 +148,23 @@ class Compiler:
         before = self._contributions(parts)
         self._ports[node] = new
         self._first_with_mac[node] = {new[name].mac: name for name in sorted(new, reverse=True) if is_pod_port(name)}
-        return self._updates(parts, before)
+        return self._updates(parts, before) + self._follow(self.fabric.ports_changed(node, names))
+
+    def set_links(self, wires: Iterable[Wire]) -> list[Update]:
+        """The wires between bridges that there are now, all of them. Those that can't be used wait (`unused_wires`)."""
+        return self._follow(self.fabric.set_wires(wires))
+
+    def _follow(self, change: FabricChange) -> list[Update]:
+        """What a change of the fabric means: the nodes' own part is there, routes to nodes may be others too."""
+        for (a, b), cost in change.links:
+            if cost is None:
+                self.topology.cut(a, b)
+            else:
+                self.topology.wire(a, b, cost)
+        parts: set[Part] = {(CLUSTER, Kind.NODE, name) for name in change.flipped}
+        before = self._contributions(parts)
+        self.fabric.flip(change.flipped)
+        return [*self._updates(parts, before), *change.updates]
 
     def _apply(self, changes: Sequence[Change]) -> list[Update]:
         names = {name for change in changes for name in self.services.names(change)}
@@ -175,7 +193,9 @@ class Compiler:
         self.services.settle(wanted)
         parts |= before.keys() | self.services.parts(names) | self.services.announcements(before)
         forgotten |= used - self.services.endpoints(names)
-        return self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)), judged)
+        updates = self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)), judged)
+        nodes = [change.key[2] for change in changes if change.key[0] == Node.kind]
+        return updates + self._follow(self.fabric.nodes_changed(nodes)) if nodes else updates
 
     def _carry_out(self, change: Change) -> None:
         if change.new is None:
@@ -319,6 +339,7 @@ class Compiler:
                     yield from self._identity_flows(pod.namespace, pod.name)
         else:
             yield from self._switch_flows(scope)
+            yield from self.fabric.flows(scope)
             for name in self._ports.get(scope, ()):
                 yield from self._pod_flows(scope, name)
         for part in self.services.all_parts(scope):
@@ -328,6 +349,8 @@ class Compiler:
 
     def groups(self, scope: str) -> Iterator[Group]:
         """Every group of a scope."""
+        if scope != CLUSTER:
+            yield from self.fabric.groups(scope)
         for part in self.services.all_parts(scope):
             for item in self.services.contribution(part):
                 if isinstance(item, Group):
@@ -352,18 +375,25 @@ class Compiler:
         raise AssertionError(f"no contribution of kind {kind}")
 
     def _node_routes(self, name: str) -> Iterator[Flow]:
-        """How every node of the overlay reaches this one."""
+        """How every other node reaches this one, and who it is."""
         node = self.cluster.nodes.get(name)
-        if node is None:
+        if node is None or node.is_transit:
             return
         networks = tuple(network for network in _networks(node) if min(self._claims[network]) == name)
         mark = cookie(Scope.CLUSTER, Kind.NODE, object_id("Node", "", name))
         own = tuple(address for address in node.addresses if _alone(address) in networks)
         yield from service.node_address_flows(own, mark)
         yield from self._senders(node, mark)
-        for hop in self.topology.next_hops(OVERLAY, name):
-            if hop.endpoint is not None:
-                yield from route.tunnel_flows(networks, hop.endpoint, mark)
+        yield from self._ways(name, networks, mark)
+
+    def _ways(self, name: str, networks: Iterable[Network], mark: int) -> Iterator[Flow]:
+        """How every other node reaches these networks, which are on the node of this name. The same on all of them."""
+        # A member of the overlay is one hop away; nobody sends on what came by tunnel.
+        hops = self.topology.next_hops(OVERLAY, name) if self.cluster.nodes[name].addresses else ()
+        tunnels = [hop.endpoint for hop in hops if hop.node == name]
+        program = route.node_program(next(iter(tunnels), None), self.fabric.mac(name))
+        if program:
+            yield from route.elsewhere_flows(networks, program, mark)
 
     def _senders(self, node: Node, mark: int) -> Iterator[Flow]:
         """Who sends from a node's own addresses, where no tunnel's key tells it."""
@@ -406,7 +436,7 @@ class Compiler:
     def _switch_flows(self, name: str) -> Iterator[Flow]:
         """A node's own gateway, tunnel and addresses."""
         node, ports = self.cluster.nodes.get(name), self._ports.get(name, {})
-        if node is None:
+        if node is None or node.is_transit:
             return
         mark = cookie(Scope.NODE, Kind.NODE, object_id("Node", "", name))
         gateway, tunnel = ports.get(GATEWAY_PORT), ports.get(TUNNEL_PORT)
@@ -422,6 +452,7 @@ class Compiler:
         if tunnel is not None:
             yield from classify.tunnel_flows(tunnel.number, mark, keyed=self._keyed)
             yield from output.tunnel_flows(tunnel.number, mark)
+            yield from fabric.tunnel_flows(tunnel.number, mark)
 
     def _pod_flows(self, node: str, port_name: str) -> Iterator[Flow]:
         """A pod on its own node."""
@@ -468,6 +499,8 @@ class Compiler:
         node = self.cluster.nodes.get(node_name)
         if pod is None or node is None:
             return "no pod that is scheduled to this node has a port of this name"
+        if node.is_transit:
+            return "its node is a switch in transit, which has no pods"
         if self._first_with_mac[node_name][port.mac] != port_name:
             return f"another port announces the same address, {format_mac(port.mac)}"
         try:
@@ -495,6 +528,10 @@ class Compiler:
                 found = self._find_pod(node, name)
                 if isinstance(found, str):
                     yield port, found
+
+    def unused_wires(self) -> Iterator[tuple[Wire, str]]:
+        """Wires that carry nothing, and why."""
+        return self.fabric.unused()
 
     def ports(self, node: str) -> tuple[Port, ...]:
         """A node's ports as its switch last announced them."""

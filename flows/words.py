@@ -33,6 +33,7 @@ from flows.values import (
     Action,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Move,
@@ -186,6 +187,8 @@ def _act(action: Action, names: Names, exit_port: int) -> str:
             return f"{target.name} = {source.name}"
         case Ct(zone):
             return _track(action, zone)
+        case DecTtl():
+            return "one hop less to go"
         case ToGroup(number):
             return f"have group {number} choose"
         case Conjunction(number, clause, clauses):
