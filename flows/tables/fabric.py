@@ -74,7 +74,7 @@ def spread(number: int, ports: tuple[int, ...], basis: int) -> Group:
     The switch hashes addresses and ports, from a `basis` of its own (32 bits): the same hash at two switches in a row
     would send all that the first one has sent to the second the same way again.
     """
-    return Group(number, GroupType.SELECT, _buckets(ports), "dp_hash", basis << 32)
+    return Group(number, GroupType.SELECT, _buckets(ports), "dp_hash", basis)
 
 
 def fallback(number: int, ports: tuple[int, ...]) -> Group:

@@ -6,6 +6,7 @@ in network namespaces without a name, which end with this process.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from flows.openflow.messages import BundleReply, Error, Message
 from flows.openflow.wire import BundleControl
 from flows.state import Port
 from flows.update import CLUSTER, Update
-from topology.graph import Wire
+from topology.graph import Wire, wire
 from topology.model import TRANSIT, Node, Pod
 from topology.naming import HOST_END_MAC_PREFIX, POD_MAC_PREFIX, Network, format_mac, mac_of, pod_port_name
 
@@ -229,11 +230,12 @@ class Bridges:
 
     def carried(self) -> Mapping[Wire, int]:
         """Packets that each wire has carried, either way."""
+        told = json.loads(self.host.run("ip", "-j", "-s", "link"))
+        stats = {row["ifname"]: row["stats64"] for row in told}
         found: dict[Wire, int] = {}
-        for wire in self.wires:
-            path = f"/sys/class/net/{self.device(wire, wire.a)}/statistics"
-            told = self.host.run("sh", "-c", f"mount -t sysfs sysfs /sys 2>/dev/null; cat {path}/[rt]x_packets")
-            found[wire] = sum(map(int, told.split()))
+        for each in self.wires:
+            counted = stats[self.device(each, each.a)]
+            found[each] = counted["rx"]["packets"] + counted["tx"]["packets"]
         return found
 
     def close(self) -> None:
@@ -253,6 +255,7 @@ def node(name: str, number: int, *, is_transit: bool = False) -> Node:
     return Node(name=name, addresses=(), pod_cidrs=() if is_transit else cidrs, labels=labels)
 
 
-def join(a: str, b: str) -> Wire:
-    """A wire between two nodes, whose ports are called after the other end; `a` is the smaller name."""
-    return Wire(a, f"to-{b}", b, f"to-{a}")
+def join(a: str, b: str, number: int = 0) -> Wire:
+    """A wire between two nodes, whose ports are called after the other end; `number` tells parallel ones apart."""
+    suffix = f"-{number}" if number else ""
+    return wire((a, f"to-{b}{suffix}"), (b, f"to-{a}{suffix}"))

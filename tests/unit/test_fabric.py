@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fabric import of_family
 from wired import Wired, line
 
 from flows import fields as f
-from flows import packets
-from flows.registers import Identity
-from topology.naming import GATEWAY_MAC, ROUTER_MAC, fabric_mac
+from topology.naming import ROUTER_MAC
 
 FAMILIES = pytest.mark.parametrize("version", [4, 6])
 

@@ -84,7 +84,7 @@ def objects() -> Iterator[Object]:
 
 
 def wired_flows() -> list[Flow]:
-    """Node a of five, with a tunnel as well: to d there are two ways, to b and c one and an alternate; e is on the tunnel."""
+    """Node a of five: to d there are two ways, to b and c one and an alternate, to e the tunnel."""
     wires = [join("a", "b"), join("a", "c"), join("b", "c"), join("b", "d"), join("c", "d")]
     return list(Wired(wires, tunnels="ae").compiler.flows("a"))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
 from typing import NamedTuple
 
 from fabric import GATEWAY, OUT, TUNNEL, of_family
@@ -12,7 +13,7 @@ from flows import fields as f
 from flows import packets
 from flows.compiler import Compiler
 from flows.fields import Field
-from flows.interpreter import Chooser, Conntrack, Emission, Interpreter, Packet, Walk
+from flows.interpreter import Chooser, Conntrack, Interpreter, Packet, Walk
 from flows.state import LocalPod, Port
 from flows.update import CLUSTER
 from topology.graph import Wire, wire
@@ -39,7 +40,7 @@ class Arrival(NamedTuple):
 
 def line(*names: str) -> list[Wire]:
     """Each joined to the next."""
-    return [join(a, b) for a, b in zip(names, names[1:], strict=False)]
+    return [join(a, b) for a, b in pairwise(names)]
 
 
 def join(a: str, b: str, cost: int = 1, number: int = 0) -> Wire:
