@@ -221,7 +221,7 @@ class Speaker:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Without a word to its peers, who so keep what they know for a while. The program beside it then ends by itself."""
+    """Without a word to its peers, who so keep what they know for a while. The program beside it ends by itself."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()

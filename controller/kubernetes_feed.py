@@ -60,7 +60,7 @@ class KubernetesFeed:
         controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica, interconnect=self._interconnect)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
-        self._source.lead(_speaks(controller))
+        self._source.lead(controller.speaks)
         return controller
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
@@ -91,7 +91,7 @@ class KubernetesFeed:
         complained = 0.0
         while True:
             now = time.monotonic()
-            self._source.lead(_speaks(controller))
+            self._source.lead(controller.speaks)
             for write in _statuses(controller, self._source.state, reports.stamp(time.time())):
                 self._queue.put(write, now)
             if controller.speaks and now - complained >= COMPLAINT_INTERVAL:

@@ -251,7 +251,7 @@ class ServiceParts:
         found = next((each for name in users if (each := self._cluster.services.get(name))), None)
         if found is None or address not in found.load_balancer_ips:
             return ""
-        eligible = self._cluster.nodes.keys() - self.down
+        eligible = self._cluster.nodes.keys() - self.down - self._cluster.transit
         if found.external_local:
             serving: set[str] = set()
             for view in self._views_of(found):
