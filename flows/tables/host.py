@@ -4,7 +4,8 @@ No packet ever comes here. Each flow holds a note, a JSON object, that the agent
 host must do arrives in the same bundle as the flows that count on it, survives the controller, and needs no second
 channel. The match only keeps the flows apart.
 
-    {"kind": "address", "address": A}                         packets for A that reach this host belong to the bridge
+    {"kind": "address", "address": A}                         packets for A that reach this host belong to the bridge:
+                                                              Services' addresses, workloads'
     {"kind": "announce", "address": A}                        this node answers for A on its network (ARP, ND)
     {"kind": "port", "protocol": "TCP", "port": N, "address": A}   a host port; without address on all of the node's
     {"kind": "health", "port": N, "namespace": S, "name": M, "endpoints": C}   answer load balancers' health checks
@@ -23,12 +24,17 @@ from flows.values import Flow, Note
 from topology.naming import Address
 
 _PROTOCOLS = {"TCP": (f.PROTO_TCP, f.TCP_DST), "UDP": (f.PROTO_UDP, f.UDP_DST), "SCTP": (f.PROTO_SCTP, f.SCTP_DST)}
-_ADDRESS, _ANNOUNCE, _PORT, _NOT_HEALTHY, _HEALTH = 10, 20, 30, 40, 50
+_ADDRESS, _WORKLOAD, _ANNOUNCE, _PORT, _NOT_HEALTHY, _HEALTH = 10, 15, 20, 30, 40, 50
 
 
 def address_flow(address: Address, cookie: int) -> Flow:
     """An address of Services outside of their range, on every node."""
     return Flow(HOST.number, _ADDRESS, _to(address), _note("address", address=str(address)), cookie)
+
+
+def workload_flow(address: Address, cookie: int) -> Flow:
+    """A workload's address, on every node; apart from a Service's, which may be the same one."""
+    return Flow(HOST.number, _WORKLOAD, _to(address), _note("address", address=str(address)), cookie)
 
 
 def announce_flow(address: Address, cookie: int) -> Flow:
