@@ -30,7 +30,7 @@ class Machine:
 
     def configure(self) -> None:
         """Give it its addresses by hand: everything is behind the gateway, and that is on the wire."""
-        for address, gateway, whole in zip(self.addresses, ("192.0.2.254", "fe80::1"), ("32", "128"), strict=True):
+        for address, gateway, whole in zip(self.addresses, ("203.0.113.254", "fe80::1"), ("32", "128"), strict=True):
             family = "-6" if ":" in address else "-4"
             ip(
                 self.netns,

@@ -28,8 +28,8 @@ def lab(service_lab: Lab) -> Lab:
 def machines(lab: Lab) -> Iterator[tuple[Machine, Machine]]:
     """m1 on node-1 and m2 on node-2, with addresses of networks that the cluster knows nothing of; m1 serves."""
     made = (
-        Machine(lab, "m1", "node-1", "52:54:00:00:00:01", ("192.0.2.1", "2001:db8:2::1")),
-        Machine(lab, "m2", "node-2", "52:54:00:00:00:02", ("198.51.100.2", "2001:db8:1::2")),
+        Machine(lab, "m1", "node-1", "52:54:00:00:00:01", ("203.0.113.65", "2001:db8:2::1")),
+        Machine(lab, "m2", "node-2", "52:54:00:00:00:02", ("203.0.113.130", "2001:db8:3::2")),
     )
     for each in made:
         each.configure()
@@ -143,7 +143,7 @@ def test_a_machine_cannot_speak_as_another(lab: Lab, machines: tuple[Machine, Ma
 
 
 def test_a_port_that_is_plugged_in_after_its_workload_was_declared_works_and_stops_when_it_is_pulled(lab: Lab) -> None:
-    late = Machine(lab, "late", "node-3", "52:54:00:00:00:03", ("192.0.2.3", "2001:db8:2::3"))
+    late = Machine(lab, "late", "node-3", "52:54:00:00:00:03", ("203.0.113.67", "2001:db8:2::3"))
     try:
         late.configure()
         with applied(lab, late.document()):
