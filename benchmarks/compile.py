@@ -45,6 +45,7 @@ class FakeSwitch:
 
     def __init__(self, ports: Iterable[Port]) -> None:
         self.name = "a fake switch"
+        self.certified = ""
         self.sync: SwitchSync | None = None
         self.sent = 0
         self._ports = tuple(map(described, ports))

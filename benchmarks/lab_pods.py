@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from deploy.lab.cluster import Lab, owner, settings_for
 from deploy.lab.layout import LabError, netns_path
@@ -50,15 +51,15 @@ def lab_with_servers(manifests: str = "") -> Iterator[Lab]:
 
 
 @contextlib.contextmanager
-def lab_with(manifests: str, nodes: int) -> Iterator[Lab]:
-    """A lab of so many nodes, up, with the namespace and these manifests."""
+def lab_with(manifests: str, nodes: int, **settings: Any) -> Iterator[Lab]:
+    """A lab of so many nodes, up, with the namespace and these manifests; `settings` are of `LabSettings`."""
     lab = Lab(f"bench{os.getpid()}")
     text = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n---\n{manifests}"
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.yaml"
         path.write_text(text)
         try:
-            problems = lab.up(settings_for(lab.layout.name, nodes, **owner(os.getpid())), [path])
+            problems = lab.up(settings_for(lab.layout.name, nodes, **settings, **owner(os.getpid())), [path])
             if problems:
                 raise LabError("; ".join(problems))
             yield lab

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import policy_views, tls_server, views
+from controller import policy_views, tls_server, topology_views, views
 from controller.access import Access
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
@@ -143,7 +143,13 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
             return _error(400, str(error))
 
     async def links(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(views.links(compiler))})
+        return web.json_response({"items": list(topology_views.links(compiler, fleet, controller.links))})
+
+    async def bgp(request: web.Request) -> web.Response:
+        return web.json_response({"items": controller.bgp.rows() if controller.bgp is not None else []})
+
+    async def routes(request: web.Request) -> web.Response:
+        return web.json_response({"items": controller.bgp.routes() if controller.bgp is not None else []})
 
     async def flows(request: web.Request) -> web.Response:
         node = request.match_info["name"]
@@ -164,7 +170,7 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         form = request.query.get("format", "text")
         all_nodes, all_links = compiler.topology.nodes(), list(compiler.topology.links())
         if form == "json":
-            rows = list(views.links(compiler))
+            rows = list(topology_views.links(compiler, fleet, controller.links))
             return web.json_response({"nodes": [node.name for node in all_nodes], "links": rows})
         drawings: dict[str, Callable[[], str]] = {
             "text": lambda: render.text(all_nodes, all_links, views.remarks(compiler, fleet)),
@@ -179,6 +185,8 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         told = views.status(compiler, fleet, controller.troubles(), controller.edition(), time.monotonic())
         if controller.replica is not None:
             told["replica"] = controller.replica.status(compiler.cluster.nodes)
+        if controller.bgp is not None:
+            told["bgp"] = controller.bgp.status()
         return web.json_response(told)
 
     async def audit(request: web.Request) -> web.Response:
@@ -195,6 +203,8 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         web.get("/v1/policies", policies),
         web.get("/v1/policy-check", policy_check),
         web.get("/v1/links", links),
+        web.get("/v1/bgp", bgp),
+        web.get("/v1/routes", routes),
         web.get("/v1/topology", topology),
         web.get("/v1/status", status),
         web.post("/v1/audit", audit),

@@ -27,9 +27,12 @@ from controller import health, policy_views, service_counts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
+from controller.bgp import Speaker
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
+from controller.links import Links
+from controller.packet_ins import PacketIns
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
@@ -39,6 +42,9 @@ from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
 from flows.values import Flow, Group
+from topology.announcements import Elections, Route, routes
+from topology.discovery import Sender
+from topology.graph import Interconnect
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem, object_words
@@ -55,6 +61,8 @@ DRIFT_LINES = 20
 DUMP_LIMIT = 10.0
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
+#: Seconds between looks at whose turn it is to say what it is wired to.
+ASKING_INTERVAL = 0.1
 #: Seconds between looks at the files of certificates and tokens.
 REFRESH = 2.0
 #: Seconds for which an identity that no pod has is kept: pods that come back soon change no policy's flows.
@@ -70,15 +78,24 @@ class Controller:
         *,
         keyed: bool = True,
         replica: Replica | None = None,
+        interconnect: Interconnect | None = None,
     ) -> None:
-        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed)
-        events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
+        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, interconnect=interconnect)
+        packets = PacketIns(links=self._linked, connections=self._told)
+        events = Events(
+            ports=self._ports_changed,
+            refused=self._refused,
+            drift=self._drifted,
+            told=packets.told,
+            overheard=packets.overheard,
+        )
         if replica is not None:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
+        self.links = Links(self.compiler, self.fleet, self._sender)
         self.problems: tuple[Problem, ...] = ()
         #: Certificates and tokens.
         self.access = Access()
@@ -87,6 +104,12 @@ class Controller:
         #: Which state of its source is in force, in the source's own words, and what troubles the source.
         self.edition: Callable[[], str] = str
         self.source_troubles: Callable[[], Iterable[str]] = tuple
+        #: What tells routers, if anything does; and what it is to tell them, made of which state.
+        self.bgp: Speaker | None = None
+        self._routes: tuple[Route, ...] = ()
+        self._routes_of: tuple[int, frozenset[str]] | None = None
+        self._elections = Elections()
+        self._changes = 0
         #: The objects that were taken last.
         self._taken: dict[Key, Object] = {}
         #: When each node's switch was connected last.
@@ -104,11 +127,14 @@ class Controller:
 
     def change(self, changed: Iterable[Object], gone: Iterable[Key], problems: tuple[Problem, ...]) -> None:
         """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
+        changed, gone = list(changed), list(gone)
+        self._changes += 1
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
         concerned = self.fleet.follow(updates)
         # What the clock says after all that: a tenure may have ended meanwhile.
         self.fleet.flush(concerned, time.monotonic())
         self.fleet.admit(time.monotonic())
+        self.links.objects_changed(changed, gone, time.monotonic())
         if problems != self.problems:
             for problem in sorted(set(problems) - set(self.problems)):
                 log.error("%s", problem)
@@ -125,6 +151,21 @@ class Controller:
             lost = self.replica.agree(names, lost)
         self.fleet.take(self.compiler.set_down(lost), now)
 
+    @property
+    def speaks(self) -> bool:
+        """Whether it is this controller that tells of what is no node's: of several, the master of the first shard."""
+        return self.replica is None or self.replica.leases.tenure(0) is not None
+
+    def routes(self) -> tuple[Route, ...] | None:
+        """What routers are to be told; None where it isn't this controller that tells them."""
+        if not self.speaks:
+            return None
+        state = (self._changes, self.compiler.services.down)
+        if state != self._routes_of:
+            self._routes = routes(self.compiler.cluster, self.compiler.services.down, self._elections)
+            self._routes_of = state
+        return self._routes
+
     def obey_leases(self) -> None:
         """Be master where the leases say so, by now, and nowhere else."""
         if self.replica is not None:
@@ -139,6 +180,23 @@ class Controller:
         if old:
             self.fleet.take(self.compiler.release(sorted(old)), now)
 
+    def look_at_links(self) -> None:
+        """Who speaks for which switch by now."""
+        self.links.look_at_senders(time.monotonic())
+
+    def ask_ports(self) -> None:
+        """Have ports say who they are, whose turn it is."""
+        self.links.look(time.monotonic())
+
+    def _sender(self, node: str) -> Sender:
+        """Who has a node's switch send frames."""
+        sync = self.fleet.syncs.get(node)
+        if sync is None:
+            return Sender.NOBODY
+        if sync.is_master:
+            return Sender.US
+        return Sender.OTHERS if self.replica is not None and self.replica.master(node)[0] else Sender.NOBODY
+
     def tell_connections(self) -> None:
         """What was repeated since it was last told."""
         for line in self._connections.repeated(time.monotonic()):
@@ -148,6 +206,7 @@ class Controller:
 
     def _ports_changed(self, node: str, ports: list[Port]) -> None:
         self.fleet.take(self.compiler.set_ports(node, ports), time.monotonic())
+        self.links.set_ports(node, time.monotonic())
 
     def _refused(self, node: str, refusal: Refusal) -> None:
         item = refusal.item
@@ -166,6 +225,9 @@ class Controller:
     def _told(self, node: str, packet: PacketIn, now: float) -> None:
         for line in self._connections.take(node, packet, now):
             connection_log.info("%s", line)
+
+    def _linked(self, node: str, packet: PacketIn, now: float) -> None:
+        self.links.hear(node, packet, now)
 
     def _maker(self, item: Flow | Group) -> str:
         """The object that a flow was made for."""
@@ -247,6 +309,8 @@ class Controller:
         yield from self.access.troubles(datetime.now(UTC))
         if self.replica is not None:
             yield from self.replica.troubles(self.compiler.cluster.nodes)
+        if self.bgp is not None:
+            yield from self.bgp.troubles()
         for name in sorted(self.compiler.cluster.nodes):
             if name not in self.fleet.syncs:
                 yield f"node {name}: its switch isn't connected"
@@ -259,6 +323,8 @@ class Controller:
                     yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
         for service, reason in self.compiler.services.clashes():
             yield f"Service {service.namespace}/{service.name}: {reason}"
+        for key, reason in self.compiler.host_port_refusals():
+            yield f"Pod {key[1]}/{key[2]}: {reason}"
         for key, reason in self.compiler.services.strangers():
             yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
         for key in sorted(self.compiler.policies.crowded):
@@ -266,6 +332,7 @@ class Controller:
                 f"{object_words(key)}: too many rules of its priority take turns accepting and denying, so it denies "
                 "all that it is about; give it a priority of its own"
             )
+        yield from self.links.troubles()
         for datapath_id in self.fleet.unknown:
             yield f"switch {datapath_id:016x} is of no known node"
 
@@ -313,12 +380,20 @@ class Feed(Protocol):
 class ManifestFeed:
     """A directory of manifests."""
 
-    def __init__(self, manifests: Path, ranges: ServiceRanges, *, keyed: bool, replica: Replica | None = None) -> None:
+    def __init__(
+        self,
+        manifests: Path,
+        ranges: ServiceRanges,
+        *,
+        keyed: bool,
+        replica: Replica | None = None,
+        interconnect: Interconnect | None = None,
+    ) -> None:
         self._source = ManifestSource(manifests, ranges=ranges)
-        self._ranges, self._keyed, self._replica = ranges, keyed, replica
+        self._ranges, self._keyed, self._replica, self._interconnect = ranges, keyed, replica, interconnect
 
     async def begin(self) -> Controller:
-        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica)
+        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica, interconnect=self._interconnect)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = lambda: ("the manifests haven't been read yet",)
         return controller
@@ -341,6 +416,7 @@ async def run(
     *,
     access: Access | None = None,
     health_address: str | None = None,
+    bgp: Speaker | None = None,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -361,7 +437,7 @@ async def run(
             closing.push_async_callback(probes.cleanup)
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
-        controller.access = access
+        controller.access, controller.bgp = access, bgp
         api = await serve(controller, socket_path)
         closing.push_async_callback(api.cleanup)
         closing.callback(remove, socket_path)
@@ -394,7 +470,14 @@ async def run(
             await asyncio.sleep(LOOK_INTERVAL)
             began[0].look_for_lost_nodes()
             began[0].release_identities()
+            began[0].look_at_links()
             began[0].tell_connections()
+
+    async def ask_ports() -> None:
+        await ready.wait()
+        while True:
+            await asyncio.sleep(ASKING_INTERVAL)
+            began[0].ask_ports()
 
     async def refresh() -> None:
         while True:
@@ -414,10 +497,17 @@ async def run(
             await asyncio.sleep(CLOCK_INTERVAL)
             began[0].obey_leases()
 
+    async def announce() -> None:
+        # Not before all is known: what isn't announced again is withdrawn.
+        await ready.wait()
+        if bgp is not None:
+            await bgp.keep(began[0].routes)
+        await asyncio.Event().wait()
+
     async def until_stopped() -> None:
         await stop.wait()
 
-    parts = (until_stopped, follow, audit, look, refresh, keep_leases, look_at_the_clock)
+    parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock, announce)
     tasks = [asyncio.create_task(each()) for each in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

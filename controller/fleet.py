@@ -112,6 +112,12 @@ class Fleet:
         for node in nodes:
             self.syncs[node].flush(now)
 
+    def send(self, node: str, messages: Iterable[bytes], now: float) -> None:
+        """Send a node's switch what is in no state of its, if this controller is its master."""
+        sync = self.syncs.get(node)
+        if sync is not None:
+            sync.send(messages, now)
+
     def admit(self, now: float) -> None:
         """Look again at switches that were unknown: call when nodes have come."""
         for datapath_id, peer in list(self.unknown.items()):

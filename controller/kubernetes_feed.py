@@ -13,13 +13,14 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from controller import kubernetes_reports as reports
 from controller.app import Controller
 from controller.replica import Replica
 from controller.sync import Phase
 from controller.write_queue import Write, WriteQueue
+from topology.graph import Interconnect
 from topology.kubernetes.client import Client, TransportError
 from topology.kubernetes.source import KubernetesSource
 from topology.kubernetes.state import KubernetesState
@@ -38,9 +39,17 @@ _CROWDED = "too many rules of its priority take turns accepting and denying, so 
 class KubernetesFeed:
     """One API server, followed and told."""
 
-    def __init__(self, client: Client, ranges: ServiceRanges, *, keyed: bool, replica: Replica | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        ranges: ServiceRanges,
+        *,
+        keyed: bool,
+        replica: Replica | None = None,
+        interconnect: Interconnect | None = None,
+    ) -> None:
         self._client = client
-        self._ranges, self._keyed, self._replica = ranges, keyed, replica
+        self._ranges, self._keyed, self._replica, self._interconnect = ranges, keyed, replica, interconnect
         self._source = KubernetesSource(client, ranges)
         self._queue = WriteQueue(random.random)
         self._events = reports.Events(socket.gethostname())
@@ -48,9 +57,10 @@ class KubernetesFeed:
 
     async def begin(self) -> Controller:
         await self._client.connect()
-        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica)
+        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica, interconnect=self._interconnect)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
+        self._source.lead(controller.speaks)
         return controller
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
@@ -81,12 +91,15 @@ class KubernetesFeed:
         complained = 0.0
         while True:
             now = time.monotonic()
+            self._source.lead(controller.speaks)
             for write in _statuses(controller, self._source.state, reports.stamp(time.time())):
                 self._queue.put(write, now)
-            if _speaks(controller) and now - complained >= COMPLAINT_INTERVAL:
+            if controller.speaks and now - complained >= COMPLAINT_INTERVAL:
                 complained = now
-                found = _complaints(controller, self._source.state)
-                for write in self._events.report(found, self._source.state.about, time.time()):
+                found, wall = set(_complaints(controller, self._source.state)), time.time()
+                for write in self._events.report(found, self._source.state.about, wall):
+                    self._queue.put(write, now)
+                for write in _of_services(found, self._source.state, reports.stamp(wall)):
                     self._queue.put(write, now)
             await asyncio.sleep(LOOK_INTERVAL)
 
@@ -109,11 +122,6 @@ class KubernetesFeed:
             self._queue.answered(write, answer.status, words, time.monotonic(), answer.retry_after)
 
 
-def _speaks(controller: Controller) -> bool:
-    """Whether it is this controller that tells of what is no node's: of several, the master of the first shard."""
-    return controller.replica is None or controller.replica.leases.tenure(0) is not None
-
-
 def _statuses(controller: Controller, state: KubernetesState, now: str) -> Iterator[Write]:
     """Every status that isn't as it should be."""
     for name, sync in controller.fleet.syncs.items():
@@ -122,7 +130,7 @@ def _statuses(controller: Controller, state: KubernetesState, now: str) -> Itera
             write = reports.network_ready(name, about, now)
             if write is not None:
                 yield write
-    if not _speaks(controller):
+    if not controller.speaks:
         return
     for _, namespace, name in state.owed:
         yield reports.balanced(namespace, name, state.ingress(("Service", namespace, name)))
@@ -137,10 +145,24 @@ def _statuses(controller: Controller, state: KubernetesState, now: str) -> Itera
                 yield write
 
 
+def _of_services(complaints: Iterable[tuple[Key, str]], state: KubernetesState, now: str) -> Iterator[Write]:
+    """The condition of each Service that something is wrong with, or was."""
+    faults: dict[Key, list[str]] = {}
+    for key, text in sorted(complaints):
+        if key[0] == "Service":
+            faults.setdefault(key, []).append(text)
+    for key, about in state.about.items():
+        if key in faults or (key[0] == "Service" and about.condition is not None):
+            write = reports.service_realized(key, about, "; ".join(faults.get(key, ())), now)
+            if write is not None:
+                yield write
+
+
 def _complaints(controller: Controller, state: KubernetesState) -> Iterator[tuple[Key, str]]:
     """What is wrong with objects, each with what it is about."""
     yield from state.complaints()
     for service, reason in controller.compiler.services.clashes():
         yield service.key, reason
+    yield from controller.compiler.host_port_refusals()
     for key in controller.compiler.policies.crowded:
         yield key, _CROWDED

@@ -67,23 +67,9 @@ def balanced(namespace: str, name: str, addresses: Iterable[Address]) -> Write:
 def realized(key: Key, about: About, fault: str, time: str) -> Write | None:
     """Whether a policy of the cluster is in force as it is written, unless its status says so already."""
     kind, _, name = key
-    status, reason = ("False", "NotRealized") if fault else ("True", "Realized")
-    message = fault[: 8 * _LONGEST_NOTE] or "in force on every node that is in sync"
-    there = about.condition
-    if there is not None and (there.status, there.message, there.observed_generation) == (
-        status,
-        message,
-        about.generation,
-    ):
+    condition = _realized(about, fault, time)
+    if condition is None:
         return None
-    condition = {
-        "type": REALIZED,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "observedGeneration": about.generation,
-        "lastTransitionTime": time,
-    }
     resource = BY_KIND[kind]
     # Applied, so that conditions of others stay.
     body = {
@@ -93,7 +79,48 @@ def realized(key: Key, about: About, fault: str, time: str) -> Write | None:
         "status": {"conditions": [condition]},
     }
     path = resource.path_of("", name, status=True) + f"?fieldManager={MANAGER}&force=true"
-    return Write(f"{kind} {name}", "PATCH", path, body, APPLY, f"{status} {message} {about.generation}")
+    return Write(f"{kind} {name}", "PATCH", path, body, APPLY, _same(condition))
+
+
+def service_realized(key: Key, about: About, fault: str, time: str) -> Write | None:
+    """That a Service isn't served as it asks for, and that it is again, unless its status says so already.
+
+    Of a Service that always was as it should be nothing is said: there are thousands of them.
+    """
+    _, namespace, name = key
+    there = about.condition
+    condition = _realized(about, fault, time)
+    if condition is None or (there is None and not fault):
+        return None
+    path = SERVICES.path_of(namespace, name, status=True)
+    # Merged by type, so that conditions of others stay. Its addresses are another write, which may wait beside it.
+    body = {"status": {"conditions": [condition]}}
+    return Write(f"Service {namespace}/{name} condition", "PATCH", path, body, STRATEGIC, _same(condition))
+
+
+def _realized(about: About, fault: str, time: str) -> dict[str, Any] | None:
+    """The condition, unless the object has it already."""
+    status, reason = ("False", "NotRealized") if fault else ("True", "Realized")
+    message = fault[: 8 * _LONGEST_NOTE] or "in force on every node that is in sync"
+    there = about.condition
+    if there is not None and (there.status, there.message, there.observed_generation) == (
+        status,
+        message,
+        about.generation,
+    ):
+        return None
+    return {
+        "type": REALIZED,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": about.generation,
+        "lastTransitionTime": time,
+    }
+
+
+def _same(condition: Mapping[str, Any]) -> str:
+    return f"{condition['status']} {condition['message']} {condition['observedGeneration']}"
 
 
 # Events ---------------------------------------------------------------------------------------------------------------

@@ -19,15 +19,10 @@ from flows.openflow.messages import (
     EchoReply,
     EchoRequest,
     FeaturesReply,
-    FlowStatsReply,
-    GroupDescReply,
-    GroupStatsReply,
     Hello,
     Message,
     MultipartReply,
-    PortDescReply,
     PortStatus,
-    TableStatsReply,
 )
 
 #: Seconds of silence after which an echo is asked for, and after which the connection is given up.
@@ -110,7 +105,7 @@ class Session:
                 # Nobody asked for it yet; all ports are asked for once it is known whose they are.
                 return None
             raise SessionError(f"{type(message).__name__} before the handshake was done")
-        if isinstance(message, PortDescReply | FlowStatsReply | TableStatsReply | GroupDescReply | GroupStatsReply):
+        if isinstance(message, MultipartReply):
             return self._assemble(message)
         return message
 

@@ -13,8 +13,9 @@ or the switch says that another is master:
 
     STANDBY ──appoint: role request, digests are read──> READING ──> STEADY ──dismiss, or displaced──> STANDBY
 
-The others have sent the switch nothing but their role, and know its ports. What the former master has sent last may be
-of a change that this controller has yet to hear of, so a digest that isn't right is given a moment to become so.
+The others have sent the switch nothing but their role, and that they want to hear what it tells its master; they know
+its ports. What the former master has sent last may be of a change that this controller has yet to hear of, so a digest
+that isn't right is given a moment to become so.
 """
 
 from __future__ import annotations
@@ -136,6 +137,8 @@ class Events(msgspec.Struct):
     drift: Callable[[str, Drift], None]
     #: A packet that a flow was to tell of, and when it came.
     told: Callable[[str, PacketIn, float], None]
+    #: The same, while another controller is the switch's master.
+    overheard: Callable[[str, PacketIn, float], None] = lambda node, packet, now: None
     #: The switch has seen a master with this generation, which is above the epoch of our tenure.
     outranked: Callable[[str, int], None] = lambda node, generation: None
 
@@ -202,6 +205,11 @@ class SwitchSync:
             return Phase.STANDBY
         return Phase.SYNCING if self._flight is not None or self._is_behind() else Phase.SYNCED
 
+    @property
+    def is_master(self) -> bool:
+        """Whether the switch takes what is sent, as far as is known."""
+        return self._tenure is not None and not self._standby and (self._granted or not self._tenure.epoch)
+
     # Reading ----------------------------------------------------------------------------------------------------
 
     def begin(self, now: float, tenure: Tenure | None = ALONE, epoch: int = 0) -> None:
@@ -242,6 +250,8 @@ class SwitchSync:
             self._unheard = isinstance(message, Error)
 
         self._ask(lambda xid: encode.role_request(Role.SLAVE, epoch, xid), take)
+        # What ports hear of one another all replicas must know, each by itself.
+        self._write([encode.hear_packets_as_slave()])
 
     def _begin_term(self, tenure: Tenure | None) -> None:
         """Nothing is under way, and nothing is known of what the switch holds."""
@@ -503,8 +513,8 @@ class SwitchSync:
                 self._note_error(self._flight, message, now)
             case RoleStatus(role=Role.SLAVE) if self._granted:
                 self._displace(now)
-            case PacketIn() if not self._standby:
-                self._events.told(self.node, message, now)
+            case PacketIn():
+                (self._events.overheard if self._standby else self._events.told)(self.node, message, now)
 
     def _note_error(self, flight: _Flight, error: Error, now: float) -> None:
         if error.xid in (flight.open_xid, flight.commit_xid):
@@ -565,6 +575,11 @@ class SwitchSync:
                 then(message, now)
 
         self._request(make, take)
+
+    def send(self, messages: Iterable[bytes], now: float) -> None:
+        """Send messages that nobody answers and no state is in, packets for one; only a master does."""
+        if self.is_master and self._tenure is not None and now < self._tenure.until:
+            self._write(messages)
 
     # Questions --------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from flows.pipeline import BY_NUMBER
 from flows.services import external_addresses
 from flows.text import flow_text
 from flows.words import Names, flow_words
-from topology.graph import display_name
 from topology.model import Key, Pod
 from topology.naming import format_mac, object_id
 from topology.policies import Policy
@@ -164,12 +163,6 @@ def _total(counts: Iterable[Counts | None]) -> Row:
     }
 
 
-def links(compiler: Compiler) -> Iterator[Row]:
-    """Every link of the graph."""
-    for link in compiler.topology.links():
-        yield {"from": display_name(link.a), "to": display_name(link.b), "kind": link.kind.value, "cost": link.cost}
-
-
 def flows(
     compiler: Compiler,
     node: str,
@@ -224,6 +217,7 @@ def object_names(compiler: Compiler) -> Mapping[int, str]:
     for service in compiler.cluster.services.values():
         for address in external_addresses(service):
             found[object_id("Address", "", str(address))] = f"Address {address}"
+    found |= {number: f"Identity {words}" for number, words in policy_views.identity_names(compiler).items()}
     return {0: "Pipeline", **found}
 
 

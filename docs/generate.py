@@ -49,7 +49,11 @@ def pipeline() -> str:
         ("55", "scope", ", ".join(f"{scope.value} {scope.name.lower()}" for scope in Scope)),
         ("54..48", "kind", ", ".join(f"{kind.value} {KIND_NAMES[kind]}" for kind in Kind)),
         ("47..40", "", "zero"),
-        ("39..0", "object", "a hash of the object's kind, namespace and name; zero for the pipeline's own flows"),
+        (
+            "39..0",
+            "object",
+            "a hash of the object's kind, namespace and name; an identity's number; zero for the pipeline's own flows",
+        ),
     ]
     pods = cookies.cookie(Scope.NODE, Kind.POD, 0)
     policies = cookies.cookie(Scope.CLUSTER, Kind.POLICY, 0)

@@ -21,6 +21,7 @@ import msgspec
 from flows.cookies import Kind, Scope, cookie
 from flows.numbers import Numbers
 from flows.policies import Block, Piece, Shape, blocks, pieces, pieces_about, ranks, shape
+from flows.senders import Senders
 from flows.tables import policy as table
 from flows.values import Conjunction, Flow, FlowKey, Program
 from topology.identities import UNIMPORTANT, Identities, NamedPort, Profile
@@ -50,6 +51,8 @@ class _Touched:
     def __init__(self) -> None:
         self.wholly: set[Key] = set()
         self.about: dict[Key, set[int]] = {}
+        #: Identities that have appeared or vanished, whether or not a policy uses them.
+        self.identities: set[int] = set()
 
     def by(self, number: int, policies: Iterable[Key]) -> None:
         """An identity has come to selections of these policies, or left them."""
@@ -60,9 +63,10 @@ class _Touched:
 class PolicyParts:
     """The policies of a cluster as contributions to its scope."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *, keyed: bool = True) -> None:
         self._cluster = cluster
         self.identities = Identities()
+        self.senders = Senders(self.identities, keyed=keyed)
         self._selections = Selections(self.identities, self._namespace_labels)
         self._numbers = Numbers()
         self._node_users: set[Key] = set()
@@ -165,6 +169,7 @@ class PolicyParts:
 
     def _appear(self, number: int, touched: _Touched) -> None:
         """A new identity: into every selection that it belongs to."""
+        touched.identities.add(number)
         touched.by(number, self._selections.appear(number))
         for name, _, _ in self.identities[number].ports:
             self._having.setdefault(name, set()).add(number)
@@ -172,6 +177,7 @@ class PolicyParts:
 
     def _disappear(self, number: int, touched: _Touched) -> None:
         """The opposite of `_appear`."""
+        touched.identities.add(number)
         touched.by(number, self._selections.vanish(number))
         for name, _, _ in self.identities[number].ports:
             self._having[name].discard(number)
@@ -203,6 +209,7 @@ class PolicyParts:
 
     def _register(self, policy: Policy) -> None:
         self._policies[policy.key] = policy
+        self.senders.put(policy)
         if policy.tier is not Tier.NETWORK_POLICY:
             self._same_priority.setdefault((policy.tier, policy.priority), set()).add(policy.key)
         for pods in set(_pod_sets(policy)):
@@ -214,6 +221,7 @@ class PolicyParts:
 
     def _unregister(self, policy: Policy) -> None:
         del self._policies[policy.key]
+        self.senders.remove(policy.key)
         self._node_users.discard(policy.key)
         if policy.tier is not Tier.NETWORK_POLICY:
             self._same_priority[policy.tier, policy.priority].discard(policy.key)
@@ -266,7 +274,8 @@ class PolicyParts:
                 wholly.add(rival)
                 heappush(waiting, (_title(rival), rival))
         after = ((key, self._flow(key)) for key in before)
-        return [(before[key], flow) for key, flow in after if before[key] != flow]
+        changed = [(before[key], flow) for key, flow in after if before[key] != flow]
+        return [*changed, *self.senders.follow(touched.identities)]
 
     def _remake_one(self, key: Key, before: dict[FlowKey, Flow | None]) -> set[Key]:
         """Bring one policy up to date. Returns those that have other numbers than before because of it."""

@@ -39,7 +39,10 @@ def whole(field: Field) -> Bits:
 
 
 class Source(IntEnum):
-    """Where a packet entered the bridge. 0 is never set: a packet without a source was not classified."""
+    """Where a packet entered the bridge. 0 is never set: a packet without a source was not classified.
+
+    TUNNEL stands for every way from another node: by a wire too the sender's node says who sends.
+    """
 
     POD = 1
     TUNNEL = 2
@@ -64,16 +67,33 @@ class Exit(IntEnum):
     PORT = 1
     TUNNEL = 2
     GATEWAY = 3
+    FABRIC = 4
+    ROUTED = 5
 
+
+#: The exits to other nodes where a packet leaves as the pods' network has it.
+TO_OTHER_NODES = (Exit.TUNNEL, Exit.FABRIC)
 
 SOURCE = Bits(
-    "source", fields.REG0, 0, 4, "where the packet entered: 1 pod, 2 tunnel, 3 the host itself, 4 the world by the host"
+    "source",
+    fields.REG0,
+    0,
+    4,
+    "where the packet entered: 1 pod, 2 another node's tunnel or wire, 3 the host itself, 4 the world by the host",
 )
 #: The bit of `source` that only the world has.
 FROM_WORLD = Bits("from_world", fields.REG0, 2, 1)
-EXIT = Bits("exit", fields.REG0, 4, 4, "how it leaves: 1 the port in exit_port, 2 tunnel, 3 gateway")
+EXIT = Bits(
+    "exit",
+    fields.REG0,
+    4,
+    4,
+    "how it leaves: 1 the port in exit_port, 2 tunnel, 3 gateway, 4 wire, 5 another node by the host",
+)
 HAIRPIN = Bits("hairpin", fields.REG0, 8, 1, "it leaves by the port by which it entered")
 TO_NODE = Bits("to_node", fields.REG0, 9, 1, "it is bound for an address of a node: NodePorts apply")
+BY_ADDRESS = Bits("by_address", fields.REG0, 10, 1, "it is from another node, and only its address says whose it is")
+SUBNET = Bits("subnet", fields.REG0, 16, 16, "the L2 segment of this node, for the packet's family; 0 none")
 EXIT_PORT = Bits("exit_port", fields.REG1, 0, 32, "OpenFlow port number of the exit, where exit is 1")
 ENDPOINT = Bits("endpoint", fields.REG2, 0, 32, "the Service's endpoint that was chosen; 0 none yet")
 SERVICE = Bits("service", fields.REG3, 0, 32, "the Service's port, where endpoints are looked up by it")
@@ -88,13 +108,15 @@ TO_POD = Bits("to_pod", fields.REG6, 24, 1, "the receiver is a pod, and its iden
 SCRATCH = Bits("scratch", fields.REG7, 0, 32, "scratch of the ARP responder; 1 where a policy tells of what it allows")
 
 REGISTERS: tuple[Bits, ...] = (
-    *(SOURCE, EXIT, HAIRPIN, TO_NODE, EXIT_PORT, ENDPOINT, SERVICE, ZONE),
+    *(SOURCE, EXIT, HAIRPIN, TO_NODE, BY_ADDRESS, SUBNET, EXIT_PORT, ENDPOINT, SERVICE, ZONE),
     *(SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD, SCRATCH),
 )
 #: The part of a tunnel's key that is the sender's identity.
 TUNNEL_KEY = Bits("tunnel_key", fields.TUN_ID, 0, 24)
+#: On a wire it is the end of the frame's source address.
+WIRE_KEY = Bits("wire_key", fields.ETH_SRC, 0, 24)
 #: Names for parts of registers.
-PARTS: tuple[Bits, ...] = (FROM_WORLD, TUNNEL_KEY)
+PARTS: tuple[Bits, ...] = (FROM_WORLD, TUNNEL_KEY, WIRE_KEY)
 
 #: What a connection keeps (zones IPV4 and IPV6).
 MARK_SERVICE = Bits("is_service", fields.CT_MARK, 0, 1, "a Service's endpoint was chosen for the connection")

@@ -22,6 +22,7 @@ from flows.services import Claim, PortView
 from flows.tables import host, service
 from flows.update import CLUSTER, Forgotten
 from flows.values import Flow, Group
+from topology.announcements import elected
 from topology.endpoints import ENDPOINT_LIMIT, Backend, on_nodes
 from topology.identities import Identities
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Pod, Service
@@ -52,8 +53,10 @@ _NOTHING = Wants()
 class ServiceParts:
     """The Services of a cluster as contributions."""
 
-    def __init__(self, cluster: Cluster, identities: Identities) -> None:
+    def __init__(self, cluster: Cluster, identities: Identities, *, identified: bool = False) -> None:
+        """`identified`: it is always said who an endpoint is, and not only where the world is let in."""
         self._cluster = cluster
+        self._identified = identified
         self._identities = identities
         self._numbers = Numbers()
         self._wants: dict[Name, Wants] = {}
@@ -224,7 +227,9 @@ class ServiceParts:
         views = self._views_of(found)
         for view in views:
             if scope == CLUSTER:
-                yield from services.cluster_items(view, self._numbers, zone_number, wins, identity, mark)
+                yield from services.cluster_items(
+                    view, self._numbers, zone_number, wins, identity, self._identified, mark
+                )
             else:
                 yield from services.node_items(view, scope, self._numbers, wins, mark)
         yield from services.health_items(found, views, scope, wins, mark)
@@ -246,15 +251,14 @@ class ServiceParts:
         found = next((each for name in users if (each := self._cluster.services.get(name))), None)
         if found is None or address not in found.load_balancer_ips:
             return ""
-        eligible = self._cluster.nodes.keys() - self.down
+        eligible = self._cluster.nodes.keys() - self.down - self._cluster.transit
         if found.external_local:
             serving: set[str] = set()
             for view in self._views_of(found):
                 if view.version == address.version:
                     serving |= on_nodes(view.found).keys()
             eligible = eligible & serving or eligible
-        # The highest hash: a node that comes or goes moves no address but those that are its own.
-        return max(eligible, key=lambda node: _hash(f"{address}/{node}"), default="")
+        return elected(address, eligible)
 
     def _has(self, claim: Claim, name: Name) -> bool:
         return min(self._claimants.get(claim, {name})) == name

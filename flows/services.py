@@ -166,6 +166,7 @@ def cluster_items(
     zone: Callable[[str], int],
     wins: Callable[[Claim], bool],
     identity: Callable[[Backend], int],
+    identified: bool,
     cookie: int,
 ) -> Iterator[Flow | Group]:
     """What all switches have of a Service's port."""
@@ -194,8 +195,9 @@ def cluster_items(
     label = number(view.title)
     for backend in view.found:
         if backend.endpoint.ready or backend.endpoint.serving:
-            # Who comes from the world is judged where it comes in, so there it must be known who the endpoint is.
-            whose = identity(backend) if any(front.external for front in view.fronts) else 0
+            # Who comes from the world is judged where it comes in, so there it must be known who the endpoint is. Where
+            # hosts route, so is the host itself: `identified`.
+            whose = identity(backend) if identified or any(front.external for front in view.fronts) else 0
             yield table.stats_flow(label, view.numbers[backend.order], cookie, whose)
 
 

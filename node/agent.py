@@ -1,7 +1,7 @@
 """The node agent: makes the node what it should be, and serves the CNI plugin.
 
-    Settings ──> bridge, ports, controllers (OVSDB) ──> gateway address, routes (netlink) ──> masquerade (nftables)
-                                                              └──> ready: CNI requests are served
+    Settings ──> bridge, gateway, controllers (OVSDB) ──> gateway's addresses (netlink) ──> masquerade (nftables)
+    the switch's notes ──> tunnel port, MTU, routes to other nodes ──> ready: CNI requests are served
 
 Everything is compared with what is there before it is changed, so a restart disturbs nothing. The agent keeps nothing
 in memory that a restart would miss; pods are rows of the database. When the database or vswitchd comes back after a
@@ -27,7 +27,8 @@ from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
 from node.credentials import Credentials, CredentialsError, remove_copies
-from node.host import Host
+from node.host import Host, UnknownError
+from node.interconnect import Interconnect
 from node.netlink import LinkError
 from node.nftables import NftError
 from node.ovsdb import Database, DatabaseError
@@ -119,6 +120,7 @@ async def clean(settings: Settings) -> None:
             raise AgentError(f"{settings.ovsdb} doesn't answer")
         cidrs = [*settings.cluster_cidrs, *settings.service_cidrs]
         await asyncio.to_thread(netlink.remove_gateway_routes, cidrs, naming.GATEWAY_PORT)
+        await asyncio.to_thread(netlink.remove_peer_routes)
         await database.transact(ovsdb.remove_bridge)
         await database.stop()
         await asyncio.to_thread(_clean_host, settings)
@@ -161,8 +163,8 @@ async def _keep(
                 await asyncio.to_thread(installation.install_configuration, settings)
                 log.info("node %s is ready, pods have an MTU of %d", settings.name, service.mtu)
             service.not_ready = complaint = ""
-            await _until_lost(database)
-        except (CredentialsError, DatabaseError, LinkError, NftError, SettingsError, OSError) as error:
+            await _until_lost(database, host)
+        except (CredentialsError, DatabaseError, LinkError, NftError, SettingsError, UnknownError, OSError) as error:
             service.not_ready = f"node {settings.name} is not ready: {error}"
             if str(error) != complaint:
                 log.warning("%s", service.not_ready)
@@ -170,11 +172,33 @@ async def _keep(
             await asyncio.sleep(_RETRY)
 
 
-async def _until_lost(database: Database) -> None:
-    """Until the gateway is another interface than it was: a vswitchd that starts anew may make it anew."""
+async def _until_lost(database: Database, host: Host) -> None:
+    """Until nodes reach one another in another way, or the gateway is another interface than it was.
+
+    A vswitchd that starts anew may make that anew.
+    """
     index = netlink.index_of(naming.GATEWAY_PORT)
-    while _whole(database.rows) and netlink.index_of(naming.GATEWAY_PORT) == index:
-        await database.until(lambda rows: not _whole(rows), _LOOK)
+    joined = host.interconnect
+    assert joined is not None
+
+    def whole(rows: ovsdb.Rows) -> bool:
+        return _has_ports(rows, joined)
+
+    while whole(database.rows) and netlink.index_of(naming.GATEWAY_PORT) == index:
+        host.changed.clear()
+        if host.interconnect is None or host.interconnect.way != joined.way:
+            return
+        waits = [
+            asyncio.create_task(database.until(lambda rows: not whole(rows), _LOOK)),
+            asyncio.create_task(host.changed.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if waits[0].done():
+                waits[0].result()
+        finally:
+            for each in waits:
+                each.cancel()
 
 
 async def _renew(node: str, database: Database, credentials: Credentials | None) -> None:
@@ -196,27 +220,44 @@ async def _set_up(
 ) -> None:
     if not await database.until(lambda rows: rows.connected, _STEP):
         raise DatabaseError(f"{settings.ovsdb} doesn't answer: is ovsdb-server running?")
-    service.mtu = settings.pod_mtu(await asyncio.to_thread(netlink.mtu_of, settings.node_ips[0]))
     tls = credentials.place() if credentials is not None else None
-    await database.transact(ovsdb.set_up_bridge(settings, service.mtu, tls))
-    if not await database.until(_whole, _STEP):
+    await database.transact(ovsdb.set_up_bridge(settings, tls))
+    if not await database.until(_has_ports, _STEP):
         raise DatabaseError(f"ovs-vswitchd hasn't made {naming.GATEWAY_PORT}: is it running?")
     await asyncio.to_thread(
         netlink.set_up_gateway,
         naming.GATEWAY_PORT,
         naming.gateway_addresses(settings.pod_cidrs),
         settings.pod_cidrs,
-        [*settings.cluster_cidrs, *settings.service_cidrs, *map(ip_network, HAIRPIN_ADDRESSES + ENTRY_ADDRESSES)],
+        [*settings.service_cidrs, *map(ip_network, HAIRPIN_ADDRESSES + ENTRY_ADDRESSES)],
     )
     # Routes went with the gateway, if it is another than it was.
     host.forget()
+    await _join(settings, database, service, await host.interconnected(_STEP))
     if service.not_ready:
         await asyncio.to_thread(nftables.apply, host.rules())
         await service.clear_up()
 
 
-def _whole(rows: ovsdb.Rows) -> bool:
-    ports = (rows.interfaces.get(name) for name in (naming.GATEWAY_PORT, naming.TUNNEL_PORT))
+async def _join(settings: Settings, database: Database, service: Service, interconnect: Interconnect) -> None:
+    """The node's part in how nodes reach one another: its tunnel port, and the MTU that is left for pods."""
+    first = settings.node_ips[0]
+    underlay = await asyncio.to_thread(netlink.mtu_of, first)
+    mtu = settings.pod_mtu(underlay, interconnect.overhead(first.version))
+    await database.transact(ovsdb.set_tunnel(interconnect.tunnel, first, mtu))
+    if not await database.until(lambda rows: _has_ports(rows, interconnect), _STEP):
+        raise DatabaseError(
+            f"ovs-vswitchd hasn't made {naming.TUNNEL_PORT}: does it know {interconnect.encap} tunnels?"
+        )
+    if mtu != service.mtu:
+        await service.resize(mtu)
+        log.info("%s: pods have an MTU of %d", "nodes route" if not interconnect.tunnel else interconnect.tunnel, mtu)
+
+
+def _has_ports(rows: ovsdb.Rows, interconnect: Interconnect | None = None) -> bool:
+    """Whether vswitchd has made the gateway, and where there are tunnels their port."""
+    tunnel = (naming.TUNNEL_PORT,) if interconnect is not None and interconnect.tunnel else ()
+    ports = (rows.interfaces.get(name) for name in (naming.GATEWAY_PORT, *tunnel))
     return rows.connected and all(port is not None and port.ofport > 0 for port in ports)
 
 

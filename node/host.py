@@ -1,7 +1,8 @@
-"""What the host does for Services besides forwarding: follow the switch's notes, and make the host so.
+"""What the host does besides forwarding: follow the switch's notes, and make the host so.
 
-switch ──notes──> Host ──> routes (addresses that belong to the bridge), proxy neighbours (addresses that this node
-                    │      announces), nftables (host ports), health checks (an HTTP server for each)
+switch ──notes──> Host ──> routes (addresses that belong to the bridge; other nodes' pods), proxy neighbours (addresses
+                    │      that this node announces), nftables (host ports, whom not to masquerade), health checks (an
+                    │      HTTP server for each)
                     └── nothing is kept: after a restart the notes are read again, and the host compared with them
 """
 
@@ -11,12 +12,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Iterable
 from ipaddress import ip_address
 
 import msgspec
 
 from node import netlink, nftables, notes
+from node.interconnect import Interconnect, interconnect_of, route_of
 from node.netlink import LinkError
 from node.nftables import HostPort, NftError
 from node.notes import HOST_TABLE, Note, NotesError
@@ -27,8 +30,14 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the notes, and that the switch may take to tell them.
 _INTERVAL, _PATIENCE = 0.1, 5.0
+#: Seconds between two comparisons of routes to other nodes with what there is: the host's networks may have changed.
+_ROUTES_INTERVAL = 5.0
 #: Seconds that one health check may take, and checks that are answered at a time.
 _CHECK_LIMIT, _CHECKS = 5.0, 64
+
+
+class UnknownError(Exception):
+    """The switch hasn't told what this node must know; the text says what."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -47,11 +56,19 @@ class Tasks(msgspec.Struct, frozen=True):
     host_ports: frozenset[HostPort] = frozenset()
     #: By port, sorted.
     health: tuple[tuple[int, Health], ...] = ()
+    #: None where the switch doesn't say: it has no flows.
+    interconnect: Interconnect | None = None
+
+    @property
+    def by_loopback(self) -> bool:
+        """Whether a loopback address of the node leads to a pod."""
+        return any(each.by_loopback for each in self.host_ports)
 
 
 def tasks_of(found: Iterable[Note]) -> Tasks:
     """Notes as tasks; a note that is not understood is left out, with a line in the log."""
-    addresses, announced, ports = set(), set(), set()
+    addresses, announced, ports, nodes, routes = set(), set(), set(), set(), set()
+    networks: list[Note] = []
     health: dict[int, Health] = {}
     for note in found:
         try:
@@ -60,8 +77,15 @@ def tasks_of(found: Iterable[Note]) -> Tasks:
                     addresses.add(ip_address(note["address"]))
                 case "announce":
                     announced.add(ip_address(note["address"]))
+                case "node":
+                    nodes.add(ip_address(note["address"]))
+                case "route":
+                    routes.add(route_of(note))
+                case "network":
+                    interconnect_of(note, (), ())
+                    networks.append(note)
                 case "port":
-                    ports.add(HostPort(str(note["protocol"]), int(note["port"]), str(note.get("address", ""))))
+                    ports.add(_host_port(note))
                 case "health":
                     found_health = Health(note["namespace"], note["name"], int(note["endpoints"]))
                     # All nodes have a note without endpoints; those that have some have another as well.
@@ -69,7 +93,15 @@ def tasks_of(found: Iterable[Note]) -> Tasks:
                         health[int(note["port"])] = found_health
         except (KeyError, ValueError, TypeError) as error:
             log.warning("a note that makes no sense, %s: %r", note, error)
-    return Tasks(frozenset(addresses), frozenset(announced), frozenset(ports), tuple(sorted(health.items())))
+    interconnect = interconnect_of(networks[0], routes, nodes) if networks else None
+    return Tasks(
+        frozenset(addresses), frozenset(announced), frozenset(ports), tuple(sorted(health.items())), interconnect
+    )
+
+
+def _host_port(note: Note) -> HostPort:
+    address, to = (str(ip_address(note[name])) if name in note else "" for name in ("address", "to"))
+    return HostPort(str(note["protocol"]), int(note["port"]), address, to, int(note["toPort"]) if to else 0)
 
 
 class Host:
@@ -79,6 +111,9 @@ class Host:
         self._settings = settings
         self._table = next((number for number, name in settings.tables if name == HOST_TABLE), None)
         self._done = Tasks()
+        self._compared = 0.0
+        #: Set when nodes reach one another in another way than before.
+        self.changed = asyncio.Event()
         #: Whether the host may be other than what was done: everything is to be compared with it.
         self._unsure = True
         self._health: dict[int, Health] = {}
@@ -91,20 +126,44 @@ class Host:
         while self._table is not None:
             try:
                 found = tasks_of(await notes.read(self._settings.ovs_rundir, self._table, _PATIENCE))
+                if found.interconnect is None:
+                    # A switch that has yet to be filled: the ways there were are as good as any.
+                    found = msgspec.structs.replace(found, interconnect=self.interconnect)
                 if found != self._done or self._unsure:
                     await self._make(found)
+                elif time.monotonic() - self._compared > _ROUTES_INTERVAL:
+                    await self._set_ways(found.interconnect)
                 complaint = ""
             except NotesError as error:
                 # A switch that comes back may have made interfaces anew, and what was set on them is gone.
                 self.forget()
                 if str(error) != complaint:
-                    log.warning("the host may not be as Services need it: %s", error)
+                    log.warning("the host may not be as pods and Services need it: %s", error)
                 complaint = str(error)
             except (LinkError, NftError, OSError) as error:
                 if str(error) != complaint:
                     log.warning("the host isn't as Services need it: %s", error)
                 complaint = str(error)
             await asyncio.sleep(_INTERVAL)
+
+    @property
+    def interconnect(self) -> Interconnect | None:
+        """How nodes reach one another, as last heard and done; None before that."""
+        return self._done.interconnect
+
+    async def interconnected(self, timeout: float) -> Interconnect:
+        """The same, when it is known. Raises UnknownError."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self.interconnect is None:
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError as error:
+            raise UnknownError(
+                "no controller has told this node's switch yet how nodes reach one another: is one running, and "
+                "is the switch connected to it?"
+            ) from error
+        return self.interconnect
 
     def forget(self) -> None:
         """The gateway is another, or the rules are gone: everything is to be made again."""
@@ -115,7 +174,8 @@ class Host:
         tasks = tasks or self._done
         settings = self._settings
         health = (port for port, _ in tasks.health)
-        return nftables.rules(settings.cluster_cidrs, settings.node_ports, tasks.host_ports, health)
+        nodes = tasks.interconnect.nodes if tasks.interconnect is not None else ()
+        return nftables.rules(settings.cluster_cidrs, settings.node_ports, tasks.host_ports, health, nodes)
 
     async def _make(self, wanted: Tasks) -> None:
         # What is said to be forgotten meanwhile is made once more.
@@ -124,6 +184,11 @@ class Host:
         try:
             if unsure or self.rules(wanted) != self.rules():
                 await asyncio.to_thread(nftables.apply, self.rules(wanted))
+            if unsure or wanted.by_loopback != self._done.by_loopback:
+                # After the rules: they keep pods from loopback addresses.
+                await asyncio.to_thread(netlink.route_loopback, GATEWAY_PORT, wanted.by_loopback)
+            if unsure or wanted.interconnect != self._done.interconnect:
+                await self._set_ways(wanted.interconnect)
             if unsure or wanted.addresses != self._done.addresses:
                 await asyncio.to_thread(netlink.set_service_routes, GATEWAY_PORT, wanted.addresses, settings.gateways)
             if unsure or wanted.announced != self._done.announced:
@@ -134,7 +199,21 @@ class Host:
         except BaseException:
             self._unsure = True
             raise
-        self._done = wanted
+        before, self._done = self._done, wanted
+        if before.interconnect != wanted.interconnect:
+            self.changed.set()
+
+    async def _set_ways(self, interconnect: Interconnect | None) -> None:
+        """The host's ways to other nodes' pods."""
+        if interconnect is None:
+            return
+        settings = self._settings
+        near = await asyncio.to_thread(netlink.connected, GATEWAY_PORT) if interconnect.routes else []
+        peers = interconnect.peers(settings.node_ips, near)
+        await asyncio.to_thread(
+            netlink.set_ways, GATEWAY_PORT, settings.cluster_cidrs, interconnect.by_bridge, peers, settings.gateways
+        )
+        self._compared = time.monotonic()
 
     async def _serve_health(self, wanted: dict[int, Health]) -> None:
         self._health = wanted

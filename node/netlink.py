@@ -11,7 +11,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -33,7 +33,7 @@ _NLMSGHDR, _NDMSG = struct.Struct("=IHHII"), struct.Struct("=B3xiHBB")
 _GET_NEIGHBOURS, _NEW_NEIGHBOUR, _NLMSG_ERROR, _NLMSG_DONE = 30, 28, 2, 3
 _DUMP, _NDA_DST = 0x301, 1
 #: Who made a route (rtnetlink(7), rtm_protocol): by these the agent knows its own again.
-_OUR_ROUTES, _ADDRESS_ROUTES = 0x5B, 0x5C
+_OUR_ROUTES, _ADDRESS_ROUTES, _PEER_ROUTES = 0x5B, 0x5C, 0x5D
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 _SYSCTL = Path("/proc/sys/net")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -232,10 +232,27 @@ def mtu_of(address: Address) -> int:
     raise LinkError(f"no interface has the node's address {address} (--node-ip)")
 
 
+def set_pod_mtu(host_name: str, netns: Path, name: str, mtu: int) -> None:
+    """Give both ends of a pod's pair another MTU, if it isn't theirs. Raises LinkError."""
+    try:
+        with _route() as route:
+            _set_mtu(route, host_name, mtu)
+        with _inside(netns), _route() as route:
+            _set_mtu(route, name, mtu)
+    except (NetlinkError, OSError) as error:
+        raise LinkError(f"{host_name} to {name} in {netns}: {_reason(error)}") from error
+
+
+def _set_mtu(route: Any, name: str, mtu: int) -> None:
+    index = _index(route, name)
+    if index is not None and route.get_links(index)[0].get_attr("IFLA_MTU") != mtu:
+        route.link("set", index=index, mtu=mtu)
+
+
 def set_up_gateway(
     name: str, addresses: Sequence[Address], pod_cidrs: Sequence[Network], routed: Sequence[Network]
 ) -> None:
-    """The host's way to all pods and Services: addresses, routes, forwarding. Idempotent. Raises LinkError."""
+    """The host's way to its pods and to Services: addresses, routes, forwarding. Idempotent. Raises LinkError."""
     try:
         with _route() as route:
             index = _index(route, name)
@@ -262,12 +279,89 @@ def set_up_gateway(
     _write("ipv6/conf/all/forwarding", 1)
 
 
+def route_loopback(name: str, wanted: bool) -> None:
+    """Whether packets of IPv4's loopback addresses may go by an interface; of IPv6's none may. Raises LinkError."""
+    try:
+        _write(f"ipv4/conf/{name}/route_localnet", int(wanted))
+    except OSError as error:
+        raise LinkError(f"{name}: route_localnet: {_reason(error)}") from error
+
+
 def _to_bridge(route: Any, command: str, network: Network, index: int, sources: Sequence[Address]) -> None:
     source = next((str(each) for each in sources if each.version == network.version), None)
     if source is None:
         return  # a family that the cluster doesn't have
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     route.route(command, dst=str(network), oif=index, family=family, prefsrc=source, proto=_OUR_ROUTES)
+
+
+def connected(but: str) -> list[Network]:
+    """The networks that the host is on, not counting one interface's. Raises LinkError."""
+    try:
+        with _route() as route:
+            index = _index(route, but)
+            return [
+                ip_network(
+                    (each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"), each["prefixlen"]), strict=False
+                )
+                for each in route.get_addr()
+                if each["index"] != index
+            ]
+    except (NetlinkError, OSError) as error:
+        raise LinkError(f"the host's addresses: {_reason(error)}") from error
+
+
+def set_ways(
+    name: str,
+    cluster_cidrs: Sequence[Network],
+    by_bridge: bool,
+    peers: Mapping[Network, Address],
+    sources: Sequence[Address],
+) -> None:
+    """The host's ways to other nodes' pods: by `peers`, and for all the rest of the cluster by the bridge, or not.
+
+    What is new comes before what is old goes, so that there is a way at any time. Raises LinkError.
+    """
+    try:
+        with _route() as route:
+            index = _index(route, name)
+            if index is None:
+                raise LinkError(f"the host has no interface {name}")
+            for cidr in cluster_cidrs if by_bridge else ():
+                _to_bridge(route, "replace", cidr, index, sources)
+            found = _peer_routes(route)
+            wanted = {str(network): str(via) for network, via in peers.items()}
+            for dst, via in sorted(wanted.items() - found.items()):
+                family = socket.AF_INET6 if ":" in dst else socket.AF_INET
+                route.route("replace", dst=dst, gateway=via, family=family, proto=_PEER_ROUTES)
+            _remove_peer_routes(route, found.keys() - wanted.keys())
+    except (NetlinkError, OSError) as error:
+        raise LinkError(f"ways to other nodes: {_reason(error)}") from error
+    if not by_bridge:
+        remove_gateway_routes(cluster_cidrs, name)
+
+
+def remove_peer_routes() -> None:
+    """All that `set_ways` has made to other nodes. Raises LinkError."""
+    try:
+        with _route() as route:
+            _remove_peer_routes(route, _peer_routes(route))
+    except (NetlinkError, OSError) as error:
+        raise LinkError(f"ways to other nodes: {_reason(error)}") from error
+
+
+def _peer_routes(route: Any) -> dict[str, str]:
+    found = {}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for each in route.get_routes(family=family, proto=_PEER_ROUTES):
+            found[f"{each.get_attr('RTA_DST')}/{each['dst_len']}"] = str(each.get_attr("RTA_GATEWAY"))
+    return found
+
+
+def _remove_peer_routes(route: Any, networks: Iterable[str]) -> None:
+    for dst in sorted(networks):
+        family = socket.AF_INET6 if ":" in dst else socket.AF_INET
+        route.route("del", dst=dst, family=family, proto=_PEER_ROUTES)
 
 
 def set_service_routes(name: str, addresses: Iterable[Address], sources: Sequence[Address]) -> None:

@@ -30,6 +30,7 @@ from node.credentials import Placed
 from node.limits import Bandwidth, Limit
 from node.settings import Settings
 from topology import naming
+from topology.naming import Address
 
 _COLUMNS = {
     "Open_vSwitch": ["bridges", "other_config", "ssl"],
@@ -62,6 +63,8 @@ _TOLD_PACKETS, _TOLD_BURST = 100, 25
 _ATTEMPTS = 10
 #: The key of the external_ids of what the agent makes beside ports.
 _NODE = "signalbox/node"
+#: Of the bridge's: the place in the pod CIDRs that was given last.
+_LAST_PLACE = "signalbox/last-place"
 #: Keys of a pod port's external_ids.
 POD_NAMESPACE, POD_NAME = "signalbox/namespace", "signalbox/pod"
 #: Of rows that belong to a port: its name.
@@ -83,12 +86,13 @@ class Interface(msgspec.Struct, frozen=True):
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """The database at one time."""
+    """The database at one time. `last_place` is 0 until a pod has been given one."""
 
     connected: bool = False
     interfaces: Mapping[str, Interface] = {}
     controller_connected: bool = False
     bridge: bool = False
+    last_place: int = 0
 
 
 class _Idl(ovs.db.idl.Idl):  # type: ignore[misc]
@@ -257,6 +261,7 @@ def _rows(idl: Any) -> Rows:
         interfaces=interfaces,
         controller_connected=any(row.is_connected for row in controllers),
         bridge=bridge is not None,
+        last_place=int(bridge.external_ids.get(_LAST_PLACE, 0)) if bridge is not None else 0,
     )
 
 
@@ -276,8 +281,8 @@ def _bridge(idl: Any) -> Any:
 # Changes ------------------------------------------------------------------------------------------------------------
 
 
-def set_up_bridge(settings: Settings, mtu: int, tls: Placed | None = None) -> Change:
-    """The bridge with its gateway and tunnel ports; what is right already is not written again.
+def set_up_bridge(settings: Settings, tls: Placed | None = None) -> Change:
+    """The bridge with its gateway port; what is right already is not written again.
 
     One transaction: fail_mode and every controller must be there before the first flow, because adding the first
     controller to a bridge flushes its flows.
@@ -304,10 +309,24 @@ def set_up_bridge(settings: Settings, mtu: int, tls: Placed | None = None) -> Ch
         _set_port(transaction, idl, bridge, naming.BRIDGE, "internal")
         gateway = _set_port(transaction, idl, bridge, naming.GATEWAY_PORT, "internal")
         _set(gateway, "mac", [naming.format_mac(naming.GATEWAY_MAC)])
+
+    return change
+
+
+def set_tunnel(kind: str, local_ip: Address, mtu: int) -> Change:
+    """The tunnel port, of this kind or (empty) none, and the gateway's MTU."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        bridge = _bridge(idl)
+        if bridge is None:
+            raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
+        gateway = _set_port(transaction, idl, bridge, naming.GATEWAY_PORT, "internal")
         _set(gateway, "mtu_request", [mtu])
-        tunnel = _set_port(transaction, idl, bridge, naming.TUNNEL_PORT, settings.encap)
-        options = {"key": "flow", "remote_ip": "flow", "local_ip": str(settings.node_ips[0])}
-        _set(tunnel, "options", options)
+        if kind:
+            tunnel = _set_port(transaction, idl, bridge, naming.TUNNEL_PORT, kind)
+            _set(tunnel, "options", {"key": "flow", "remote_ip": "flow", "local_ip": str(local_ip)})
+        elif any(port.name == naming.TUNNEL_PORT for port in bridge.ports):
+            bridge.ports = [port for port in bridge.ports if port.name != naming.TUNNEL_PORT]
 
     return change
 
@@ -394,13 +413,14 @@ def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> 
     return interface
 
 
-def add_pod_port(name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth) -> Change:
-    """A pod's port. Its row is what says that the address is taken."""
+def add_pod_port(name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth, last: int) -> Change:
+    """A pod's port. Its row is what says that the address is taken; `last` is the place that was given last to any."""
 
     def change(transaction: Any, idl: Any) -> None:
         bridge = _bridge(idl)
         if bridge is None:
             raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
+        _set_keys(bridge, "external_ids", {_LAST_PLACE: str(last)})
         interface = _set_port(transaction, idl, bridge, name, "")
         interface.external_ids = dict(external_ids)
         if bandwidth.egress is not None:

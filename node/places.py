@@ -1,4 +1,5 @@
-"""Which address a new pod gets. Pure: what is taken comes from OVSDB, the only place where it is written down."""
+"""Which address a new pod gets. Pure: what is taken, and what was given last, comes from OVSDB, the only place where it
+is written down."""
 
 from __future__ import annotations
 

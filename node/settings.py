@@ -7,13 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from node import facts
 from node.credentials import TlsFiles
 from topology.naming import Address, Network, gateway_addresses
 
-#: Bytes that an encapsulated packet has more than the pod's, without the outer IP header: outer Ethernet is not part of
-#: the MTU, the inner one is; UDP 8, VXLAN or Geneve 8.
-_TUNNEL_HEADERS = 14 + 8 + 8
-_IP_HEADERS = {4: 20, 6: 40}
 #: The least MTU of a link that carries IPv6 (RFC 8200 section 5).
 _IPV6_LEAST = 1280
 
@@ -30,7 +27,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cluster_cidrs: tuple[Network, ...]
     node_ips: tuple[Address, ...]
     controllers: tuple[str, ...]
-    encap: str = "vxlan"
     datapath_type: str = "system"
     ovsdb: str = "unix:/run/openvswitch/db.sock"
     ovs_rundir: Path = Path("/run/openvswitch")
@@ -61,6 +57,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 raise SettingsError(f"--pod-cidr {cidr} is in no --cluster-cidr ({_words(self.cluster_cidrs)})")
         if not self.node_ips:
             raise SettingsError("--node-ip: at least one address is needed: tunnels end there (or --kubernetes)")
+        for target in self.controllers:
+            if label := facts.label_of(target):
+                raise SettingsError(f"--controller {target}: {label} is no IP address (a label of nodes: --kubernetes)")
         if not self.controllers:
             raise SettingsError("--controller: at least one is needed, e.g. ssl:192.0.2.1:6653")
 
@@ -77,9 +76,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The gateway port's addresses."""
         return gateway_addresses(self.pod_cidrs)
 
-    def pod_mtu(self, underlay_mtu: int) -> int:
-        """The MTU of pods on an underlay of this MTU. Raises SettingsError where IPv6 can't live with it."""
-        mtu = self.mtu or underlay_mtu - _TUNNEL_HEADERS - _IP_HEADERS[self.node_ips[0].version]
+    def pod_mtu(self, underlay_mtu: int, overhead: int) -> int:
+        """The MTU of pods on an underlay of this MTU, of which tunnels take `overhead` bytes.
+
+        Raises SettingsError where IPv6 can't live with it.
+        """
+        mtu = self.mtu or underlay_mtu - overhead
         if mtu < _IPV6_LEAST and any(cidr.version == 6 for cidr in self.pod_cidrs):
             raise SettingsError(
                 f"pods would have an MTU of {mtu}, and IPv6 needs {_IPV6_LEAST}: raise the underlay's MTU (it is "

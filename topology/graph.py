@@ -9,14 +9,18 @@ different code.
    0.5    subnet:CIDR    0.5       the same L2 segment costs 1, so a and b route
     └──────────┴──────────┘
 
+Which networks a node is on is the `Interconnect`'s to say: on the overlay; or on the one network that routes every
+node's pod CIDRs; or on the overlay and on its own subnets, which cost less.
+
 Owns the graph and its questions. Must not know ports, flows or where links were found. Nodes come from the cluster's
 objects, other links from whoever finds them; the flow compiler asks `next_hops` and nothing else. No I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from ipaddress import ip_network
 
 import msgspec
 import networkx as nx
@@ -27,22 +31,83 @@ from topology.naming import Address, Network
 _NETWORK = "network/"
 #: The network that every node with an address is on: any member reaches any other by tunnel.
 OVERLAY = _NETWORK + "overlay"
+#: The network that every node with an address is on where nothing is encapsulated: it, or the hosts, route pod CIDRs.
+ROUTED = _NETWORK + "routed"
 
 
 class LinkKind(StrEnum):
     """What a link is, and with it how a packet crosses it."""
 
     OVERLAY = "overlay"
+    ROUTED = "routed"
     SUBNET = "subnet"
     WIRE = "wire"
 
 
 #: Cost of one crossing (into a network and out of it again): a tunnel is taken where nothing better is there.
-COSTS = {LinkKind.OVERLAY: 10, LinkKind.SUBNET: 1, LinkKind.WIRE: 1}
+COSTS = {LinkKind.OVERLAY: 10, LinkKind.ROUTED: 1, LinkKind.SUBNET: 1, LinkKind.WIRE: 1}
 
 
 class TopologyError(ValueError):
     """A link that can't be: the text says which, and why."""
+
+
+class Mode(StrEnum):
+    """How nodes reach one another: all by tunnel, all by routing, or by routing on a subnet and by tunnel beyond."""
+
+    OVERLAY = "overlay"
+    ROUTED = "routed"
+    HYBRID = "hybrid"
+
+
+class Encap(StrEnum):
+    """What a tunnel is."""
+
+    VXLAN = "vxlan"
+    GENEVE = "geneve"
+    GRE = "gre"
+
+
+class Interconnect(msgspec.Struct, frozen=True):
+    """How the nodes of a cluster are joined; `subnets` are its L2 segments, of which hybrid mode knows."""
+
+    mode: Mode = Mode.OVERLAY
+    encap: Encap = Encap.VXLAN
+    subnets: tuple[Network, ...] = ()
+
+    @classmethod
+    def parse(cls, mode: str, encap: str, subnets: Iterable[str] = ()) -> Interconnect:
+        """As options say it. Raises TopologyError."""
+        try:
+            networks = tuple(sorted(map(ip_network, subnets), key=lambda each: (each.version, each)))
+        except ValueError as error:
+            raise TopologyError(f"--subnet: {error}") from error
+        for number, one in enumerate(networks):
+            for other in networks[:number]:
+                if one.version == other.version and one.overlaps(other):
+                    raise TopologyError(f"--subnet: {other} and {one} overlap")
+        if bool(networks) != (mode == Mode.HYBRID):
+            raise TopologyError(
+                "--subnet and --mode hybrid go together: inside of a subnet nodes route, beyond they tunnel"
+            )
+        return cls(Mode(mode), Encap(encap), networks)
+
+    @property
+    def routes(self) -> bool:
+        """Whether packets go from node to node without a tunnel, anywhere."""
+        return self.mode is not Mode.OVERLAY
+
+    def number(self, subnet: Network | None) -> int:
+        """A subnet's number, from 1; 0 stands for none."""
+        return 0 if subnet is None else self.subnets.index(subnet) + 1
+
+    def subnets_of(self, node: Node) -> tuple[Network, ...]:
+        """The subnets that a node is on: the first of each family that it has an address in."""
+        found: dict[int, Network] = {}
+        for each in self.subnets:
+            if each.version not in found and any(address in each for address in node.addresses):
+                found[each.version] = each
+        return tuple(found.values())
 
 
 class Link(msgspec.Struct, frozen=True, order=True):
@@ -99,18 +164,24 @@ def display_name(vertex: str) -> str:
 class Topology:
     """The graph of the current nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, interconnect: Interconnect | None = None) -> None:
+        self._interconnect = interconnect or Interconnect()
+        #: The network that every node with an address is on.
+        self._everywhere = ROUTED if self._interconnect.mode is Mode.ROUTED else OVERLAY
         self.graph: nx.Graph[str] = nx.Graph()
         self._nodes: dict[str, Node] = {}
 
     # What changes -----------------------------------------------------------------------------------------------
 
     def put(self, node: Node) -> None:
-        """Add a node, or replace it. It is on the overlay if it has an address, and stays on subnets it has one of."""
+        """Add a node, or replace it. Its addresses put it on networks, and it stays on subnets it has one of."""
         self._nodes[node.name] = node
         self.graph.add_node(node.name)
         if node.addresses:
-            self._add_edge(node.name, OVERLAY, LinkKind.OVERLAY)
+            routed = self._everywhere == ROUTED
+            self._add_edge(node.name, self._everywhere, LinkKind.ROUTED if routed else LinkKind.OVERLAY)
+        for cidr in self._interconnect.subnets_of(node):
+            self.join(node.name, cidr)
         for network in [vertex for vertex in self.graph[node.name] if is_network(vertex)]:
             if self._endpoint(network, network, node.name) is None:
                 self._remove_edge(node.name, network)
@@ -131,11 +202,11 @@ class Topology:
         self.graph.add_node(subnet(cidr), cidr=cidr)
         self._add_edge(name, subnet(cidr), LinkKind.SUBNET)
 
-    def wire(self, a: str, b: str) -> None:
+    def wire(self, a: str, b: str, cost: int = COSTS[LinkKind.WIRE]) -> None:
         """Join two nodes' bridges port to port. Raises TopologyError."""
         if self._node(a) == self._node(b):
             raise TopologyError(f"node {a} can't be wired to itself")
-        self._add_edge(a, b, LinkKind.WIRE)
+        self._add_edge(a, b, LinkKind.WIRE, cost)
 
     def cut(self, a: str, b: str) -> None:
         """Take a link away, if it is there: the wire between two nodes, or a node's place on a network."""
@@ -147,10 +218,11 @@ class Topology:
             raise TopologyError(f"there is no node {name}")
         return self._nodes[name]
 
-    def _add_edge(self, a: str, b: str, kind: LinkKind) -> None:
-        # Half the cost on each side of a network: crossing it costs COSTS[kind] once. Halves are exact in binary.
-        weight = COSTS[kind] if kind is LinkKind.WIRE else COSTS[kind] / 2
-        self.graph.add_edge(a, b, kind=kind, weight=weight)
+    def _add_edge(self, a: str, b: str, kind: LinkKind, cost: int | None = None) -> None:
+        cost = COSTS[kind] if cost is None else cost
+        # Half the cost on each side of a network: crossing it costs `cost` once. Halves are exact in binary.
+        weight = cost if kind is LinkKind.WIRE else cost / 2
+        self.graph.add_edge(a, b, kind=kind, cost=cost, weight=weight)
 
     def _remove_edge(self, a: str, b: str) -> None:
         self.graph.remove_edge(a, b)
@@ -167,14 +239,22 @@ class Topology:
     def links(self) -> Iterator[Link]:
         """Every link, sorted, each once."""
         for a, b in sorted((min(edge), max(edge)) for edge in self.graph.edges):
-            kind = self._kind(a, b)
-            yield Link(a, b, kind, COSTS[kind])
+            yield Link(a, b, self._kind(a, b), self.graph.edges[a, b]["cost"])
 
     def _kind(self, a: str, b: str) -> LinkKind:
         kind: LinkKind = self.graph.edges[a, b]["kind"]
         return kind
 
     # Ways -------------------------------------------------------------------------------------------------------
+
+    def ways_to(self, name: str) -> list[str]:
+        """The networks whose members reach a node each in their own way, sorted: that of all nodes, and its own."""
+        return sorted({self._everywhere, *filter(is_network, self.graph[name])}) if name in self._nodes else []
+
+    def cidr(self, network: str) -> Network | None:
+        """What a network's members have their addresses in, where that is what makes them members."""
+        cidr: Network | None = self.graph.nodes[network].get("cidr")
+        return cidr
 
     def next_hops(self, source: str, target: str) -> tuple[NextHop, ...]:
         """The first steps of every shortest path from a vertex to a node, sorted; empty where there is none.
@@ -214,7 +294,7 @@ class Topology:
     def _endpoint(self, source: str, network: str, member: str) -> Address | None:
         """The member's first address that the source can send to: on that subnet, or of a family it has itself."""
         addresses = self._nodes[member].addresses
-        if network != OVERLAY:
+        if network not in (OVERLAY, ROUTED):
             cidr = self.graph.nodes[network]["cidr"]
             return next((address for address in addresses if address in cidr), None)
         if is_network(source):

@@ -17,6 +17,9 @@ from topology.metadata import labels_of as labels_of
 from topology.naming import Address, Network, datapath_id, pod_port_name
 from topology.policies import Policy
 
+#: The label of a node that is a switch between others.
+TRANSIT = ("signalbox.io/role", "transit")
+
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A machine with a bridge. `addresses`: its own, on the underlay. `pod_cidrs`: at most one for each family."""
@@ -26,10 +29,17 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[Address, ...]
     pod_cidrs: tuple[Network, ...]
     labels: Labels = ()
+    #: What wires at ports of its bridge cost, by the ports' names; those that aren't named cost 1.
+    link_costs: tuple[tuple[str, int], ...] = ()
 
     @property
     def key(self) -> Key:
         return ("Node", "", self.name)
+
+    @property
+    def is_transit(self) -> bool:
+        """Whether it is a switch that only passes on what others send: without pods, Services and policies."""
+        return TRANSIT in self.labels
 
     @property
     def datapath_id(self) -> int:
@@ -66,6 +76,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """A pod. `node` is empty until it is scheduled; `addresses` (its status' podIPs) until its status says them.
 
     A pod with `host_network` has its node's addresses and no port. `ready` and `terminating` are as its status says.
+    One with a `port` is a Workload: a host, virtual machine or container that somebody else has put on that port of
+    its node's bridge, with `addresses` and a `mac` (48 bits) of its own. `dhcp`: it asks for them.
     """
 
     kind: ClassVar[str] = "Pod"
@@ -80,6 +92,9 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     terminating: bool = False
     #: `["Deployment", "web"]` where a workload made the pod.
     owner: tuple[str, str] | None = None
+    port: str = ""
+    mac: int = 0
+    dhcp: bool = False
 
     @property
     def key(self) -> Key:
@@ -87,7 +102,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def port_name(self) -> str:
-        return pod_port_name(self.namespace, self.name)
+        return self.port or pod_port_name(self.namespace, self.name)
 
 
 class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,7 +221,11 @@ class Cluster:
         self.pods: dict[tuple[str, str], Pod] = {}
         #: Which pod a port's name belongs to, by (node, port name): what a PortStatus is looked up in.
         self.pod_by_port: dict[tuple[str, str], Pod] = {}
+        #: The workloads that are said to be on a port, by (node, port name): the first by name has it.
+        self.workloads_at: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self.node_by_datapath: dict[int, str] = {}
+        #: The nodes that are switches in transit.
+        self.transit: set[str] = set()
         self.services: dict[tuple[str, str], Service] = {}
         self.slices: dict[Key, EndpointSlice] = {}
         #: The slices of a Service, by its namespace and name.
@@ -219,6 +238,8 @@ class Cluster:
         self._pods_by_label: dict[tuple[str, str, str], set[str]] = {}
         self._services_by_label: dict[tuple[str, str, str], set[str]] = {}
         self.pods_on: dict[str, set[tuple[str, str]]] = {}
+        #: Those that want ports of their nodes.
+        self.host_ported: set[tuple[str, str]] = set()
 
     def objects(self) -> Iterator[Object]:
         yield from self.nodes.values()
@@ -254,6 +275,7 @@ class Cluster:
             case Node():
                 self.nodes[new.name] = new
                 self.node_by_datapath[new.datapath_id] = new.name
+                (self.transit.add if new.is_transit else self.transit.discard)(new.name)
             case Namespace():
                 self.namespaces[new.name] = new
             case Pod():
@@ -265,7 +287,9 @@ class Cluster:
                 if new.node:
                     self.pods_on.setdefault(new.node, set()).add((new.namespace, new.name))
                 if new.node and not new.host_network:
-                    self.pod_by_port[new.node, new.port_name] = new
+                    self._give_port(new)
+                if any(port.host_port for port in new.ports):
+                    self.host_ported.add((new.namespace, new.name))
             case Service():
                 if isinstance(old, Service):
                     self._forget_service(old)
@@ -293,6 +317,7 @@ class Cluster:
             case Node():
                 del self.nodes[old.name]
                 self.node_by_datapath.pop(old.datapath_id, None)
+                self.transit.discard(old.name)
             case Namespace():
                 del self.namespaces[old.name]
             case Pod():
@@ -308,8 +333,22 @@ class Cluster:
                 del self.policies[old.key]
         return Change(old, None)
 
+    def _give_port(self, pod: Pod) -> None:
+        place = (pod.node, pod.port_name)
+        if pod.port:
+            there = self.workloads_at.setdefault(place, set())
+            there.add((pod.namespace, pod.name))
+            pod = self.pods[min(there)]
+        self.pod_by_port[place] = pod
+
     def _forget_pod(self, pod: Pod) -> None:
-        self.pod_by_port.pop((pod.node, pod.port_name), None)
+        self.host_ported.discard((pod.namespace, pod.name))
+        place = (pod.node, pod.port_name)
+        self.pod_by_port.pop(place, None)
+        if pod.port:
+            _take_out(self.workloads_at, place, (pod.namespace, pod.name))
+            if place in self.workloads_at:
+                self.pod_by_port[place] = self.pods[min(self.workloads_at[place])]
         for label in pod.labels:
             _take_out(self._pods_by_label, (pod.namespace, *label), pod.name)
         _take_out(self.pods_on, pod.node, (pod.namespace, pod.name))

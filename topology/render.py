@@ -13,7 +13,12 @@ from xml.sax.saxutils import escape
 from topology.graph import Link, LinkKind, display_name, is_network
 from topology.model import Node
 
-_STYLES = {LinkKind.OVERLAY: "#2a6f97", LinkKind.SUBNET: "#588157", LinkKind.WIRE: "#6c757d"}
+_STYLES = {
+    LinkKind.OVERLAY: "#2a6f97",
+    LinkKind.ROUTED: "#588157",
+    LinkKind.SUBNET: "#588157",
+    LinkKind.WIRE: "#6c757d",
+}
 #: The drawing's measures, in pixels: a node's box, the gaps around it, the space of a bus, and nodes in a row.
 _WIDTH, _HEIGHT, _GAP, _BUS, _COLUMNS = 220, 66, 30, 26, 5
 

@@ -92,11 +92,32 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Unix socket of the admin API.",
 )
 @click.option(
+    "--mode",
+    type=click.Choice(["overlay", "routed", "hybrid"]),
+    default="overlay",
+    show_default=True,
+    help="How nodes reach one another: by tunnels, by routing, or by routing on each --subnet and by tunnels beyond.",
+)
+@click.option(
+    "--encap",
+    type=click.Choice(["vxlan", "geneve", "gre"]),
+    default="vxlan",
+    show_default=True,
+    help="What tunnels are; agents are told by their switches.",
+)
+@click.option(
+    "--subnet",
+    "subnets",
+    multiple=True,
+    metavar="CIDR",
+    help="With --mode hybrid: an L2 segment; nodes with an address in it reach one another without a tunnel.",
+)
+@click.option(
     "--source-identity",
     type=click.Choice(["tunnel-key", "address"]),
     default="tunnel-key",
     show_default=True,
-    help="How a node knows which pod sends from another node: by the tunnel's key, or by its address.",
+    help="How a node knows which pod sends from another node by a tunnel: by its key, or by the pod's address.",
 )
 @click.option(
     "--audit-interval", default=60.0, show_default=True, metavar="SECONDS", help="How often flows are audited."
@@ -137,6 +158,33 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="How long a controller follows before others hand switches over to it.",
 )
 @click.option(
+    "--bgp-peer",
+    "bgp_peers",
+    multiple=True,
+    metavar="ADDRESS@AS[:PORT]",
+    help="A router that is told by BGP where pods' CIDRs and load balancers' addresses are.  [default: nobody is]",
+)
+@click.option("--bgp-as", type=int, metavar="AS", help="With --bgp-peer: the AS that this side is of.")
+@click.option(
+    "--bgp-router-id",
+    metavar="ADDRESS",
+    help="With --bgp-peer: this side's router id.  [default: its IPv4 address towards the routers]",
+)
+@click.option(
+    "--bgp-listen",
+    multiple=True,
+    metavar="ADDRESS:PORT",
+    help="With --bgp-peer: where routers may connect to, one of each family; sessions are from that address.  "
+    "[default: only this side connects]",
+)
+@click.option(
+    "--bgp-restart-time",
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --bgp-peer: how long routers keep what they know when the controller is away.",
+)
+@click.option(
     "--health",
     metavar="ADDRESS:PORT",
     help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9879.  [default: nowhere]",
@@ -164,6 +212,9 @@ def controller(
     pools: tuple[str, ...],
     service_node_port_range: str,
     socket_path: Path,
+    mode: str,
+    encap: str,
+    subnets: tuple[str, ...],
     source_identity: str,
     audit_interval: float,
     replica_id: str,
@@ -172,6 +223,11 @@ def controller(
     renew_deadline: float,
     retry_period: float,
     join_after: float,
+    bgp_peers: tuple[str, ...],
+    bgp_as: int | None,
+    bgp_router_id: str | None,
+    bgp_listen: tuple[str, ...],
+    bgp_restart_time: int,
     health: str | None,
     log_level: str,
 ) -> None:
@@ -181,10 +237,13 @@ def controller(
 
     from controller.access import Access, Tokens, TokensError
     from controller.app import Feed, ManifestFeed, run
+    from controller.bgp import Speaker
+    from controller.bgp_settings import BgpSettings, BgpSettingsError, check_listen
     from controller.channel import TargetError
     from controller.leases import LeaseError, Leases, Times, TimesError
     from controller.replica import Replica
     from controller.tls import Credentials, CredentialsError, TlsFiles
+    from topology.graph import Interconnect, TopologyError
     from topology.manifest_source import UnreadableError
     from topology.services import RangeError, ServiceRanges
 
@@ -199,13 +258,19 @@ def controller(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
-        CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, UnreadableError,
+        BgpSettingsError, CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, TopologyError,
+        UnreadableError,
     )  # fmt: skip
     try:
         _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
         credentials = Credentials(TlsFiles(tls_cert, tls_key, tls_ca)) if tls_cert and tls_key and tls_ca else None
         access = Access(credentials, api_listen, Tokens(api_tokens) if api_tokens else None)
+        interconnect = Interconnect.parse(mode, encap, subnets)
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
+        bgp = BgpSettings.parse(bgp_as, bgp_peers, bgp_router_id, bgp_listen, bgp_restart_time)
+        if bgp is not None:
+            check_listen(bgp)
+        speaker = Speaker(bgp) if bgp is not None else None
         with contextlib.ExitStack() as held:
             client = None
             if from_kubernetes:
@@ -223,11 +288,13 @@ def controller(
             if client is not None:
                 from controller.kubernetes_feed import KubernetesFeed
 
-                feed = KubernetesFeed(client, ranges, keyed=keyed, replica=replica)
+                feed = KubernetesFeed(client, ranges, keyed=keyed, replica=replica, interconnect=interconnect)
             else:
                 assert manifests is not None
-                feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica)
-            asyncio.run(run(listen, feed, socket_path, audit_interval, access=access, health_address=health))
+                feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica, interconnect=interconnect)
+            asyncio.run(
+                run(listen, feed, socket_path, audit_interval, access=access, health_address=health, bgp=speaker)
+            )
     except errors as error:
         raise click.ClickException(str(error)) from error
 

@@ -67,10 +67,24 @@ def _lab(name: str, quiet: bool = False) -> Lab:
 @click.option("--nodes", type=click.IntRange(1), help="How many nodes.  [default: 3, or those in the manifests]")
 @click.option(
     "--encap",
-    type=click.Choice(["vxlan", "geneve"]),
+    type=click.Choice(["vxlan", "geneve", "gre"]),
     default="vxlan",
     show_default=True,
     help="Encapsulation between nodes.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["overlay", "routed", "hybrid"]),
+    default="overlay",
+    show_default=True,
+    help="How nodes reach one another: by tunnels, by routing, or by routing on each segment and by tunnels beyond.",
+)
+@click.option(
+    "--segments",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="L2 segments that the nodes are on, joined by a router.",
 )
 @click.option(
     "--source-identity",
@@ -101,6 +115,8 @@ def up(
     name: str,
     nodes: int | None,
     encap: str,
+    mode: str,
+    segments: int,
     source_identity: str,
     ip_family: str,
     controllers: int,
@@ -121,6 +137,8 @@ def up(
         nodes,
         files,
         encap=encap,
+        mode=mode,
+        segments=segments,
         source_identity=source_identity,
         ip_family=ip_family,
         controllers=controllers,

@@ -33,6 +33,8 @@ from deploy.lab.layout import (
     node_addresses,
     node_manifest,
     pod_cidrs,
+    segment,
+    segment_networks,
     service_cidrs,
 )
 from deploy.lab.processes import Process
@@ -216,16 +218,20 @@ class Lab:
 
     # Parts ------------------------------------------------------------------------------------------------------
 
-    def start_controller(self, number: int = 1) -> None:
-        """Start the controller, or one of several, and wait until it answers."""
+    def start_controller(self, number: int = 1, *, mode: str = "", encap: str = "") -> None:
+        """Start the controller, or one of several, and wait until it answers; in another mode than the lab began in."""
         layout, settings = self.layout, self.settings
         name, log = controller_name(number), layout.log_of(number)
         argv = [
             sys.executable, "-m", "deploy.command", "controller",
             "--listen", controller_target(settings, number) if settings.tls else f"unix:{layout.openflow_of(number)}",
             "--manifests", str(layout.manifests), "--socket", str(layout.api_of(number)),
-            "--source-identity", settings.source_identity,
+            "--source-identity", settings.source_identity, "--mode", mode or settings.mode,
+            "--encap", encap or settings.encap,
         ]  # fmt: skip
+        for each in range(settings.segments) if (mode or settings.mode) == "hybrid" else ():
+            for subnet in segment_networks(settings, each):
+                argv += ["--subnet", str(subnet)]
         if settings.tls:
             argv += _tls_options(layout, "controller")
         if len(self.controllers) > 1:
@@ -259,7 +265,7 @@ class Lab:
         directory = layout.node(node)
         index = self.nodes.index(node)
         argv = [
-            sys.executable, "-m", "deploy.command", "node", "--name", node, "--encap", settings.encap,
+            sys.executable, "-m", "deploy.command", "node", "--name", node,
             "--datapath-type", "netdev", "--ovsdb", f"unix:{directory / 'db.sock'}", "--ovs-rundir", str(directory),
             "--socket", str(directory / "node.sock"),
         ]  # fmt: skip
@@ -436,7 +442,10 @@ class Lab:
         for pod in sorted(self.snapshot().pods(), key=_pod_key):
             started, row = current.get(_pod_key(pod)), known.get(_pod_key(pod), {})
             code = kubelet.exit_code(layout, started) if started is not None else None
-            if started is None:
+            if pod.port:
+                # Whoever put it on its port runs it.
+                state = "Workload"
+            elif started is None:
                 state = "Pending"
             elif kubelet.process_of(layout, started) is not None:
                 state = "Running" if not pod.terminating else "Terminating"
@@ -571,10 +580,13 @@ def _check_networks(settings: LabSettings) -> None:
     last = len(settings.nodes) - 1
     pod_cidrs(settings, last)
     v4, v6 = networks(settings.underlay, "underlay")
-    if len(settings.nodes) + 3 >= min(v4.num_addresses, v6.num_addresses) - 1:
+    if len(settings.nodes) + 4 >= min(v4.num_addresses, v6.num_addresses) - 1:
         raise LabError(f"underlay: {v4} and {v6} are too small for {len(settings.nodes)} nodes")
     pods = networks(settings.pods, "pods")
-    if v4.overlaps(pods[0]) or v6.overlaps(pods[1]):
+    if settings.segments > len(settings.nodes):
+        raise LabError(f"--segments {settings.segments}: there are only {len(settings.nodes)} nodes to be on them")
+    segments = [segment(settings, number) for number in range(settings.segments)]
+    if any(one.overlaps(pods[0]) or other.overlaps(pods[1]) for one, other in segments):
         raise LabError(f"underlay {v4}, {v6} and pods {pods[0]}, {pods[1]} overlap")
 
 

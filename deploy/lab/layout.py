@@ -38,7 +38,10 @@ class LabSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     nodes: Mapping[str, Mapping[str, str]]
+    mode: str = "overlay"
     encap: str = "vxlan"
+    #: L2 segments of the underlay, joined by a router that knows every node's pod CIDRs in routed mode.
+    segments: int = 1
     source_identity: str = "tunnel-key"
     ip_family: str = "dual"
     underlay: tuple[str, str] = ("172.30.0.0/24", "fd00:172:30::/64")
@@ -157,7 +160,32 @@ def _in_use(settings: LabSettings, items: Sequence[Item]) -> tuple[Item, ...]:
 
 def node_addresses(settings: LabSettings, index: int) -> tuple[Address, ...]:
     """The underlay addresses of the node with this index (from 0)."""
-    return _in_use(settings, [network[index + 1] for network in networks(settings.underlay, "underlay")])
+    return _in_use(settings, [network[index + 1] for network in segment(settings, segment_of(settings, index))])
+
+
+def segment_of(settings: LabSettings, index: int) -> int:
+    """The L2 segment, from 0, of the node with this index: the first nodes are on the first."""
+    return index * settings.segments // max(len(settings.nodes), 1)
+
+
+def segment(settings: LabSettings, number: int) -> tuple[IPv4Network, IPv6Network]:
+    """The networks of an L2 segment, from 0: the underlay's, and those that follow it."""
+    v4, v6 = networks(settings.underlay, "underlay")
+    return (
+        IPv4Network((int(v4.network_address) + number * v4.num_addresses, v4.prefixlen)),
+        IPv6Network((int(v6.network_address) + number * v6.num_addresses, v6.prefixlen)),
+    )
+
+
+def segment_networks(settings: LabSettings, number: int) -> tuple[Network, ...]:
+    """The same, of the families in use."""
+    return _in_use(settings, segment(settings, number))
+
+
+def router_addresses(settings: LabSettings, number: int) -> tuple[Address, ...]:
+    """The addresses on an L2 segment of the router that joins it to the others: the last but two."""
+    v4, v6 = segment(settings, number)
+    return _in_use(settings, [v4[-4], v6[v4.num_addresses - 4]])
 
 
 def underlay_mac(address: Address) -> str:

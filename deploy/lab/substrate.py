@@ -31,6 +31,10 @@ from deploy.lab.layout import (
     networks,
     node_addresses,
     outside_addresses,
+    pod_cidrs,
+    router_addresses,
+    segment_networks,
+    segment_of,
     underlay_mac,
 )
 from topology.naming import Address
@@ -40,6 +44,7 @@ _PROGRAMS = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "ethtool": "ethtool",
+    "sysctl": "procps",
     "nft": "nftables",
     "ovs-vswitchd": "openvswitch-switch",
     "ovsdb-server": "openvswitch-common",
@@ -102,6 +107,8 @@ def make_underlay(layout: Layout, settings: LabSettings) -> None:
     """The network between nodes, and a host outside the cluster on it, behind which is the world."""
     make_namespace(layout.net)
     _ip(layout.net, "link add br0 type bridge", "link set br0 up")
+    if settings.segments > 1:
+        _make_router(layout, settings)
     if settings.tls:
         addresses = controller_addresses(settings)
         _ip(layout.net, *(f"addr add {each}/{_prefix(settings, each)} dev br0{_nodad(each)}" for each in addresses))
@@ -113,14 +120,37 @@ def make_underlay(layout: Layout, settings: LabSettings) -> None:
     for address in outside_addresses(settings):
         commands.append(f"addr add {address}/{_prefix(settings, address)} dev eth0{_nodad(address)}")
     commands += [f"route add {pool} dev eth0" for pool in load_balancer_pools(settings)]
+    for number in range(1, settings.segments):
+        for here, there in zip(router_addresses(settings, 0), segment_networks(settings, number), strict=True):
+            commands.append(f"route add {there} via {here}")
     _ip(layout.outside, *commands)
+
+
+def _make_router(layout: Layout, settings: LabSettings) -> None:
+    """The router that joins the L2 segments is where their bridges are: it has an address on each of them."""
+    commands = []
+    for number in range(settings.segments):
+        bridge = f"br{number}"
+        if number:
+            commands += [f"link add {bridge} type bridge", f"link set {bridge} up"]
+        for address in router_addresses(settings, number):
+            commands.append(f"addr add {address}/{_prefix(settings, address)} dev {bridge}{_nodad(address)}")
+    for address in outside_addresses(settings):
+        commands.append(f"route add {_everywhere(address)} via {address}")
+    if settings.mode == "routed":
+        for index in range(len(settings.nodes)):
+            for cidr, address in zip(pod_cidrs(settings, index), node_addresses(settings, index), strict=True):
+                commands.append(f"route add {cidr} via {address}")
+    _ip(layout.net, *commands)
+    run(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], netns=layout.net)
 
 
 def make_node(layout: Layout, settings: LabSettings, name: str, index: int) -> None:
     """A node's namespace, its NIC on the underlay, and its switch with br-phy."""
     netns = layout.node_netns(name)
     make_namespace(netns)
-    _plug(layout, settings, netns, f"node{index + 1}", node_addresses(settings, index)[0])
+    bridge = f"br{segment_of(settings, index)}"
+    _plug(layout, settings, netns, f"node{index + 1}", node_addresses(settings, index)[0], bridge)
     # The switch listens on the NIC beside the kernel, not before it: the kernel must not take the same packets too.
     run(["nft", "-f", "-"], netns=netns, text=_DEAF_NIC)
     directory = layout.node(name)
@@ -148,16 +178,16 @@ def prepare_switch(layout: Layout, settings: LabSettings, name: str, index: int)
     for address in node_addresses(settings, index):
         if f" {address}/" not in found:
             commands.append(f"addr add {address}/{_prefix(settings, address)} dev br-phy{_nodad(address)}")
-    for address in outside_addresses(settings):
-        everywhere = "0.0.0.0/0" if address.version == 4 else "::/0"
-        commands.append(f"route replace {everywhere} via {address} dev br-phy")
+    router = router_addresses(settings, segment_of(settings, index))
+    for address in router if settings.segments > 1 else outside_addresses(settings):
+        commands.append(f"route replace {_everywhere(address)} via {address} dev br-phy")
     _ip(netns, *commands)
     run(["ethtool", "-K", "br-phy", "tx", "off"], netns=netns)
     # A client that takes a port again at once would be taken for a broken sender.
     appctl(layout, name, "dpctl/ct-disable-tcp-seq-chk")
     # Without this the first packet to each peer would be lost while its MAC is asked for.
     for other in range(len(settings.nodes)):
-        if other != index:
+        if other != index and segment_of(settings, other) == segment_of(settings, index):
             for address in node_addresses(settings, other):
                 mac = underlay_mac(node_addresses(settings, other)[0])
                 appctl(layout, name, "tnl/neigh/set", "br-phy", str(address), mac)
@@ -265,13 +295,13 @@ def _one_object(control: socket.socket) -> dict[str, Any]:
             return answer
 
 
-def _plug(layout: Layout, settings: LabSettings, netns: str, port: str, address: Address) -> None:
+def _plug(layout: Layout, settings: LabSettings, netns: str, port: str, address: Address, bridge: str = "br0") -> None:
     """An eth0 in a namespace, with its other end on the underlay."""
     mac = underlay_mac(address)
     _ip(
         layout.net,
         f"link add {port} mtu {settings.mtu} type veth peer name eth0 mtu {settings.mtu} address {mac} netns {netns}",
-        f"link set {port} master br0 up",
+        f"link set {port} master {bridge} up",
     )
     _ip(netns, "link set eth0 up")
     run(["ethtool", "-K", "eth0", "tx", "off"], netns=netns)
@@ -284,6 +314,10 @@ def _ip(netns: str, *commands: str) -> None:
 def _prefix(settings: LabSettings, address: Address) -> int:
     v4, v6 = networks(settings.underlay, "underlay")
     return v4.prefixlen if address.version == 4 else v6.prefixlen
+
+
+def _everywhere(address: Address) -> str:
+    return "0.0.0.0/0" if address.version == 4 else "::/0"
 
 
 def _nodad(address: Address) -> str:

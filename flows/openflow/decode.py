@@ -53,6 +53,8 @@ from flows.openflow.messages import (
     PacketIn,
     PortDesc,
     PortDescReply,
+    PortStats,
+    PortStatsReply,
     PortStatus,
     RoleReply,
     RoleStatus,
@@ -68,6 +70,7 @@ from flows.values import (
     Bucket,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Group,
@@ -148,7 +151,21 @@ def _port(message: bytes, offset: int) -> tuple[PortDesc, int]:
         raise ValueError(f"port description of {length} bytes")
     text = name.split(b"\0", 1)[0].decode("utf-8", "replace")
     live = not (config & _PORT_DOWN or state & _LINK_DOWN)
-    return PortDesc(number, text, int.from_bytes(mac, "big"), live), offset + length
+    speed = _speed(message[offset + _PORT.size : offset + length])
+    return PortDesc(number, text, int.from_bytes(mac, "big"), live, speed), offset + length
+
+
+def _speed(properties: bytes) -> int:
+    """What a port's Ethernet property (7.2.1.1) says that its speed is; 0 where there is none."""
+    at = 0
+    while at + 4 <= len(properties):
+        kind, length = unpack_from("!HH", properties, at)
+        if length < 4:
+            raise ValueError(f"port property of {length} bytes")
+        if kind == wire.PORT_PROPERTY_ETHERNET:
+            return int(unpack_from("!I", properties, at + 24)[0])
+        at += length + -length % 8
+    return 0
 
 
 def _port_status(xid: int, message: bytes) -> PortStatus:
@@ -207,6 +224,8 @@ def _multipart(xid: int, message: bytes) -> Message:
             return FlowStatsReply(xid, more, _items(message, _flow_stats))
         case Multipart.TABLE:
             return TableStatsReply(xid, more, _items(message, _table_stats))
+        case Multipart.PORT_STATS:
+            return PortStatsReply(xid, more, _items(message, _port_stats))
         case Multipart.GROUP_DESC:
             groups = _items(message, _group)
             known = tuple(group for group in groups if group is not None)
@@ -233,6 +252,16 @@ def _items(message: bytes, read: Callable[[bytes, int], tuple[Item, int]]) -> tu
 def _table_stats(message: bytes, offset: int) -> tuple[TableStats, int]:
     table, active = unpack_from("!B3xI", message, offset)
     return TableStats(table, active), offset + 24
+
+
+_PORT_STATS = Struct("!H2xIIIQQQQQQQQ")
+
+
+def _port_stats(message: bytes, offset: int) -> tuple[PortStats, int]:
+    length, number, seconds, nanoseconds, *counts = _PORT_STATS.unpack_from(message, offset)
+    if length < _PORT_STATS.size:
+        raise ValueError(f"port statistics of {length} bytes")
+    return PortStats(number, seconds + nanoseconds / 1e9, *counts), offset + length
 
 
 _FLOW_DESC = Struct("!H2xBxHHHHHQ")
@@ -378,6 +407,8 @@ def _action(kind: int, encoded: bytes) -> Action:
             return Output(port, max_len)
         case wire.ACTION_GROUP:
             return ToGroup(*unpack_from("!I", encoded, 4))
+        case wire.ACTION_DEC_TTL:
+            return DecTtl()
         case wire.ACTION_SET_FIELD:
             term, _ = _term(encoded, 4)
             return SetField(term.field, term.value, term.mask)

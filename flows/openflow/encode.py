@@ -13,10 +13,12 @@ from struct import error as StructError
 from flows.fields import IN_PORT, Field, Match, Term
 from flows.openflow.wire import (
     ACTION_COPY_FIELD,
+    ACTION_DEC_TTL,
     ACTION_EXPERIMENTER,
     ACTION_GROUP,
     ACTION_OUTPUT,
     ACTION_SET_FIELD,
+    ASYNC_PACKET_IN_SLAVE,
     BUCKET_ALL,
     BUCKET_WATCH_PORT,
     BUCKET_WEIGHT,
@@ -59,6 +61,7 @@ from flows.openflow.wire import (
     FlowCommand,
     GroupCommand,
     Multipart,
+    Reason,
     Role,
     Type,
     padding,
@@ -70,6 +73,7 @@ from flows.values import (
     Bucket,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Group,
@@ -218,6 +222,8 @@ def _action(action: Action) -> bytes:
             size = 12 + len(headers)
             fixed = pack("!HHHHH2x", ACTION_COPY_FIELD, size + -size % 8, source.width, source.start, target.start)
             return fixed + headers + padding(size)
+        case DecTtl():
+            return pack("!HH4x", ACTION_DEC_TTL, 8)
         case ToGroup(group_id):
             return pack("!HHI", ACTION_GROUP, 8, group_id)
         case Ct():
@@ -387,6 +393,11 @@ def role_request(role: Role, generation_id: int = 0, xid: int = 0) -> bytes:
     return _message(Type.ROLE_REQUEST, pack("!IH2xQ", role, 0xFFFF, generation_id), xid)
 
 
+def hear_packets_as_slave(xid: int = 0) -> bytes:
+    """Have the switch send the packets that flows send to the controller here too, while another one is its master."""
+    return _message(Type.SET_ASYNC, pack("!HHI", ASYNC_PACKET_IN_SLAVE, 8, 1 << Reason.APPLY_ACTION), xid)
+
+
 def bundle_control(step: BundleControl, bundle_id: int, xid: int = 0) -> bytes:
     """Open, commit or discard an ordered, atomic bundle."""
     return _message(Type.BUNDLE_CONTROL, pack("!IHH", bundle_id, step, BUNDLE_FLAGS), xid)
@@ -424,6 +435,11 @@ def _multipart(kind: Multipart, body: bytes, xid: int) -> bytes:
 def port_desc_request(xid: int = 0) -> bytes:
     """Asks for every port's description."""
     return _multipart(Multipart.PORT_DESC, pack("!I4x", PORT_ANY), xid)
+
+
+def port_stats_request(xid: int = 0) -> bytes:
+    """Asks what every port has carried."""
+    return _multipart(Multipart.PORT_STATS, pack("!I4x", PORT_ANY), xid)
 
 
 def _flow_filter(table: int, cookie: int, cookie_mask: int, match: Match) -> bytes:

@@ -42,12 +42,16 @@ class FeaturesReply(msgspec.Struct, frozen=True):
 
 
 class PortDesc(msgspec.Struct, frozen=True):
-    """A port. `mac` has 48 bits; `live` is false while its link or the port is down."""
+    """A port. `mac` has 48 bits; `live` is false while its link or the port is down.
+
+    `speed` is in kbit/s, and 0 where the switch doesn't know it.
+    """
 
     number: int
     name: str
     mac: int
     live: bool
+    speed: int = 0
 
 
 class PortStatus(msgspec.Struct, frozen=True):
@@ -79,6 +83,21 @@ class TableStats(msgspec.Struct, frozen=True):
     active: int
 
 
+class PortStats(msgspec.Struct, frozen=True):
+    """What a port has carried since it was made, `duration` seconds ago. What a switch doesn't count is 2^64 - 1."""
+
+    number: int
+    duration: float
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_dropped: int
+    tx_dropped: int
+    rx_errors: int
+    tx_errors: int
+
+
 class PortDescReply(msgspec.Struct, frozen=True):
     xid: int
     more: bool
@@ -95,6 +114,12 @@ class TableStatsReply(msgspec.Struct, frozen=True):
     xid: int
     more: bool
     items: tuple[TableStats, ...]
+
+
+class PortStatsReply(msgspec.Struct, frozen=True):
+    xid: int
+    more: bool
+    items: tuple[PortStats, ...]
 
 
 class GroupStats(msgspec.Struct, frozen=True):
@@ -171,7 +196,7 @@ class Unknown(msgspec.Struct, frozen=True):
     type: int
 
 
-MultipartReply = PortDescReply | FlowStatsReply | TableStatsReply | GroupDescReply | GroupStatsReply
+MultipartReply = PortDescReply | FlowStatsReply | TableStatsReply | PortStatsReply | GroupDescReply | GroupStatsReply
 Message = (
     Hello
     | Error

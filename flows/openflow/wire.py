@@ -40,6 +40,7 @@ class Type(IntEnum):
     BARRIER_REPLY = 21
     ROLE_REQUEST = 24
     ROLE_REPLY = 25
+    SET_ASYNC = 28
     ROLE_STATUS = 30
     BUNDLE_CONTROL = 33
     BUNDLE_ADD = 34
@@ -51,6 +52,7 @@ class Multipart(IntEnum):
     FLOW_DESC = 1
     AGGREGATE = 2
     TABLE = 3
+    PORT_STATS = 4
     GROUP = 6
     GROUP_DESC = 7
     PORT_DESC = 13
@@ -95,6 +97,17 @@ class Role(IntEnum):
     SLAVE = 3
 
 
+class Reason(IntEnum):
+    """Why a packet is sent to the controller (7.4.1): of these, that an action of a flow says so."""
+
+    APPLY_ACTION = 1
+
+
+#: Property of a port's description (7.2.1.1).
+PORT_PROPERTY_ETHERNET = 0
+#: Property of a set-async message: which packets a slave is sent (7.3.10).
+ASYNC_PACKET_IN_SLAVE = 0
+
 #: Names of error types (7.5.4), without their prefix OFPET_.
 ERROR_TYPES = {
     0: "HELLO_FAILED",
@@ -116,7 +129,8 @@ TABLE_ALL = 0xFF
 GROUP_ALL = 0xFFFF_FFFC
 BUCKET_ALL = 0xFFFF_FFFF
 
-ACTION_OUTPUT, ACTION_GROUP, ACTION_SET_FIELD, ACTION_COPY_FIELD, ACTION_EXPERIMENTER = 0, 22, 25, 28, 0xFFFF
+ACTION_OUTPUT, ACTION_GROUP, ACTION_DEC_TTL, ACTION_SET_FIELD, ACTION_COPY_FIELD = 0, 22, 24, 25, 28
+ACTION_EXPERIMENTER = 0xFFFF
 NX_NOTE, NX_RESUBMIT_TABLE, NX_OUTPUT_REG, NX_CONJUNCTION, NX_CT, NX_NAT, NX_LEARN2 = 8, 14, 15, 34, 35, 36, 45
 #: Which way the parts of a learn action go: from a field or a value, to the match or to an action.
 LEARN_IMMEDIATE, LEARN_LOAD = 1 << 13, 1 << 11

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flows import fields as f
+from flows.fields import Term
 from flows.pipeline import ARP, CLASSIFY, SOURCE_IDENTITY, UNSNAT
-from flows.registers import SOURCE, TUNNEL_KEY, Identity, Source
+from flows.registers import BY_ADDRESS, SOURCE, TUNNEL_KEY, Identity, Source
 from flows.registers import SOURCE_IDENTITY as IDENTITY
 from flows.state import LocalPod
-from flows.values import DROP, Flow, Goto, Move, Program, load
+from flows.values import DROP, PORT_CONTROLLER, Flow, Goto, Move, Output, Program, load
+from topology.lldp import ETH_LLDP, LONGEST, NEAREST_BRIDGE
 from topology.naming import GATEWAY_MAC, Address, Network, link_local
 
 #: Neighbour solicitations are admitted above the rule that drops all neighbour discovery, packets below it.
-SOLICITATION, NO_DISCOVERY, PACKET, WORLD = 220, 210, 200, 190
+SOLICITATION, NO_DISCOVERY, PACKET, OWN_POD, WORLD = 220, 210, 200, 195, 190
 _OTHERWISE = 0
 #: Router solicitation to redirect (RFC 4861 section 4): the switch is every neighbour, so no host may play one.
 _DISCOVERY_TYPES = (133, 134, 135, 136, 137)
@@ -26,9 +28,13 @@ _SOLICITATION_TYPE = 135
 _TO_ARP = (Goto(ARP.number),)
 _FROM_TUNNEL = (load(SOURCE, Source.TUNNEL), Move(TUNNEL_KEY, IDENTITY), Goto(UNSNAT.number))
 _FROM_OTHER_NODE = (load(SOURCE, Source.TUNNEL), load(IDENTITY, Identity.OTHER_NODE), Goto(UNSNAT.number))
-_FROM_TUNNEL_WITHOUT_KEY = (load(SOURCE, Source.TUNNEL), Goto(SOURCE_IDENTITY.number))
+_FROM_TUNNEL_WITHOUT_KEY = (load(SOURCE, Source.TUNNEL), load(BY_ADDRESS, 1), Goto(SOURCE_IDENTITY.number))
 _FROM_GATEWAY = (load(SOURCE, Source.GATEWAY), load(IDENTITY, Identity.THIS_HOST), Goto(UNSNAT.number))
 _FROM_WORLD = (load(SOURCE, Source.WORLD), load(IDENTITY, Identity.WORLD), Goto(UNSNAT.number))
+#: Another node, or the world: SourceIdentity finds out.
+_BY_THE_HOST = (load(SOURCE, Source.WORLD), Goto(SOURCE_IDENTITY.number))
+
+_TO_CONTROLLER = (Output(PORT_CONTROLLER, LONGEST),)
 
 _IPV4, _IPV6, _ARP = f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6), f.ETH_TYPE(f.ETH_ARP)
 _ICMPV6 = f.IP_PROTO(f.PROTO_ICMPV6)
@@ -80,6 +86,19 @@ def gateway_flows(port: int, addresses: tuple[Address, ...], cookie: int) -> Ite
     yield Flow(table, SOLICITATION, match, _TO_ARP, cookie)
 
 
+def routed_flows(port: int, pod_cidrs: tuple[Network, ...], cookie: int) -> Iterator[Flow]:
+    """What other nodes send without a tunnel comes from the host too: by its address, but for this node's own pods'.
+
+    Those never come in here, so who claims to be one of them is of the world. Above the flows of `gateway_flows` that
+    take all others for the world.
+    """
+    entry, source = f.IN_PORT(port), f.ETH_SRC(GATEWAY_MAC)
+    for cidr in pod_cidrs:
+        yield Flow(CLASSIFY.number, OWN_POD, (entry, source, *_within(cidr)), _FROM_WORLD, cookie)
+    for family in (_IPV4, _IPV6):
+        yield Flow(CLASSIFY.number, OWN_POD - 1, (entry, source, family), _BY_THE_HOST, cookie)
+
+
 def tunnel_flows(port: int, cookie: int, *, keyed: bool) -> Iterator[Flow]:
     """Packets from other nodes: their Classify has judged the sender. ARP and ND never cross a tunnel.
 
@@ -95,6 +114,12 @@ def tunnel_flows(port: int, cookie: int, *, keyed: bool) -> Iterator[Flow]:
             yield Flow(CLASSIFY.number, PACKET + 1, other, _FROM_OTHER_NODE, cookie)
 
 
+def discovery_flow(port: int, cookie: int) -> Flow:
+    """What a port that is nobody's says of itself by LLDP: the controller finds out what is wired to what."""
+    match = (f.IN_PORT(port), f.ETH_DST(NEAREST_BRIDGE), f.ETH_TYPE(ETH_LLDP))
+    return Flow(CLASSIFY.number, PACKET, match, _TO_CONTROLLER, cookie)
+
+
 def unkeyed_flows(cookie: int) -> Iterator[Flow]:
     """Whom no address in SourceIdentity tells is of the world."""
     yield Flow(SOURCE_IDENTITY.number, _OTHERWISE, (), (load(IDENTITY, Identity.WORLD), Goto(UNSNAT.number)), cookie)
@@ -102,17 +127,31 @@ def unkeyed_flows(cookie: int) -> Iterator[Flow]:
 
 def stranger_flows(pod_cidrs: tuple[Network, ...], cookie: int) -> Iterator[Flow]:
     """Addresses for pods that no pod has: nobody's."""
-    program: Program = (load(IDENTITY, Identity.NONE), Goto(UNSNAT.number))
     for cidr in pod_cidrs:
-        mask = None if cidr.prefixlen == cidr.max_prefixlen else int(cidr.netmask)
-        ethertype, field = (_IPV4, f.IPV4_SRC) if cidr.version == 4 else (_IPV6, f.IPV6_SRC)
-        match = (ethertype, field(int(cidr.network_address), mask))
-        yield Flow(SOURCE_IDENTITY.number, WORLD, match, program, cookie)
+        yield Flow(SOURCE_IDENTITY.number, WORLD, _within(cidr), _of_another_node(Identity.NONE), cookie)
 
 
 def identity_flows(addresses: tuple[Address, ...], identity: int, cookie: int) -> Iterator[Flow]:
-    """Whose addresses these are, wherever they are: for ways here without a key."""
-    program: Program = (load(IDENTITY, identity), Goto(UNSNAT.number))
+    """Whose these addresses of pods are, wherever they are: for ways here without a key."""
+    yield from _sender_flows(addresses, _of_another_node(identity), cookie)
+
+
+def host_flows(addresses: tuple[Address, ...], cookie: int) -> Iterator[Flow]:
+    """Other nodes themselves. Without a tunnel they are clients like those of the world: what they ask is sent on."""
+    yield from _sender_flows(addresses, (load(IDENTITY, Identity.OTHER_NODE), Goto(UNSNAT.number)), cookie)
+
+
+def _of_another_node(identity: int) -> Program:
+    return (load(SOURCE, Source.TUNNEL), load(BY_ADDRESS, 1), load(IDENTITY, identity), Goto(UNSNAT.number))
+
+
+def _sender_flows(addresses: tuple[Address, ...], program: Program, cookie: int) -> Iterator[Flow]:
     for address in addresses:
         own = (_IPV4, f.IPV4_SRC(int(address))) if address.version == 4 else (_IPV6, f.IPV6_SRC(int(address)))
         yield Flow(SOURCE_IDENTITY.number, PACKET, own, program, cookie)
+
+
+def _within(network: Network) -> tuple[Term, ...]:
+    mask = None if network.prefixlen == network.max_prefixlen else int(network.netmask)
+    ethertype, field = (_IPV4, f.IPV4_SRC) if network.version == 4 else (_IPV6, f.IPV6_SRC)
+    return (ethertype, field(int(network.network_address), mask))

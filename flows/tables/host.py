@@ -4,9 +4,15 @@ No packet ever comes here. Each flow holds a note, a JSON object, that the agent
 host must do arrives in the same bundle as the flows that count on it, survives the controller, and needs no second
 channel. The match only keeps the flows apart.
 
-    {"kind": "address", "address": A}                         packets for A that reach this host belong to the bridge
+    {"kind": "network", "mode": "routed", "encap": "vxlan"}   how nodes reach one another (topology.graph: Mode, Encap)
+    {"kind": "route", "network": N, "via": A}                 pods of N are at the node with address A, without tunnel;
+                                                              with "subnet": S, for nodes with an address in S alone
+    {"kind": "node", "address": A}                            a node's own address: pods go there by their own
+    {"kind": "address", "address": A}                         packets for A that reach this host belong to the bridge:
+                                                              Services' addresses, workloads'
     {"kind": "announce", "address": A}                        this node answers for A on its network (ARP, ND)
-    {"kind": "port", "protocol": "TCP", "port": N, "address": A}   a host port; without address on all of the node's
+    {"kind": "port", "protocol": "TCP", "port": N}            a host port at all of the node's addresses
+    {"kind": "port", ..., "address": A, "to": P, "toPort": M}   one at this address alone, and where it leads
     {"kind": "health", "port": N, "namespace": S, "name": M, "endpoints": C}   answer load balancers' health checks
                                                                               (of several with one port, the most)
 """
@@ -20,10 +26,41 @@ from flows import fields as f
 from flows.fields import Match
 from flows.pipeline import HOST
 from flows.values import Flow, Note
-from topology.naming import Address
+from topology.graph import Interconnect
+from topology.naming import Address, Network
 
 _PROTOCOLS = {"TCP": (f.PROTO_TCP, f.TCP_DST), "UDP": (f.PROTO_UDP, f.UDP_DST), "SCTP": (f.PROTO_SCTP, f.SCTP_DST)}
-_ADDRESS, _ANNOUNCE, _PORT, _NOT_HEALTHY, _HEALTH = 10, 20, 30, 40, 50
+_ADDRESS, _WORKLOAD, _ANNOUNCE, _PORT, _NOT_HEALTHY, _HEALTH, _ROUTE, _NODE, _NETWORK = (
+    10,
+    15,
+    20,
+    30,
+    40,
+    50,
+    60,
+    70,
+    80,
+)
+
+
+def network_flow(interconnect: Interconnect, cookie: int) -> Flow:
+    """How nodes reach one another: what tunnels are, if there are any, and what the host has to route."""
+    note = _note("network", mode=interconnect.mode.value, encap=interconnect.encap.value)
+    return Flow(HOST.number, _NETWORK, (), note, cookie)
+
+
+def route_flow(network: Network, via: Address, subnet: Network | None, cookie: int) -> Flow:
+    """Where a node's pods are, for hosts that reach its address themselves; where `subnet` is given, for its nodes."""
+    mask = None if network.prefixlen == network.max_prefixlen else int(network.netmask)
+    ethertype, field = (f.ETH_IPV4, f.IPV4_DST) if network.version == 4 else (f.ETH_IPV6, f.IPV6_DST)
+    match = (f.ETH_TYPE(ethertype), field(int(network.network_address), mask))
+    rest = {} if subnet is None else {"subnet": str(subnet)}
+    return Flow(HOST.number, _ROUTE, match, _note("route", network=str(network), via=str(via), **rest), cookie)
+
+
+def node_flow(address: Address, cookie: int) -> Flow:
+    """A node's own address: nobody gives pods another source where their own host sends them there."""
+    return Flow(HOST.number, _NODE, _to(address), _note("node", address=str(address)), cookie)
 
 
 def address_flow(address: Address, cookie: int) -> Flow:
@@ -31,18 +68,29 @@ def address_flow(address: Address, cookie: int) -> Flow:
     return Flow(HOST.number, _ADDRESS, _to(address), _note("address", address=str(address)), cookie)
 
 
+def workload_flow(address: Address, cookie: int) -> Flow:
+    """A workload's address, on every node; apart from a Service's, which may be the same one."""
+    return Flow(HOST.number, _WORKLOAD, _to(address), _note("address", address=str(address)), cookie)
+
+
 def announce_flow(address: Address, cookie: int) -> Flow:
     """The same, on the one node that answers for it."""
     return Flow(HOST.number, _ANNOUNCE, _to(address), _note("announce", address=str(address)), cookie)
 
 
-def port_flow(protocol: str, port: int, address: Address | None, cookie: int) -> Flow:
-    """A host port of a pod on this node."""
+def port_flow(protocol: str, port: int, cookie: int) -> Flow:
+    """A host port at all of this node's addresses."""
     number, field = _PROTOCOLS[protocol]
-    where = _to(address) if address is not None else (f.ETH_TYPE(f.ETH_IPV4),)
-    rest = {} if address is None else {"address": str(address)}
-    match = f.match(*where, f.IP_PROTO(number), field(port))
-    return Flow(HOST.number, _PORT, match, _note("port", protocol=protocol, port=port, **rest), cookie)
+    match = f.match(f.ETH_TYPE(f.ETH_IPV4), f.IP_PROTO(number), field(port))
+    return Flow(HOST.number, _PORT, match, _note("port", protocol=protocol, port=port), cookie)
+
+
+def address_port_flow(protocol: str, port: int, address: Address, target: tuple[Address, int], cookie: int) -> Flow:
+    """A host port at one address of this node, and the pod's address and port to which it leads."""
+    number, field = _PROTOCOLS[protocol]
+    match = f.match(*_to(address), f.IP_PROTO(number), field(port))
+    where = {"address": str(address), "to": str(target[0]), "toPort": target[1]}
+    return Flow(HOST.number, _PORT, match, _note("port", protocol=protocol, port=port, **where), cookie)
 
 
 def health_flow(port: int, namespace: str, name: str, endpoints: int, cookie: int) -> Flow:

@@ -29,12 +29,14 @@ from flows.pipeline import (
     Table,
 )
 from flows.registers import (
+    BY_ADDRESS,
     DESTINATION_IDENTITY,
     EXIT,
     FROM_POD,
     SCRATCH,
     SOURCE,
     SOURCE_IDENTITY,
+    TO_OTHER_NODES,
     TO_POD,
     Exit,
     Identity,
@@ -45,7 +47,7 @@ from topology.naming import Network
 from topology.policies import Action, Direction, Tier
 
 #: Of Policy.
-_REPLY, _SPECIAL, _NEAR, _OTHERS, _OTHERWISE = 400, 300, 200, 100, 0
+_REPLY, _SPECIAL, _NEAR, _KNOWN, _STRANGER, _OTHERS, _OTHERWISE = 400, 300, 200, 150, 140, 100, 0
 
 #: Of the NetworkPolicy tier: allowed by one flow; allowed by a conjunction, in one of many priorities (see
 #: `conjunction_priority`); isolated.
@@ -155,7 +157,7 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     # What belongs to a connection that was let through once: answers, and errors about it. By a tunnel they say so, if
     # the node that let the connection through says so: here one may be known that was denied there.
     for source in (Source.POD, Source.GATEWAY, Source.WORLD):
-        yield from _reply_flows(source, (load(SOURCE_IDENTITY, Identity.JUDGED), to_commit), cookie)
+        yield from _reply_flows(SOURCE(source), (load(SOURCE_IDENTITY, Identity.JUDGED), to_commit), cookie)
     # A host reaches its own pods: kubelet probes them. What came in from the world was judged there.
     for identity in (Identity.THIS_HOST, Identity.JUDGED):
         yield Flow(table, _SPECIAL, (SOURCE_IDENTITY(identity),), (to_commit,), cookie)
@@ -176,7 +178,8 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
         yield Flow(table, _NEAR, match, (to_commit,), cookie)
     yield Flow(table, _OTHERS, (EXIT(Exit.GATEWAY),), of_pod, cookie)
     # From the world, and it is about to get another source: the last place that knows the true one.
-    yield Flow(table, _OTHERS, f.match(SOURCE(Source.WORLD), EXIT(Exit.TUNNEL), TO_POD(1)), (ingress,), cookie)
+    for way in TO_OTHER_NODES:
+        yield Flow(table, _OTHERS, f.match(SOURCE(Source.WORLD), EXIT(way), TO_POD(1)), (ingress,), cookie)
     yield Flow(table, _OTHERWISE, (), (to_commit,), cookie)
     for direction, stages in _STAGES.items():
         for tier, stage in zip(Tier, stages, strict=True):
@@ -184,13 +187,40 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
 
 
 def unkeyed_flows(cookie: int) -> Iterator[Flow]:
-    """Where tunnels have no keys, nothing tells whose answers are true: what looks like one is one."""
-    yield from _reply_flows(Source.TUNNEL, (Goto(COMMIT.number),), cookie)
+    """Where there are no keys, nothing tells whose answers are true: what looks like one is one."""
+    yield from _reply_flows(BY_ADDRESS(1), (Goto(COMMIT.number),), cookie)
 
 
-def _reply_flows(source: Source, program: Program, cookie: int) -> Iterator[Flow]:
+def known_sender_flow(identity: int, cookie: int) -> Flow:
+    """From a pod on another node whose identity is known here: what its policies say of it is known too."""
+    match = f.match(SOURCE(Source.TUNNEL), SOURCE_IDENTITY(identity))
+    return Flow(POLICY.number, _KNOWN, match, (load(FROM_POD, 1), Goto(EGRESS_ADMIN.number)), cookie)
+
+
+def stranger_flow(cookie: int) -> Flow:
+    """From a pod on another node that nobody here has heard of, while there are policies that may be about it."""
+    return Flow(POLICY.number, _STRANGER, (SOURCE(Source.TUNNEL),), DROP, cookie)
+
+
+def routed_flows(cookie: int) -> Iterator[Flow]:
+    """What goes to other nodes by the host, where the way there is not a tunnel.
+
+    To their pods it is judged there. What goes to nodes themselves never meets their bridges, and what this host or the
+    world behind it sends to a Service's endpoint gets another source: both are judged here.
+    """
+    table, egress, ingress = POLICY.number, Goto(EGRESS_ADMIN.number), Goto(INGRESS_ADMIN.number)
+    node = f.match(SOURCE(Source.POD), EXIT(Exit.ROUTED), DESTINATION_IDENTITY(Identity.OTHER_NODE))
+    yield Flow(table, _OTHERS, node, (load(FROM_POD, 1), egress), cookie)
+    endpoint = (EXIT(Exit.ROUTED), TO_POD(1))
+    yield Flow(table, _OTHERS, f.match(SOURCE(Source.WORLD), *endpoint), (ingress,), cookie)
+    # It is not the endpoint's host.
+    as_another = (load(SOURCE_IDENTITY, Identity.OTHER_NODE), ingress)
+    yield Flow(table, _SPECIAL + 1, f.match(SOURCE(Source.GATEWAY), *endpoint), as_another, cookie)
+
+
+def _reply_flows(sender: Term, program: Program, cookie: int) -> Iterator[Flow]:
     for state in (f.CT_RPL, f.CT_REL):
-        match = f.match(SOURCE(source), f.CT_STATE(state | f.CT_TRK, state | f.CT_TRK))
+        match = f.match(sender, f.CT_STATE(state | f.CT_TRK, state | f.CT_TRK))
         yield Flow(POLICY.number, _REPLY, match, program, cookie)
 
 

@@ -1,13 +1,13 @@
 """Route: the exit, by destination.
 
-Priorities, from the top: answers to the world, by the host it came from; what is on this node; what this node's CIDR
-holds but no pod has; whatever else came by tunnel (it is never sent on); the other nodes, longest prefix first; what
-must not be routed; the world outside.
+Priorities, from the top: answers to the world, by the host it came from; what is on this node; what would be on this
+node if it were anywhere; whatever else came by tunnel (it is never sent on); the other nodes, longest prefix first,
+those of this node's L2 segment before others; what must not be routed; the world outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from flows import fields as f
@@ -19,22 +19,28 @@ from flows.registers import (
     EXIT_PORT,
     MARK_WORLD,
     SOURCE,
+    SUBNET,
     TO_POD,
     Exit,
+    Identity,
     Source,
 )
 from flows.state import LocalPod
-from flows.values import DROP, Flow, Goto, Program, SetField, load
+from flows.values import DROP, Action, Flow, Goto, Program, SetField, load
 from topology.naming import GATEWAY_MAC, ROUTER_MAC, Address, Network
 
 ANSWER, HERE, NOBODY_HERE, STRAYED, ELSEWHERE, NOT_ROUTED, OUTSIDE = 2300, 2200, 2100, 2000, 1000, 500, 100
+#: Above ELSEWHERE and every length of a prefix.
+NEARBY = 1200
 #: Neither multicast nor link-local addresses leave a node by the host. 169.254.0.0/16 does: metadata services and
 #: node-local DNS caches live there.
 _NEVER_ROUTED = tuple(ip_network(text) for text in ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "fe80::/10"))
 
 _FROM_ROUTER = SetField(f.ETH_SRC, ROUTER_MAC)
 _TO_POLICY = Goto(POLICY.number)
-_BY_HOST = (_FROM_ROUTER, SetField(f.ETH_DST, GATEWAY_MAC), load(EXIT, Exit.GATEWAY))
+_TO_GATEWAY = (_FROM_ROUTER, SetField(f.ETH_DST, GATEWAY_MAC))
+_BY_HOST = (*_TO_GATEWAY, load(EXIT, Exit.GATEWAY))
+_ROUTED = (*_TO_GATEWAY, load(EXIT, Exit.ROUTED))
 #: To the host, and no policy has a say in it: answers, and what the host is to refuse.
 TO_HOST: Program = (*_BY_HOST, Goto(COMMIT.number))
 _BY_HOST_IF_ALLOWED: Program = (*_BY_HOST, _TO_POLICY)
@@ -72,16 +78,48 @@ def host_flows(addresses: tuple[Address, ...], pod_cidrs: tuple[Network, ...], c
     """To the node itself, and to addresses of its pod CIDRs that no pod has."""
     for address in addresses:
         yield Flow(ROUTE.number, HERE, _to_address(address), _BY_HOST_IF_ALLOWED, cookie)
-    for cidr in pod_cidrs:
-        yield Flow(ROUTE.number, NOBODY_HERE, _to(cidr), DROP, cookie)
+    yield from nobody_flows(pod_cidrs, cookie)
 
 
-def tunnel_flows(networks: tuple[Network, ...], endpoint: Address, cookie: int) -> Iterator[Flow]:
-    """To another node's networks, by a tunnel that ends at `endpoint`. The same on every node."""
-    field = f.TUN_DST if endpoint.version == 4 else f.TUN_IPV6_DST
-    program = (SetField(field, int(endpoint)), load(EXIT, Exit.TUNNEL), _TO_POLICY)
+def nobody_flows(networks: Iterable[Network], cookie: int) -> Iterator[Flow]:
+    """To what is on this node if it is anywhere."""
+    for network in networks:
+        yield Flow(ROUTE.number, NOBODY_HERE, _to(network), DROP, cookie)
+
+
+def node_program(endpoint: Address | None, fabric_mac: int | None) -> Program:
+    """To another node: by wire where it has a `fabric_mac`, by a tunnel that ends at `endpoint` else.
+
+    What goes by wire knows the tunnel too: it is taken from where no wire leads there. Without either, it is dropped.
+    """
+    if endpoint is None and fabric_mac is None:
+        return DROP
+    program: list[Action] = []
+    if endpoint is not None:
+        program.append(SetField(f.TUN_DST if endpoint.version == 4 else f.TUN_IPV6_DST, int(endpoint)))
+    if fabric_mac is not None:
+        program.append(SetField(f.ETH_DST, fabric_mac))
+    exit_by = Exit.TUNNEL if fabric_mac is None else Exit.FABRIC
+    return (*program, load(EXIT, exit_by), _TO_POLICY)
+
+
+def elsewhere_flows(networks: Iterable[Network], program: Program, cookie: int) -> Iterator[Flow]:
+    """To what is on another node, the way that leads there. The same on every node."""
     for network in networks:
         yield Flow(ROUTE.number, ELSEWHERE + network.prefixlen, _to(network), program, cookie)
+
+
+def routed_flows(pod_cidrs: tuple[Network, ...], own: tuple[Network, ...], subnet: int, cookie: int) -> Iterator[Flow]:
+    """To another node's pods, and to it by its `own` addresses, by this node's host: it knows the way, or its network.
+
+    `subnet`: only from nodes of this L2 segment; 0 from all. The same on every node. What is bound for the node itself
+    doesn't meet its bridge, so Policy must know.
+    """
+    for networks, whose in ((pod_cidrs, ()), (own, (load(DESTINATION_IDENTITY, Identity.OTHER_NODE),))):
+        for network in networks:
+            near = (SUBNET(subnet),) if subnet else ()
+            priority = (NEARBY if subnet else ELSEWHERE) + network.prefixlen
+            yield Flow(ROUTE.number, priority, f.match(*_to(network), *near), (*_ROUTED, *whose, _TO_POLICY), cookie)
 
 
 def destination_pod(identity: int) -> SetField:

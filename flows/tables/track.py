@@ -21,6 +21,8 @@ from flows.registers import (
     MARK_WORLD,
     SOURCE,
     SOURCE_IDENTITY,
+    SUBNET,
+    TO_OTHER_NODES,
     TO_POD,
     Exit,
     Identity,
@@ -100,11 +102,12 @@ def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]
     for address in translations:
         yield _unsnat(address, cookie, hairpin=False)
         ethertype = _ETHERTYPES[address.version]
-        match = f.match(SOURCE(Source.WORLD), EXIT(Exit.TUNNEL), _FORWARD, MARK_SERVICE(1), ethertype)
-        yield Flow(COMMIT.number, _RESOURCE, match, (_snat(address),), cookie)
-        # Judged here, by its true source; where the endpoint's identity isn't known, it is judged there.
-        judged = (load(SOURCE_IDENTITY, Identity.JUDGED), _snat(address))
-        yield Flow(COMMIT.number, _RESOURCE + 1, f.match(*match, TO_POD(1)), judged, cookie)
+        for way in TO_OTHER_NODES:
+            match = f.match(SOURCE(Source.WORLD), EXIT(way), _FORWARD, MARK_SERVICE(1), ethertype)
+            yield Flow(COMMIT.number, _RESOURCE, match, (_snat(address),), cookie)
+            # Judged here, by its true source; where the endpoint's identity isn't known, it is judged there.
+            judged = (load(SOURCE_IDENTITY, Identity.JUDGED), _snat(address))
+            yield Flow(COMMIT.number, _RESOURCE + 1, f.match(*match, TO_POD(1)), judged, cookie)
         if address.version == 4:
             refusals = f.match(
                 SOURCE(Source.GATEWAY), EXIT(Exit.GATEWAY), _RELATED, ethertype, f.IP_PROTO(f.PROTO_ICMP)
@@ -113,15 +116,36 @@ def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]
             yield Flow(COMMIT.number, _ERROR, refusals, program, cookie)
 
 
+def routed_flows(gateway: int, translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]:
+    """What the world, or the host, sends to a Service on another node by the host: with this node's own source.
+
+    It came from the host and goes back there. So do the answers, which the host brings too.
+    """
+    for address in translations:
+        ethertype = _ETHERTYPES[address.version]
+        for source in (Source.GATEWAY, Source.WORLD):
+            match = f.match(SOURCE(source), EXIT(Exit.ROUTED), _FORWARD, MARK_SERVICE(1), ethertype)
+            yield Flow(COMMIT.number, _RESOURCE, match, (load(HAIRPIN, 1), _snat(address)), cookie)
+        yield _unsnat(address, cookie, hairpin=True, port=gateway)
+
+
+def subnet_flow(version: int, subnet: int, cookie: int) -> Flow:
+    """The L2 segment that this node is on with its addresses of one family: what is of that family may stay on it."""
+    track = Ct(_ZONES[version], table=TRACK_STATE.number, nat=Nat())
+    return Flow(TRACK.number, _PRIORITY + 1, (_ETHERTYPES[version],), (load(SUBNET, subnet), track), cookie)
+
+
 def _snat(address: Address) -> Ct:
     nat = Nat("src", address_min=int(address), ipv6=address.version == 6)
     return Ct(_SNAT_ZONES[address.version], commit=True, table=OUTPUT.number, nat=nat)
 
 
-def _unsnat(address: Address, cookie: int, *, hairpin: bool) -> Flow:
+def _unsnat(address: Address, cookie: int, *, hairpin: bool, port: int = 0) -> Flow:
     undo = Ct(_SNAT_ZONES[address.version], table=TRACK.number, nat=Nat())
     program = (load(HAIRPIN, 1), undo) if hairpin else (undo,)
-    return Flow(UNSNAT.number, _PRIORITY, (_ETHERTYPES[address.version], _to(address)), program, cookie)
+    entry = (f.IN_PORT(port),) if port else ()
+    match = (*entry, _ETHERTYPES[address.version], _to(address))
+    return Flow(UNSNAT.number, _PRIORITY + bool(port), match, program, cookie)
 
 
 def _from(address: Address) -> Term:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from node import netlink, notes, ovsdb
@@ -22,7 +23,6 @@ from node.cni.spec import Attachment, CniError, Code, Request, result
 from node.host import tasks_of
 from node.limits import Bandwidth
 from node.netlink import LinkError, PodLink
-from node.nftables import HostPort
 from node.notes import HOST_TABLE, NotesError
 from node.ovsdb import Database, DatabaseError, Interface
 from node.places import ExhaustedError, next_place
@@ -93,6 +93,21 @@ class Service:
         # With them goes what limited ports that somebody else has removed.
         await self._database.transact(ovsdb.remove_ports(stale))
 
+    async def resize(self, mtu: int) -> None:
+        """Pods that come have this MTU from now on, and so have those that there are."""
+        self.mtu = mtu
+        # Those that are on their way may have been planned with another; their row is there when their lock is free.
+        for name in sorted({*self.pods(), *self._coming.values()}):
+            async with self._locked(name):
+                row = self.pods().get(name)
+                if row is None:
+                    continue
+                netns, ifname = Path(row.external_ids[ovsdb.NETNS]), row.external_ids[ovsdb.IFNAME]
+                try:
+                    await asyncio.to_thread(netlink.set_pod_mtu, name, netns, ifname, mtu)
+                except LinkError as error:
+                    log.warning("pod %s keeps its MTU: %s", _pod(row), error)
+
     # Requests ---------------------------------------------------------------------------------------------------
 
     async def _add(self, request: Request) -> dict[str, Any]:
@@ -119,7 +134,8 @@ class Service:
             await asyncio.to_thread(netlink.make_pod_link, link)
             try:
                 row = _external_ids(request, place, link)
-                await self._database.transact(ovsdb.add_pod_port(port, row, self._limits(request)))
+                # Not `place`: one that was given later may have been written first.
+                await self._database.transact(ovsdb.add_pod_port(port, row, self._limits(request), self._last))
                 await self._arrived(request, port)
                 await self._compare(request)
             except BaseException:
@@ -133,7 +149,7 @@ class Service:
     def _hold(self) -> int:
         taken = self._held | {int(row.external_ids.get(ovsdb.PLACE, 0)) for row in self.pods().values()}
         try:
-            place = next_place(self.settings.pod_cidrs, taken, self._last or max(taken, default=0))
+            place = next_place(self.settings.pod_cidrs, taken, self._last or self._database.rows.last_place)
         except ExhaustedError as error:
             raise CniError(Code.NO_ADDRESS, str(error)) from error
         self._last = place
@@ -203,12 +219,13 @@ class Service:
         if not request.port_mappings or table is None:
             return
         try:
-            there = tasks_of(await notes.read(self.settings.ovs_rundir, table, _NOTES_WAIT)).host_ports
+            found = tasks_of(await notes.read(self.settings.ovs_rundir, table, _NOTES_WAIT)).host_ports
+            there = {(port.protocol, port.port, port.address) for port in found}
         except NotesError as error:
             log.warning("pod %s/%s: its host ports can't be looked at: %s", request.namespace, request.pod, error)
             return
         for each in request.port_mappings:
-            if HostPort(each.protocol, each.host_port, each.address) not in there:
+            if (each.protocol, each.host_port, each.address) not in there:
                 log.warning(
                     "pod %s/%s: the runtime asks for host port %s %d%s, the cluster gives it to no pod of this node: "
                     "ignored",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,17 @@ class Guest:
         self._written: list[Path] = []
         substrate.make_namespace(self.netns)
 
-    def declare(self, **container: Any) -> Path:
+    def declare(self, labels: Mapping[str, str] | None = None, **container: Any) -> Path:
         """Tell the controller of the pod. The lab itself doesn't start it: that takes `lab apply`."""
         spec = {"nodeName": self.node, "containers": [{"name": "c", "image": "c", **container}]}
-        return self._write("Pod", {"name": self.name, "namespace": NAMESPACE}, spec=spec)
+        return self._write("Pod", {"name": self.name, "namespace": NAMESPACE, "labels": dict(labels or {})}, spec=spec)
 
     def declare_node(self, name: str, cidr: str, address: str) -> Path:
         """A node that nobody has: every other node gets a route to it."""
         status = {"addresses": [{"type": "InternalIP", "address": address}]}
         return self._write("Node", {"name": name}, spec={"podCIDRs": [cidr]}, status=status)
 
-    def _write(self, kind: str, metadata: dict[str, str], **rest: Any) -> Path:
+    def _write(self, kind: str, metadata: dict[str, Any], **rest: Any) -> Path:
         path = self.lab.layout.manifests / f"{kind.lower()}.guest.{metadata['name']}.yaml"
         document = {"apiVersion": "v1", "kind": kind, "metadata": metadata, **rest}
         temporary = path.with_name(f".{path.name}")

@@ -26,8 +26,18 @@ from flows.compiler import Compiler
 from flows.fields import Field, Term
 from flows.interpreter import Interpreter, InterpreterError
 from flows.openflow import encode
-from flows.openflow.messages import BundleReply, Error, FlowStatsReply, GroupDescReply, Message
-from flows.openflow.wire import BundleControl
+from flows.openflow.messages import (
+    BarrierReply,
+    BundleReply,
+    Error,
+    FlowStatsReply,
+    GroupDescReply,
+    Message,
+    PacketIn,
+    PortStatsReply,
+    RoleReply,
+)
+from flows.openflow.wire import BundleControl, Role
 from flows.pipeline import (
     EGRESS_ADMIN,
     EGRESS_BASELINE,
@@ -75,6 +85,7 @@ class Switch:
     """One bridge, spoken to over its management socket."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._environment = {**os.environ, **{f"OVS_{name}DIR": str(directory) for name in ("RUN", "DB", "LOG")}}
         self._control = str(directory / "control.sock")
         self._socket = socket.socket(socket.AF_UNIX)
@@ -144,6 +155,12 @@ class Switch:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def receive(self, port: str, frame: bytes) -> None:
+        """Have a frame come in by a port."""
+        argv = ["ovs-appctl", "-t", self._control, "netdev-dummy/receive", port, frame.hex()]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 0, done.stderr
 
     def close(self) -> None:
         self._socket.close()
@@ -543,6 +560,47 @@ def test_groups_are_taken_changed_and_read_back_as_they_were(switch: Switch) -> 
     assert switch.groups()[7] == smaller
     printed = switch.ofctl("dump-groups", "br0")
     assert "group_id=7" in printed and group_text(groups[0]) in printed
+
+
+def test_ports_are_counted_as_ovs_ofctl_counts_them(switch: Switch) -> None:
+    frame = bytes.fromhex("0180c200000e 0a0000000001 88cc".replace(" ", "")) + bytes(46)
+    switch.exchange(BarrierReply, *[encode.packet_out(frame, (Output(PORT_LOCAL),), PORT_CONTROLLER)] * 3,
+                    encode.barrier_request())  # fmt: skip
+    (reply,) = switch.exchange(PortStatsReply, encode.port_stats_request())
+    assert isinstance(reply, PortStatsReply)
+    (local,) = [each for each in reply.items if each.number == PORT_LOCAL]
+    assert (local.tx_packets, local.tx_bytes) == (3, 180)
+    assert local.duration > 0
+    told = switch.ofctl("dump-ports", "br0")
+    assert "tx pkts=3, bytes=180" in told
+
+
+def test_a_slave_is_sent_what_flows_send_to_the_controller_if_it_wants_to_hear_that(switch: Switch) -> None:
+    switch.clear()
+    tells = Flow(0, 9, (f.ETH_TYPE(0x88CC),), (Output(PORT_CONTROLLER, 600),), 7)
+    assert not switch.push(encode.flow_mod(tells))
+    frame = bytes.fromhex("0180c200000e 0a0000000001 88cc".replace(" ", "")) + bytes(46)
+    switch.exchange(RoleReply, encode.role_request(Role.SLAVE, 1))
+    other = Switch(switch.directory)
+    try:
+        # Connections to the management socket, which are no controllers', are sent no packets until they say of which
+        # length.
+        for each in (switch, other):
+            each.exchange(BarrierReply, encode.set_config(600), encode.barrier_request())
+        switch.receive("br0", frame)
+        other.exchange(PacketIn)
+        assert not [
+            each for each in switch.exchange(BarrierReply, encode.barrier_request()) if isinstance(each, PacketIn)
+        ]
+        switch.exchange(BarrierReply, encode.hear_packets_as_slave(), encode.barrier_request())
+        switch.receive("br0", frame)
+        (packet,) = [each for each in switch.exchange(PacketIn) if isinstance(each, PacketIn)]
+        assert (packet.table, packet.cookie, packet.data) == (0, 7, frame)
+        assert f.IN_PORT(PORT_LOCAL) in packet.match
+    finally:
+        other.close()
+        switch.exchange(RoleReply, encode.role_request(Role.EQUAL))
+        switch.clear()
 
 
 def test_a_flow_that_the_switch_can_t_take_is_refused_alone_by_its_xid(switch: Switch) -> None:

@@ -29,11 +29,11 @@ _INTERVAL = 0.01
 class Pinging:
     """A ping that runs until the end of the block; then `lost` says how many weren't answered."""
 
-    def __init__(self, netns: str, address: str) -> None:
+    def __init__(self, netns: str, address: str, interval: float) -> None:
         self.title = f"{netns} -> {address}"
         self.sent = self.answered = 0
         self._process = subprocess.Popen(
-            ["nsenter", f"--net={netns_path(netns)}", "--", "ping", "-n", "-q", "-i", str(_INTERVAL), address],
+            ["nsenter", f"--net={netns_path(netns)}", "--", "ping", "-n", "-q", "-i", str(interval), address],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -51,8 +51,8 @@ class Pinging:
 
 
 @contextlib.contextmanager
-def pinging(pairs: list[tuple[str, str]]) -> Iterator[list[Pinging]]:
-    running = [Pinging(*pair) for pair in pairs]
+def pinging(pairs: list[tuple[str, str]], interval: float = _INTERVAL) -> Iterator[list[Pinging]]:
+    running = [Pinging(*pair, interval) for pair in pairs]
     try:
         yield running
     finally:

@@ -399,6 +399,45 @@ def test_a_controller_that_comes_back_sends_nothing_and_cuts_nothing(lab: Lab) -
         hold(lab, allowed=ways("red/near", WEBS, 8082), denied=denied)
 
 
+@contextlib.contextmanager
+def cut_off(lab: Lab, node: str) -> Iterator[None]:
+    """A node whose switch goes on without its controller, which looks for it elsewhere."""
+    rows = substrate.vsctl(lab.layout, node, "get", "bridge", "br-int", "controller").strip().strip("[]")
+    target = substrate.vsctl(lab.layout, node, "get", "controller", rows, "target").strip().strip('"')
+
+    def status() -> str:
+        (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == node]
+        return str(row["status"])
+
+    substrate.vsctl(lab.layout, node, "set", "controller", rows, f'target="{target}.elsewhere"')
+    try:
+        until(lambda: status() == "Disconnected", f"{node} is cut off")
+        yield
+        assert status() == "Disconnected"
+    finally:
+        substrate.vsctl(lab.layout, node, "set", "controller", rows, f'target="{target}"')
+        lab.wait_for_sync()
+
+
+def test_a_node_without_its_controller_lets_no_pod_in_that_it_has_not_heard_of(lab: Lab) -> None:
+    newcomer, near = Guest(lab, "newcomer", "node-1"), "red/near"
+    one_port = [{"ports": [{"port": 8080, "protocol": protocol} for protocol in ("TCP", "UDP")]}]
+    rule = policy("one-port", {"is": "new"}, "guests", policyTypes=["Egress"], egress=one_port)
+    into, beyond = (ways("guests/newcomer", "red/web2", port) for port in (8080, 8081))
+    into_near, beyond_near = (ways("guests/newcomer", "red/web1", port) for port in (8080, 8081))
+    try:
+        with policed(lab, rule):
+            with cut_off(lab, "node-2"):
+                newcomer.declare({"is": "new"})
+                newcomer.add()
+                silent(lab, [*into, *beyond])
+                hold(lab, allowed=[*into_near, *ways(near, "red/web2", 8081)], denied=beyond_near)
+            forget_flows(lab)
+            hold(lab, allowed=into, denied=beyond)
+    finally:
+        newcomer.leave()
+
+
 def test_a_switch_that_dies_and_comes_back_is_never_open(lab: Lab) -> None:
     mute = policy("mute", {"who": "near"}, policyTypes=["Egress"], egress=[])
     closed = policy("closed", {"who": "web1"}, ingress=[])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
@@ -23,7 +23,6 @@ from topology.naming import (
     Address,
     gateway_addresses,
     mac_of,
-    pod_port_name,
 )
 
 GATEWAY, TUNNEL, FIRST_POD = 1, 2, 10
@@ -80,24 +79,27 @@ class Fabric:
             self.compiler.put(each)
             if isinstance(each, Pod) and not each.host_network:
                 there = ports[each.node]
-                mac = mac_of(HOST_END_MAC_PREFIX, each.addresses[0])
-                there.append(Port(FIRST_POD + len(there) - 2, pod_port_name(each.namespace, each.name), mac))
+                # A workload's port has whatever MAC it has: nobody asks.
+                mac = 0x5A if each.port else mac_of(HOST_END_MAC_PREFIX, each.addresses[0])
+                there.append(Port(FIRST_POD + len(there) - 2, each.port_name, mac))
         for name in self.names:
             self.compiler.set_ports(name, ports[name])
         self.conntracks = {name: Conntrack() for name in self.names}
+        self._interpreters: dict[str, Interpreter] = {}
         self.interpret()
         self._ends: dict[int, str] = {
             int(address): node.name for node in self.compiler.cluster.nodes.values() for address in node.addresses
         }
 
-    def interpret(self) -> None:
-        """Switches that have what the compiler makes now; what they remember stays."""
-        self._interpreters = {
+    def interpret(self, lagging: Container[str] = ()) -> None:
+        """Switches that have what the compiler makes now, but for those that lag; what they remember stays."""
+        self._interpreters |= {
             name: Interpreter(
                 [*self.compiler.flows(CLUSTER), *self.compiler.flows(name)],
                 [*self.compiler.groups(CLUSTER), *self.compiler.groups(name)],
             )
             for name in self.names
+            if name not in lagging
         }
 
     def pod(self, name: str) -> tuple[str, LocalPod]:

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from controller.app import Controller
 from controller.fleet import Peer
+from flows import fields as f
 from flows.openflow import wire
 from flows.openflow.decode import decode
 from flows.openflow.framing import Framer
@@ -43,6 +44,8 @@ class FakeSwitch:
         #: What has been received, by type; and commits and what no bundle can hold, in order.
         self.count: dict[int, int] = {}
         self.unbundled: list[bytes] = []
+        #: Packets that it was to send, by port.
+        self.emitted: list[tuple[int, bytes]] = []
         self.roles = Roles()
         self.reset()
 
@@ -57,6 +60,8 @@ class FakeSwitch:
         self._framer = Framer()
         self._bundle: list[bytes] | None = None
         self.role = Role.EQUAL
+        #: Whether it is sent packets also as a slave.
+        self.overhears = False
         self._told = b""
 
     def hello(self) -> bytes:
@@ -100,6 +105,17 @@ class FakeSwitch:
         self.ports.update(new)
         return told
 
+    def packet_in(self, port: int, data: bytes) -> bytes:
+        """What it tells of a packet that comes in by a port, if one of its flows says so."""
+        (ethertype,) = unpack_from("!H", data, 12)
+        wanted = (f.IN_PORT(port), f.ETH_DST(int.from_bytes(data[:6], "big")), f.ETH_TYPE(ethertype))
+        flow = next((each for each in self._flows() if each.table == 0 and each.match == wanted), None)
+        if flow is None or (self.role is Role.SLAVE and not self.overhears):
+            return b""
+        match = pack("!HHI", 1, 12, 0x80000004) + pack("!I4x", port)
+        body = pack("!IHBBQ", wire.NO_BUFFER, len(data), 1, flow.table, flow.cookie) + match + bytes(2) + data
+        return pack("!BBHI", 6, Type.PACKET_IN, 8 + len(body), 0) + body
+
     def forget(self) -> None:
         """As a switch that was started again."""
         self.held.clear()
@@ -132,6 +148,14 @@ class FakeSwitch:
                 return self._bundle_add(message[16:], xid)
             case Type.EXPERIMENTER:
                 self.unbundled.append(message)
+            case Type.SET_ASYNC:
+                self.overhears = True
+            case Type.PACKET_OUT if self.role is Role.SLAVE:
+                return _error(1, 10, message, xid)
+            case Type.PACKET_OUT:
+                # Its match is the port that it came in by; one action, to a port.
+                (number,) = unpack_from("!I", message, 16 + 16 + 4)
+                self.emitted.append((number, message[16 + 16 + 16 :]))
         return b""
 
     def _change_role(self, message: bytes, xid: int) -> bytes:
@@ -264,7 +288,7 @@ def _group_desc(mod: bytes) -> bytes:
 
 
 def _port(port: Port) -> bytes:
-    return pack("!IH2x6s2x16sII", port.number, 40, port.mac.to_bytes(6, "big"), port.name.encode(), 0, 0)
+    return pack("!IH2x6s2x16sII", port.number, 40, port.mac.to_bytes(6, "big"), port.name.encode(), 0, not port.up)
 
 
 def _port_status(reason: int, port: Port) -> bytes:

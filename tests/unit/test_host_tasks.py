@@ -35,15 +35,15 @@ FLOWS = [
     host_table.address_flow(ip_address("198.51.100.1"), 1),
     host_table.address_flow(ip_address("2001:db8:1::1"), 1),
     host_table.announce_flow(ip_address("198.51.100.1"), 1),
-    host_table.port_flow("TCP", 8080, None, 1),
-    host_table.port_flow("UDP", 53, ip_address("192.0.2.11"), 1),
+    host_table.port_flow("TCP", 8080, 1),
+    host_table.address_port_flow("UDP", 53, ip_address("192.0.2.11"), (ip_address("10.244.1.2"), 5353), 1),
     host_table.health_flow(32000, "shop", "web", 0, 1),
     host_table.health_flow(32000, "shop", "web", 3, 1),
 ]
 TASKS = Tasks(
     addresses=frozenset({ip_address("198.51.100.1"), ip_address("2001:db8:1::1")}),
     announced=frozenset({ip_address("198.51.100.1")}),
-    host_ports=frozenset({HostPort("TCP", 8080), HostPort("UDP", 53, "192.0.2.11")}),
+    host_ports=frozenset({HostPort("TCP", 8080), HostPort("UDP", 53, "192.0.2.11", "10.244.1.2", 5353)}),
     health=((32000, Health("shop", "web", 3)),),
 )
 
@@ -90,6 +90,7 @@ def test_of_two_notes_on_one_health_check_port_the_one_with_endpoints_counts_in_
         {"kind": "address"},
         {"kind": "announce", "address": "nowhere"},
         {"kind": "port", "protocol": "TCP", "port": None},
+        {"kind": "port", "protocol": "TCP", "port": 1, "address": "192.0.2.1", "to": "nowhere", "toPort": 1},
         {"kind": "health", "port": 1, "namespace": "a", "name": "b", "endpoints": "many"},
     ],
 )
@@ -217,6 +218,7 @@ class Machine:
         monkeypatch.setattr(notes, "read", self._read)
         monkeypatch.setattr(nftables, "apply", lambda text: self._do("rules", text))
         monkeypatch.setattr(netlink, "set_service_routes", lambda *words: self._do("routes", *words))
+        monkeypatch.setattr(netlink, "route_loopback", lambda name, wanted: None)
         monkeypatch.setattr(netlink, "interface_of", lambda address: f"the uplink of {address}")
         monkeypatch.setattr(netlink, "set_announced", self._set_announced)
         monkeypatch.setattr(netlink, "announce", lambda *words: self._do("tell", *words))
@@ -466,6 +468,7 @@ def test_the_whole_table_is_replaced_at_once() -> None:
         "  chain postrouting {\n"
         "    type nat hook postrouting priority srcnat; policy accept;\n"
         '    oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 counter masquerade\n'
+        '    oifname "sb-gw0" ip saddr 127.0.0.0/8 counter masquerade\n'
         "  }\n"
         "  chain prerouting {\n"
         "    type nat hook prerouting priority dstnat; policy accept;\n"
@@ -479,6 +482,7 @@ def test_the_whole_table_is_replaced_at_once() -> None:
         "  chain refuse {\n"
         "    type filter hook prerouting priority mangle; policy accept;\n"
         '    iifname != "sb-gw0" return\n'
+        "    ip daddr 127.0.0.0/8 counter drop\n"
         '    fib daddr oifname != "sb-gw0" return\n'
         "    meta l4proto tcp counter reject with tcp reset\n"
         "    counter reject with icmpx port-unreachable\n"

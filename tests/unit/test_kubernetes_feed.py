@@ -101,8 +101,8 @@ async def running(server: ApiServer, tmp_path: Path) -> AsyncIterator[Running]:
     await here.end()
 
 
-def condition(server: ApiServer, kind: str, name: str, of: str) -> dict[str, Any]:
-    found = server.get(kind, "", name) or {}
+def condition(server: ApiServer, kind: str, name: str, of: str, namespace: str = "") -> dict[str, Any]:
+    found = server.get(kind, namespace, name) or {}
     return next((each for each in found.get("status", {}).get("conditions", []) if each["type"] == of), {})
 
 
@@ -147,9 +147,63 @@ async def test_a_load_balancers_address_is_written_and_taken_back(server: ApiSer
     await until(lambda: not ingress(), "no address")
 
 
+REALIZED = "signalbox.io/Realized"
+
+
+async def test_a_service_that_cant_have_what_it_asks_for_says_so_until_it_can(
+    server: ApiServer, running: Running
+) -> None:
+    others = {"type": "example.com/Theirs", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "t"}
+
+    def of(name: str) -> dict[str, Any]:
+        return condition(server, "Service", name, REALIZED, "default")
+
+    # A pool of /28 has fourteen addresses.
+    for number in range(14):
+        server.put(service("default", f"lb-{number:02}", f"10.96.1.{number}", type="LoadBalancer"))
+    late = service("default", "lb-late", "10.96.2.1", type="LoadBalancer", status={"conditions": [others]})
+    await until(lambda: len(writes(server)) == 14, "all have addresses")
+    server.put(late)
+    await until(lambda: of("lb-late").get("status") == "False", "it goes without")
+    assert of("lb-late")["reason"] == "NotRealized"
+    assert of("lb-late")["message"] == "no load balancer's address is free in 203.0.113.0/28; add a pool"
+    assert condition(server, "Service", "lb-late", "example.com/Theirs", "default") == others
+    assert [each["regarding"]["name"] for each in server.objects("Event")] == ["lb-late"]
+
+    server.remove("Service", "default", "lb-00")
+    await until(lambda: of("lb-late").get("status") == "True", "it has one")
+    assert (server.get("Service", "default", "lb-late") or {})["status"]["loadBalancer"]["ingress"]
+    assert condition(server, "Service", "lb-late", "example.com/Theirs", "default") == others
+    assert of("lb-01") == {}
+    written = len(writes(server))
+    await asyncio.sleep(0.3)
+    assert len(writes(server)) == written
+
+
+async def test_a_service_whose_port_or_address_is_anothers_says_whose(server: ApiServer, running: Running) -> None:
+    server.put(
+        service("default", "a", "10.96.0.1", externalIPs=["198.51.100.77"]),
+        service("default", "b", "10.96.0.2", externalIPs=["198.51.100.77", "192.0.2.1"]),
+    )
+
+    def of(name: str) -> dict[str, Any]:
+        return condition(server, "Service", name, REALIZED, "default")
+
+    def says(*words: str) -> bool:
+        return all(each in of("b").get("message", "") for each in words)
+
+    taken = "198.51.100.77 port 80/TCP is Service default/a's already"
+    await until(lambda: says(taken, "external address 192.0.2.1 is of node n1"), "both are said")
+    assert of("b")["status"] == "False" and of("a") == {}
+    server.put(service("default", "b", "10.96.0.2", externalIPs=["198.51.100.77"], status={"conditions": [of("b")]}))
+    await until(lambda: says(taken) and not says("192.0.2.1"), "one is left")
+    server.remove("Service", "default", "a")
+    await until(lambda: of("b").get("status") == "True", "nothing is left")
+
+
 async def test_a_policy_of_the_cluster_says_whether_it_is_in_force(server: ApiServer, running: Running) -> None:
     server.put(cluster_policy("c", ingress=[{"action": "Deny", "from": [{"namespaces": {}}]}]))
-    of = "signalbox.io/Realized"
+    of = REALIZED
     await until(lambda: condition(server, "ClusterNetworkPolicy", "c", of).get("status") == "True", "it is in force")
     server.put(cluster_policy("c", egress=[{"action": "Accept", "to": [{"domainNames": ["example.com"]}]}]))
     await until(lambda: condition(server, "ClusterNetworkPolicy", "c", of).get("status") == "False", "it isn't whole")

@@ -6,8 +6,11 @@ import json
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+import hypothesis
 import msgspec
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
 from kubernetes_objects import (
     Json,
     cluster_policy,
@@ -370,6 +373,89 @@ def test_an_address_that_is_asked_for_is_had_or_none(pooled: Clusters) -> None:
     assert given(pooled, "b") == ["203.0.113.3"] and pooled.problems == []
     pooled.put(balanced("c", loadBalancerIP="198.51.100.1"))
     assert given(pooled, "c") == [] and "is in no pool" in pooled.problems[0]
+
+
+def test_of_several_one_gives_addresses_and_the_others_wait_for_the_status(pooled: Clusters) -> None:
+    pooled.state.lead(False)
+    pooled.put(balanced("a"), balanced("b", loadBalancerIP="203.0.113.3"))
+    assert given(pooled, "a") == given(pooled, "b") == [] and pooled.service("a").cluster_ips
+    assert pooled.problems == []
+    pooled.put(balanced("b", "203.0.113.3", loadBalancerIP="203.0.113.3"))
+    assert given(pooled, "b") == ["203.0.113.3"]
+    pooled.state.lead(True)
+    assert pooled.state.pending
+    pooled.collect()
+    assert len(given(pooled, "a")) == 1 and given(pooled, "b") == ["203.0.113.3"]
+
+
+def test_an_address_of_an_asked_for_family_that_a_service_doesn_t_have_is_refused(pooled: Clusters) -> None:
+    pooled.put(balanced("a", loadBalancerIP="2001:db8::1"))
+    assert given(pooled, "a") == [] and "2001:db8::1 is of no family of the Service" in pooled.problems[0]
+
+
+def test_one_that_has_led_takes_what_its_successor_has_told_also_crosswise(pooled: Clusters) -> None:
+    pooled.put(balanced("a"), balanced("b"))
+    first, second = given(pooled, "a"), given(pooled, "b")
+    assert first != second
+    # What it gave it couldn't tell any more, and the next one has given it the other way round.
+    pooled.state.lead(False)
+    pooled.put(balanced("a", *second))
+    assert (given(pooled, "a"), given(pooled, "b")) == (second, [])
+    pooled.put(balanced("b", *first))
+    assert (given(pooled, "a"), given(pooled, "b")) == (second, first)
+    assert pooled.state.owed == set() and pooled.problems == []
+
+
+@settings(max_examples=200, deadline=None)
+@hypothesis.given(
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["put", "remove", "see", "lead"])), max_size=40)
+)
+def test_whoever_leads_in_between_all_replicas_end_with_the_same_addresses(acts: list[tuple[str, str]]) -> None:
+    """Two replicas; what one hears the other may hear later, and only the leader's statuses are written."""
+    replicas = [Clusters(load_balancer=(ip_network("203.0.113.0/29"),)) for _ in range(2)]
+    there: dict[str, tuple[str, ...]] = {}
+    leader = 0
+
+    def see(which: int) -> None:
+        here = replicas[which]
+        for name in [name for _, _, name in here.model if name not in there and name != "default"]:
+            here.remove("Service", "default", name)
+        here.put(*(balanced(name, *status) for name, status in sorted(there.items())))
+
+    def lead(which: int) -> None:
+        nonlocal leader
+        leader = which
+        for number, each in enumerate(replicas):
+            each.state.lead(number == which)
+
+    def tell() -> None:
+        for _, _, name in replicas[leader].state.owed:
+            if name in there:
+                there[name] = tuple(map(str, replicas[leader].state.ingress(("Service", "default", name))))
+
+    lead(0)
+    for name, act in acts:
+        match act:
+            case "put":
+                there.setdefault(name, ())
+                see(leader)
+            case "remove":
+                there.pop(name, None)
+            case "see":
+                see(ord(name) % 2)
+            case "lead":
+                lead(1 - leader)
+        if name in "abc":
+            tell()
+    for _ in range(4):
+        for number in (0, 1):
+            see(number)
+            replicas[number].collect()
+        tell()
+    found = [{name: given(each, name) for name in there} for each in replicas]
+    assert found[0] == found[1] == {name: list(status) for name, status in there.items()}
+    flat = [address for each in found[0].values() for address in each]
+    assert len(flat) == len(set(flat)) == min(len(there), 6)
 
 
 def test_a_service_that_is_no_load_balancer_any_more_loses_its_address(pooled: Clusters) -> None:

@@ -45,7 +45,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     monkeypatch.setattr(host_module, "_INTERVAL", 0.001)
     monkeypatch.setattr(host_module.notes, "read", here.read)
     monkeypatch.setattr(host_module.nftables, "apply", here.note("rules"))
-    for name in ("set_service_routes", "interface_of", "set_announced", "announce"):
+    for name in ("route_loopback", "set_service_routes", "interface_of", "set_announced", "announce"):
         monkeypatch.setattr(host_module.netlink, name, here.note(name))
     yield here
 
@@ -72,11 +72,18 @@ async def test_the_host_is_compared_at_first_and_again_when_the_switch_was_away(
     )
     here = Host(settings)
     following = asyncio.create_task(here.follow())
-    everything = ["rules", "set_service_routes", "interface_of", "set_announced", "announce"]
+    everything = ["rules", "route_loopback", "set_service_routes", "interface_of", "set_announced", "announce"]
     assert await looked(kernel) == everything
     assert await looked(kernel) == []
     kernel.notes = [{"kind": "announce", "address": ADDRESS}]
     assert await looked(kernel) == ["interface_of", "set_announced", "announce"]
+    there = {"kind": "port", "protocol": "TCP", "port": 80, "address": "127.0.0.1", "to": "10.244.1.2", "toPort": 8080}
+    kernel.notes.append(there)
+    assert await looked(kernel) == ["rules", "route_loopback"]
+    kernel.notes = [there]
+    assert await looked(kernel) == ["interface_of", "set_announced", "announce"]
+    kernel.notes = [{"kind": "announce", "address": ADDRESS}]
+    assert await looked(kernel) == ["rules", "route_loopback", "interface_of", "set_announced", "announce"]
     kernel.notes = None
     assert await looked(kernel) == []
     kernel.notes = [{"kind": "announce", "address": ADDRESS}]

@@ -89,6 +89,7 @@ def test_only_what_leaves_the_cluster_is_masqueraded() -> None:
     assert [line.strip() for line in RULES.splitlines() if "masquerade" in line] == [
         'oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 counter masquerade',
         'oifname != "sb-gw0" ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 counter masquerade',
+        'oifname "sb-gw0" ip saddr 127.0.0.0/8 counter masquerade',
     ]
 
 
@@ -102,6 +103,28 @@ def test_node_ports_and_host_ports_lead_into_the_switch_and_health_checks_don_t(
         "meta nfproto ipv6 meta l4proto { tcp, udp, sctp } th dport 30000-32767 dnat ip6 to fd5b:91::2",
         "meta nfproto ipv6 meta l4proto . th dport { tcp . 8443 } dnat ip6 to fd5b:91::2",
     ]
+
+
+def test_host_ports_of_one_address_lead_to_the_pod_and_those_of_loopback_only_from_the_node_itself() -> None:
+    ports = [
+        HostPort("TCP", 30080, "192.0.2.11", "10.244.1.3", 80),
+        HostPort("TCP", 30080, "127.0.0.1", "10.244.1.2", 80),
+        HostPort("UDP", 53, "2001:db8::b", "fd00:10:244:1::2", 5353),
+    ]
+    chains = nftables.rules(GOOD["cluster_cidrs"], (30000, 32767), ports).split("  chain ")
+    entry, output, refuse = (
+        next(each.splitlines() for each in chains if each.startswith(name)) for name in ("entry", "output", "refuse")
+    )
+    assert [line.strip() for line in entry if "dnat" in line][:2] == [
+        "ip daddr 192.0.2.11 tcp dport 30080 dnat ip to 10.244.1.3:80",
+        "ip6 daddr 2001:db8::b udp dport 53 dnat ip6 to [fd00:10:244:1::2]:5353",
+    ]
+    assert [line.strip() for line in output[2:4]] == [
+        "ip daddr 127.0.0.1 tcp dport 30080 dnat ip to 10.244.1.2:80",
+        "jump entry",
+    ]
+    assert not any("127.0.0.1" in line for line in entry)
+    assert "    ip daddr 127.0.0.0/8 counter drop" in refuse
 
 
 @pytest.mark.parametrize("text", ["", "1", "5-4", "0-9", "a-b", "1-70000"])

@@ -249,8 +249,9 @@ def compiled(*objects: Object) -> Compiler:
 
 
 def touched(updates: list[Update]) -> set[int]:
-    """The cookies of the flows of the cluster's scope that updates are about."""
-    return {flow.cookie for each in updates if each.scope == CLUSTER for flow in (*each.removed, *each.added)}
+    """The cookies of policies' flows that updates are about."""
+    changed = (flow for each in updates if each.scope == CLUSTER for flow in (*each.removed, *each.added))
+    return {flow.cookie for flow in changed if flow.cookie >> 48 & 0x7F == Kind.POLICY}
 
 
 ALLOW_Y = Rule(peers=(PodSet((has("app", "y"),), "a"),), ports=(PolicyPort("TCP", 80),))

@@ -41,7 +41,7 @@ from topology.service_manifests import DEFAULT_AFFINITY, DISTRIBUTIONS, SERVICE_
 from topology.services import LOAD_BALANCER_CLASS
 from topology.yaml_tree import FieldError, Tree, tree_of
 
-#: The condition that tells schedulers whether a node's network is there, and the one of ours on policies.
+#: The condition that tells schedulers whether a node's network is there, and the one of ours on policies and Services.
 NETWORK_UNAVAILABLE = "NetworkUnavailable"
 REALIZED = "signalbox.io/Realized"
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
@@ -226,6 +226,7 @@ class _Ingresses(msgspec.Struct, frozen=True):
 
 class _ServiceStatus(msgspec.Struct, frozen=True, rename="camel"):
     load_balancer: _Ingresses = _Ingresses()
+    conditions: list[Condition] | None = None
 
 
 class _Service(msgspec.Struct, frozen=True):
@@ -382,7 +383,7 @@ def _service(kind: str, service: _Service) -> Reading:
     meta, spec, problems = service.metadata, service.spec, list[str]()
     key = (kind, meta.namespace, meta.name)
     ingress = service.status.load_balancer.ingress or []
-    about = _about(meta, ingress=tuple(each.ip or each.hostname for each in ingress))
+    about = _about(meta, service.status.conditions, REALIZED, tuple(each.ip or each.hostname for each in ingress))
     texts = spec.cluster_ips or [spec.cluster_ip]
     if spec.type == "ExternalName" or "None" in texts or texts == [""]:
         return Reading(key, Balanced(None), about)

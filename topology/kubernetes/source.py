@@ -66,6 +66,12 @@ class KubernetesSource:
             elif trouble := each.trouble(now):
                 yield trouble
 
+    def lead(self, leads: bool) -> None:
+        """Say whether it is this process that gives addresses of load balancers; at first it is."""
+        self.state.lead(leads)
+        if self.state.pending:
+            self._news.set()
+
     async def watch(self) -> AsyncIterator[Batch]:
         """What there is when everything has been heard once, then what changes; never ends."""
         tasks = [asyncio.create_task(self._follow(each)) for each in self.reflectors]

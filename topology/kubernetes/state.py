@@ -132,6 +132,12 @@ class KubernetesState:
             else:
                 del self._problems[key]
 
+    def lead(self, leads: bool) -> None:
+        """Whether it is this process that gives addresses of load balancers; of several, one does."""
+        if leads and not self.load_balancers.gives:
+            self._dirty |= {key for key, each in self._services.items() if each.wants}
+        self.load_balancers.gives = leads
+
     # What it comes to ---------------------------------------------------------------------------------------------
 
     def collect(self) -> Batch:

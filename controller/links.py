@@ -1,0 +1,153 @@
+"""Wires between switches: has their ports ask one another, and tells the compiler what is found.
+
+    Fleet ──ports, packet-ins──> Links ──> Discovery ──frames──> packet-outs ──> Fleet
+                                   └──────────wires, at their costs──────> Compiler ──updates──> Fleet
+
+Every port is asked that is nobody's: no pod's, no workload's, not the host's, not the tunnel's. Nodes say what their
+wires cost (annotation `signalbox.io/link-costs`); where the two ends say different, the higher cost counts. Time is an
+argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import msgspec
+
+from flows.compiler import Compiler
+from flows.fields import IN_PORT
+from flows.openflow import encode
+from flows.openflow.messages import PacketIn
+from flows.state import Port
+from flows.update import Update
+from flows.values import PORT_CONTROLLER, Output
+from topology.discovery import Discovery, Plug, Sender, State
+from topology.graph import Wire
+from topology.model import Key, Node, Object, Pod
+from topology.naming import is_pod_port
+
+
+class Switches(Protocol):
+    """The switches, as links need them."""
+
+    def take(self, updates: Iterable[Update], now: float) -> None:
+        """Send changes to whom they concern."""
+
+    def send(self, node: str, messages: list[bytes], now: float) -> None:
+        """Send messages to a node's switch, if this controller is its master."""
+
+
+class Links:
+    """Every wire. `sender` says who speaks for a node's switch now."""
+
+    def __init__(self, compiler: Compiler, switches: Switches, sender: Callable[[str], Sender]) -> None:
+        self.discovery = Discovery()
+        self._compiler = compiler
+        self._switches = switches
+        self._sender = sender
+        self._version = 0
+        #: What the compiler has been told.
+        self._wires: list[Wire] = []
+        #: The nodes with ports that are asked.
+        self._asked: set[str] = set()
+        #: Pods on ports whose names aren't derived from theirs, and the nodes that they are on.
+        self._workloads: dict[Key, str] = {}
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two frames of a port; 0 where no port is asked."""
+        return self.discovery.interval
+
+    # What changes -----------------------------------------------------------------------------------------------
+
+    def set_ports(self, node: str, now: float) -> None:
+        """A node's switch has other ports than before: the compiler knows them already."""
+        self._look_at_ports(node, now)
+        self._follow(now)
+
+    def objects_changed(self, changed: Iterable[Object], gone: Iterable[Key], now: float) -> None:
+        """Objects that may have ports that were nobody's, or whose links have another cost now."""
+        concerned, costs = set(), False
+        for each in changed:
+            if isinstance(each, Node):
+                concerned.add(each.name)
+                costs = True
+            elif isinstance(each, Pod) and (each.key in self._workloads or not is_pod_port(each.port_name)):
+                concerned |= {each.node, self._workloads.pop(each.key, each.node)}
+                if not is_pod_port(each.port_name):
+                    self._workloads[each.key] = each.node
+        for key in gone:
+            if key[0] == "Node":
+                concerned.add(key[2])
+            elif key in self._workloads:
+                concerned.add(self._workloads.pop(key))
+        for node in sorted(concerned):
+            self._look_at_ports(node, now)
+        if concerned or costs:
+            self._follow(now, anew=costs)
+
+    def look(self, now: float) -> None:
+        """What the clock demands: call it several times a second."""
+        self._follow(now)
+
+    def look_at_senders(self, now: float) -> None:
+        """Who speaks for which switch may have changed."""
+        for node in self._asked:
+            self.discovery.set_sender(node, self._sender(node), now)
+        self._follow(now)
+
+    def hear(self, node: str, packet: PacketIn, now: float) -> None:
+        """A frame that a port has heard."""
+        number = next((term.value for term in packet.match if term.field is IN_PORT), None)
+        if number is not None and self.interval:
+            self.discovery.hear(node, number, packet.data, now)
+            self._follow(now)
+
+    def _look_at_ports(self, node: str, now: float) -> None:
+        plugs = [Plug(port.name, port.number, port.mac) for port in self._open_ports(node) if port.up]
+        if plugs or node in self._asked:
+            if node not in self._compiler.cluster.nodes:
+                self.discovery.remove(node)
+                self._asked.discard(node)
+                return
+            self._asked.add(node)
+            self.discovery.set_sender(node, self._sender(node), now)
+            self.discovery.set_ports(node, plugs, now)
+
+    def _open_ports(self, node: str) -> Iterator[Port]:
+        if self.interval:
+            yield from self._compiler.open_ports(node)
+
+    def _follow(self, now: float, *, anew: bool = False) -> None:
+        """Send what is to be sent, and tell the compiler where something has changed."""
+        messages: dict[str, list[bytes]] = {}
+        for each in self.discovery.due(now) if self.interval else ():
+            out = encode.packet_out(each.frame, (Output(each.port),), PORT_CONTROLLER)
+            messages.setdefault(each.node, []).append(out)
+        for node, batch in messages.items():
+            self._switches.send(node, batch, now)
+        if anew or self.discovery.version != self._version:
+            self._version = self.discovery.version
+            wires = list(self.wires())
+            if wires != self._wires:
+                self._wires = wires
+                self._switches.take(self._compiler.set_links(wires), now)
+
+    # What people ask --------------------------------------------------------------------------------------------
+
+    def wires(self) -> Iterator[Wire]:
+        """Every wire at its cost, sorted."""
+        nodes = self._compiler.cluster.nodes
+        for each in self.discovery.wires():
+            ends = ((each.a, each.a_port), (each.b, each.b_port))
+            costs = [dict(nodes[name].link_costs).get(port, 1) for name, port in ends if name in nodes]
+            yield msgspec.structs.replace(each, cost=max(costs, default=1))
+
+    def state(self, found: Wire) -> State:
+        """What is known of a wire."""
+        return self.discovery.state(found)
+
+    def troubles(self) -> Iterator[str]:
+        """Ports that hear what no wire explains."""
+        yield from self.discovery.troubles()

@@ -1,0 +1,291 @@
+"""Wires as a controller, and a standby, learn of them from switches in memory."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import msgspec
+import pytest
+from fake_switch import FakeSwitch, Wire
+from hypothesis import given
+from hypothesis import strategies as st
+from test_replicas import Clock, Decided, tenure
+from test_sync import UPLINKS, assert_in_sync, node, pod, pod_port, snapshot
+
+from controller import app
+from controller.app import Controller
+from controller.packet_ins import PacketIns
+from controller.sync import Phase
+from flows import fields as f
+from flows.openflow.messages import PacketIn
+from flows.pipeline import CLASSIFY, EGRESS_POLICY
+from flows.state import Port
+from flows.values import PORT_LOCAL
+from topology.discovery import INTERVAL, MISSED
+from topology.graph import Wire as Link
+from topology.model import Object, Pod
+
+#: Two nodes and what is wired between their bridges.
+THERE = Link("n1", "x1", "n2", "x2")
+#: Two ports that are nobody's.
+X1, X2 = Port(51, "x1", 0x0A00_0000_0001), Port(52, "x2", 0x0A00_0000_0002)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    here = Clock()
+    here.now = 1000.0
+    monkeypatch.setattr(app, "time", here)
+    return here
+
+
+class Cluster:
+    """Switches that are wired, and controllers that are connected to all of them."""
+
+    def __init__(self, clock: Clock, *objects: Object, standby: bool = False) -> None:
+        self.clock = clock
+        self.objects = {each.key: each for each in objects or (node(1), node(2), pod("a", 1))}
+        ports = {1: (X1, pod_port("a", 1)), 2: (X2,)}
+        first = {number: FakeSwitch(node(number).datapath_id, (*UPLINKS, *ports[number])) for number in ports}
+        self.cable = {(1, X1.number): (2, X2.number), (2, X2.number): (1, X1.number)}
+        self.members: list[tuple[Controller, Decided | None, dict[int, FakeSwitch], dict[int, Wire]]] = []
+        self.join(first, Decided(tenure(1)) if standby else None)
+        if standby:
+            self.join({number: switch.another() for number, switch in first.items()}, Decided(None, epoch=1))
+
+    def join(self, switches: dict[int, FakeSwitch], mastery: Decided | None) -> None:
+        controller = Controller()
+        if mastery is not None:
+            controller.fleet._mastery = mastery
+        controller.take(snapshot(*self.objects.values()))
+        wires: dict[int, Wire] = {}
+        self.members.append((controller, mastery, switches, wires))
+        for number, switch in switches.items():
+            wires[number] = Wire(controller, switch, self.clock.now)
+            self.pump()
+
+    @property
+    def controller(self) -> Controller:
+        return self.members[0][0]
+
+    def links(self, member: int = 0) -> list[Link]:
+        return list(self.members[member][0].links.wires())
+
+    def pump(self) -> None:
+        """Carry messages, and packets from port to port, until there are none."""
+        moved = True
+        while moved:
+            moved = False
+            for _, _, switches, wires in self.members:
+                for number, wire in wires.items():
+                    wire.now = self.clock.now
+                    moved |= wire.step()
+                    emitted, switches[number].emitted = switches[number].emitted, []
+                    for port, data in emitted:
+                        self.arrive(self.cable.get((number, port)), data)
+
+    def arrive(self, where: tuple[int, int] | None, data: bytes) -> None:
+        if where is None:
+            return
+        for _, _, switches, wires in self.members:
+            if where[0] in wires and not wires[where[0]].closed:
+                wires[where[0]].tell(switches[where[0]].packet_in(where[1], data))
+
+    def run(self, seconds: float) -> None:
+        until = self.clock.now + seconds
+        while self.clock.now < until:
+            for controller, *_ in self.members:
+                controller.look_at_links()
+                controller.ask_ports()
+            self.pump()
+            self.clock.now += 0.1
+
+    def set_ports(self, number: int, *ports: Port) -> None:
+        told = self.members[0][2][number].set_ports([*UPLINKS, *ports])
+        for _, _, _, wires in self.members:
+            wires[number].tell(told)
+        self.pump()
+
+    def put(self, *objects: Object) -> None:
+        self.objects |= {each.key: each for each in objects}
+        self.take()
+
+    def take(self) -> None:
+        for controller, *_ in self.members:
+            controller.take(snapshot(*self.objects.values()))
+        self.pump()
+
+
+def test_a_wire_is_found_and_given_to_the_compiler(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.run(1)
+    assert here.links() == [THERE]
+    assert here.controller.compiler.links == (THERE,)
+    for number in (1, 2):
+        assert_in_sync(here.controller, f"n{number}", here.members[0][2][number])
+
+
+def test_a_wire_goes_with_its_port_at_once(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.run(1)
+    here.set_ports(1, pod_port("a", 1), msgspec.structs.replace(X1, up=False))
+    assert here.links() == [] and here.controller.compiler.links == ()
+    here.set_ports(1, pod_port("a", 1), X1)
+    here.run(1)
+    assert here.links() == [THERE]
+    here.set_ports(2)
+    assert here.links() == []
+
+
+def test_ports_of_pods_of_the_host_and_of_tunnels_are_never_asked(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.set_ports(1, X1, pod_port("a", 1), Port(PORT_LOCAL, "br-int", 7))
+    asked: set[int] = set()
+    here.cable = {}
+    switch = here.members[0][2][1]
+    for _ in range(100):
+        here.controller.ask_ports()
+        here.members[0][3][1].step()
+        asked |= {port for port, _ in switch.emitted}
+        clock.now += 0.1
+    assert asked == {X1.number}
+    told = [flow for flow in switch.flows if any(term.value == 0x88CC for term in flow.match)]
+    assert [flow.match[0] for flow in told] == [f.IN_PORT(X1.number)]
+
+
+class Workload(Pod, frozen=True, kw_only=True):
+    """A pod on a port whose name is given."""
+
+    at: str
+
+    @property
+    def port_name(self) -> str:
+        return self.at
+
+
+def test_a_port_that_a_workload_claims_has_no_wire_until_it_is_gone(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.run(1)
+    claim = Workload(namespace="default", name="vm", node="n1", at="x1", addresses=(ip_address("10.244.1.99"),))
+    here.put(claim)
+    here.run(1)
+    assert here.links() == []
+    assert not [flow for flow in here.members[0][2][1].flows if any(term == f.ETH_TYPE(0x88CC) for term in flow.match)]
+    del here.objects[claim.key]
+    here.take()
+    here.run(1)
+    assert here.links() == [THERE]
+    here.put(claim)
+    assert here.links() == []
+    # It moves to another port, and to another node.
+    here.put(msgspec.structs.replace(claim, at="x9"))
+    here.run(1)
+    assert here.links() == [THERE]
+    here.put(msgspec.structs.replace(claim, at="x2", node="n2"))
+    assert here.links() == []
+
+
+def test_a_wire_costs_what_the_end_with_the_higher_cost_says(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.run(1)
+    for costs, cost in (((("x1", 7), ("x9", 70)), 7), ((), 1), ((("x1", 3),), 3)):
+        here.put(msgspec.structs.replace(node(1), link_costs=costs))
+        assert here.controller.compiler.links == (msgspec.structs.replace(THERE, cost=cost),)
+    here.put(msgspec.structs.replace(node(2), link_costs=(("x2", 10),)))
+    assert here.controller.compiler.links == (msgspec.structs.replace(THERE, cost=10),)
+
+
+def test_a_node_that_is_deleted_and_made_again_loses_its_wires_and_gets_them_back(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.run(1)
+    gone = here.objects.pop(node(2).key)
+    here.take()
+    assert here.links() == [] and here.controller.compiler.links == ()
+    here.put(gone)
+    here.run(1)
+    assert here.links() == [THERE]
+
+
+def test_a_standby_knows_the_same_wires_and_sends_nothing(clock: Clock) -> None:
+    here = Cluster(clock, standby=True)
+    here.run(INTERVAL)
+    assert here.links(0) == here.links(1) == [THERE]
+    standby, mastery, switches, _ = here.members[1]
+    assert standby.fleet.phase("n1") is Phase.STANDBY
+    assert all(switch.count.get(13, 0) == 0 for switch in switches.values())
+    # It takes over, and goes on asking: what is cut is noticed.
+    for wire in here.members[0][3].values():
+        wire.cut()
+    assert mastery is not None
+    mastery.held = tenure(2)
+    standby.fleet.obey(clock.now)
+    here.members.pop(0)
+    here.run(3 * INTERVAL)
+    assert here.links() == [THERE]
+    assert all(sync.counters.bundles == 0 for sync in standby.fleet.syncs.values())
+    here.cable = {}
+    here.run((MISSED + 1) * INTERVAL)
+    assert here.links() == []
+
+
+def test_a_switch_that_is_away_for_a_while_keeps_its_wires(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.run(1)
+    here.members[0][3][2].cut()
+    here.run(60)
+    assert here.links() == [THERE]
+    controller, _, switches, wires = here.members[0]
+    wires[2] = Wire(controller, switches[2], clock.now)
+    version = controller.links.discovery.version
+    here.run(10)
+    assert here.links() == [THERE] and controller.links.discovery.version == version
+
+
+def test_where_no_interval_is_given_nobody_is_asked(clock: Clock) -> None:
+    here = Cluster(clock)
+    again = Controller()
+    again.links.discovery.interval = 0.0
+    again.take(snapshot(*here.objects.values()))
+    here.members[0] = (again, None, here.members[0][2], {})
+    for number, switch in here.members[0][2].items():
+        switch.count.clear()
+        here.members[0][3][number] = Wire(again, switch, clock.now)
+    here.run(2 * INTERVAL)
+    assert here.links() == []
+    assert all(13 not in switch.count for switch in here.members[0][2].values())
+
+
+def packet(table: int, data: bytes) -> PacketIn:
+    return PacketIn(0, table, 0, (), data)
+
+
+LLDP = bytes(12) + b"\x88\xcc" + bytes(46)
+
+
+@pytest.mark.parametrize(
+    ("table", "data", "consumer"),
+    [
+        (CLASSIFY.number, LLDP, "links"),
+        (EGRESS_POLICY.number, LLDP, "connections"),
+        (EGRESS_POLICY.number, bytes(12) + b"\x08\x00" + bytes(46), "connections"),
+        (CLASSIFY.number, b"short", "connections"),
+    ],
+)
+def test_packets_go_to_whom_they_concern_and_of_a_standby_only_links(table: int, data: bytes, consumer: str) -> None:
+    found: list[str] = []
+
+    def taker(name: str) -> app.Callable[[str, PacketIn, float], None]:
+        return lambda node, packet, now: found.append(name)
+
+    here = PacketIns(links=taker("links"), connections=taker("connections"))
+    here.told("n1", packet(table, data), 0.0)
+    here.overheard("n1", packet(table, data), 0.0)
+    assert found == [consumer, *(["links"] if consumer == "links" else [])]
+
+
+@given(st.binary(max_size=80), st.integers(0, 255))
+def test_no_packet_is_too_odd_to_be_handed_on(data: bytes, table: int) -> None:
+    found: list[PacketIn] = []
+    here = PacketIns(links=lambda *_: found.append(_[1]), connections=lambda *_: found.append(_[1]))
+    here.told("n1", packet(table, data), 0.0)
+    assert len(found) == 1
