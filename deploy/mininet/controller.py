@@ -168,13 +168,13 @@ class Signalbox(Controller):  # type: ignore[misc]
         """Switches that aren't in sync, wires that haven't been found."""
         try:
             nodes = {row["name"]: row["status"] for row in self.ask("/v1/nodes")["items"]}
-            wires = [row for row in self.ask("/v1/topology")["links"] if row["kind"] == "wire"]
+            wires = [row for row in self.ask("/v1/links")["items"] if row["kind"] == "wire"]
         except OSError as failure:
             return [f"the controller's answer ({failure})"]
-        known = {frozenset([(row["a"], row["aPort"]), (row["b"], row["bPort"])]) for row in wires}
+        known = {frozenset([(row["from"], row["fromPort"]), (row["to"], row["toPort"])]) for row in wires}
         missing = []
         for switch in switches:
-            if nodes.get(switch.name) != "Ready":
+            if nodes.get(switch.name) != "Synced":
                 missing.append(f"switch {switch.name}")
             missing += [
                 f"wire {port} - {other_port}"
