@@ -32,11 +32,12 @@ from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
 from controller.links import Links
 from controller.packet_ins import PacketIns
+from controller.port_loads import Load, PortLoads
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
-from flows.openflow.messages import FlowStats, GroupStats, PacketIn
+from flows.openflow.messages import FlowStats, GroupStats, PacketIn, PortDesc, PortStats
 from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
@@ -59,6 +60,8 @@ DRIFT_LINES = 20
 DUMP_LIMIT = 10.0
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
+#: Seconds for which it is looked how much ports carry.
+MEASURED = 1.0
 #: Seconds between looks at whose turn it is to say what it is wired to.
 ASKING_INTERVAL = 0.1
 #: Seconds between looks at the files of certificates and tokens.
@@ -95,6 +98,7 @@ class Controller:
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
         self.links = Links(self.compiler, self.fleet, self._sender)
         self.problems: tuple[Problem, ...] = ()
+        self._loads = PortLoads()
         #: Certificates and tokens.
         self.access = Access()
         #: Why no switch is heard yet; empty when they are.
@@ -271,6 +275,38 @@ class Controller:
         for answer in waiting:
             answer.cancel()
         return counts
+
+    async def measure_ports(self) -> dict[tuple[str, str], Load]:
+        """How much ports carry now, by node and name, on all switches that answer in time."""
+        self._loads.keep_only(self.compiler.cluster.nodes)
+        if not all(self._loads.is_fresh(node, time.monotonic()) for node in self.fleet.syncs):
+            await self._look_at_ports()
+            await asyncio.sleep(MEASURED)
+        return await self._look_at_ports()
+
+    async def _look_at_ports(self) -> dict[tuple[str, str], Load]:
+        found: dict[tuple[str, str], Load] = {}
+        waiting = []
+        for node, sync in self.fleet.syncs.items():
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting.append(answer)
+
+            def take(
+                ports: list[PortDesc],
+                counts: list[PortStats],
+                node: str = node,
+                answer: asyncio.Future[None] = answer,
+            ) -> None:
+                if not answer.done():
+                    found.update(self._loads.take(node, ports, counts, time.monotonic()))
+                    answer.set_result(None)
+
+            sync.count_ports(take)
+        if waiting:
+            await asyncio.wait(waiting, timeout=DUMP_LIMIT)
+        for answer in waiting:
+            answer.cancel()
+        return found
 
     def audit(self, *, full: bool) -> None:
         """Look whether every switch holds what it should."""

@@ -56,6 +56,8 @@ from flows.openflow.messages import (
     PacketIn,
     PortDesc,
     PortDescReply,
+    PortStats,
+    PortStatsReply,
     PortStatus,
     RoleReply,
     RoleStatus,
@@ -613,6 +615,20 @@ class SwitchSync:
         self._request(encode.group_desc_request, take_groups)
         # Answered in the order asked: with the last everything is there.
         self._request(encode.group_stats_request, take_stats)
+
+    def count_ports(self, then: Callable[[list[PortDesc], list[PortStats]], None]) -> None:
+        """Ask what the ports are and what they have carried."""
+        ports: list[PortDesc] = []
+
+        def take_ports(message: Message, now: float) -> None:
+            if isinstance(message, PortDescReply):
+                ports.extend(message.items)
+
+        def take_stats(message: Message, now: float) -> None:
+            then(ports, list(message.items) if isinstance(message, PortStatsReply) else [])
+
+        self._request(encode.port_desc_request, take_ports)
+        self._request(encode.port_stats_request, take_stats)
 
     def audit(self, *, full: bool = False) -> None:
         """Compare flow counts of each table; where they differ (or with `full`) every flow, and repair what differs.
