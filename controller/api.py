@@ -148,6 +148,12 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
     async def links(request: web.Request) -> web.Response:
         return web.json_response({"items": list(topology_views.links(compiler, fleet, controller.links))})
 
+    async def bgp(request: web.Request) -> web.Response:
+        return web.json_response({"items": controller.bgp.rows() if controller.bgp is not None else []})
+
+    async def routes(request: web.Request) -> web.Response:
+        return web.json_response({"items": controller.bgp.routes() if controller.bgp is not None else []})
+
     async def flows(request: web.Request) -> web.Response:
         node = request.match_info["name"]
         pod, table = request.query.get("pod", ""), request.query.get("table", "")
@@ -195,6 +201,8 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         told = views.status(compiler, fleet, controller.troubles(), controller.edition(), time.monotonic())
         if controller.replica is not None:
             told["replica"] = controller.replica.status(compiler.cluster.nodes)
+        if controller.bgp is not None:
+            told["bgp"] = controller.bgp.status()
         return web.json_response(told)
 
     async def audit(request: web.Request) -> web.Response:
@@ -211,6 +219,8 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         web.get("/v1/policies", policies),
         web.get("/v1/policy-check", policy_check),
         web.get("/v1/links", links),
+        web.get("/v1/bgp", bgp),
+        web.get("/v1/routes", routes),
         web.get("/v1/topology", topology),
         web.get("/v1/path", path),
         web.get("/v1/status", status),

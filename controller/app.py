@@ -27,6 +27,7 @@ from controller import health, policy_views, service_counts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
+from controller.bgp import Speaker
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
@@ -42,6 +43,7 @@ from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
 from flows.values import Flow, Group
+from topology.announcements import Elections, Route, routes
 from topology.discovery import Sender
 from topology.graph import Interconnect
 from topology.manifest_source import ManifestSource
@@ -106,6 +108,12 @@ class Controller:
         #: Which state of its source is in force, in the source's own words, and what troubles the source.
         self.edition: Callable[[], str] = str
         self.source_troubles: Callable[[], Iterable[str]] = tuple
+        #: What tells routers, if anything does; and what it is to tell them, made of which state.
+        self.bgp: Speaker | None = None
+        self._routes: tuple[Route, ...] = ()
+        self._routes_of: tuple[int, frozenset[str]] | None = None
+        self._elections = Elections()
+        self._changes = 0
         #: The objects that were taken last.
         self._taken: dict[Key, Object] = {}
         #: When each node's switch was connected last.
@@ -124,6 +132,7 @@ class Controller:
     def change(self, changed: Iterable[Object], gone: Iterable[Key], problems: tuple[Problem, ...]) -> None:
         """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
         changed, gone = list(changed), list(gone)
+        self._changes += 1
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
         concerned = self.fleet.follow(updates)
         # What the clock says after all that: a tenure may have ended meanwhile.
@@ -145,6 +154,21 @@ class Controller:
         if self.replica is not None:
             lost = self.replica.agree(names, lost)
         self.fleet.take(self.compiler.set_down(lost), now)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is this controller that tells of what is no node's: of several, the master of the first shard."""
+        return self.replica is None or self.replica.leases.tenure(0) is not None
+
+    def routes(self) -> tuple[Route, ...] | None:
+        """What routers are to be told; None where it isn't this controller that tells them."""
+        if not self.speaks:
+            return None
+        state = (self._changes, self.compiler.services.down)
+        if state != self._routes_of:
+            self._routes = routes(self.compiler.cluster, self.compiler.services.down, self._elections)
+            self._routes_of = state
+        return self._routes
 
     def obey_leases(self) -> None:
         """Be master where the leases say so, by now, and nowhere else."""
@@ -321,6 +345,8 @@ class Controller:
         yield from self.access.troubles(datetime.now(UTC))
         if self.replica is not None:
             yield from self.replica.troubles(self.compiler.cluster.nodes)
+        if self.bgp is not None:
+            yield from self.bgp.troubles()
         for name in sorted(self.compiler.cluster.nodes):
             if name not in self.fleet.syncs:
                 yield f"node {name}: its switch isn't connected"
@@ -426,6 +452,7 @@ async def run(
     *,
     access: Access | None = None,
     health_address: str | None = None,
+    bgp: Speaker | None = None,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -446,7 +473,7 @@ async def run(
             closing.push_async_callback(probes.cleanup)
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
-        controller.access = access
+        controller.access, controller.bgp = access, bgp
         api = await serve(controller, socket_path)
         closing.push_async_callback(api.cleanup)
         closing.callback(remove, socket_path)
@@ -506,10 +533,17 @@ async def run(
             await asyncio.sleep(CLOCK_INTERVAL)
             began[0].obey_leases()
 
+    async def announce() -> None:
+        # Not before all is known: what isn't announced again is withdrawn.
+        await ready.wait()
+        if bgp is not None:
+            await bgp.keep(began[0].routes)
+        await asyncio.Event().wait()
+
     async def until_stopped() -> None:
         await stop.wait()
 
-    parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock)
+    parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock, announce)
     tasks = [asyncio.create_task(each()) for each in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

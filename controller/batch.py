@@ -15,15 +15,17 @@ from flows.fields import PROTO_SCTP, PROTO_TCP, PROTO_UDP
 from flows.openflow import encode
 from flows.openflow.digest import flow_hash, group_hash, message_hash
 from flows.openflow.wire import GroupCommand, Type
-from flows.pipeline import DIGEST, LEARNT, TABLES
+from flows.pipeline import AFFINITY, DIGEST, LEARNT, TABLES
 from flows.registers import Zone
 from flows.tables.digest import digest_flow
+from flows.tables.service import learnt_by_means_of
 from flows.update import Forgotten, Update
 from flows.values import Flow, Group
 
 BUNDLE_ID = 1
 #: Batches take their xids from 1 up to here, a switch's own requests from here up.
 OWN_XIDS = 1 << 31
+_WHOLE_COOKIE = (1 << 64) - 1
 #: Bytes of one buffer, about: what is handed to a socket at a time.
 BUFFER_SIZE = 1 << 17
 
@@ -93,7 +95,11 @@ def encoded(update: Update) -> Encoded:
     # Whole groups, never bucket by bucket: Open vSwitch 3.1 spreads connections over the inserted bucket alone.
     steps: list[Step] = list(zip(groups, update.groups_added, strict=True))
     new = {flow.key for flow in update.added} if update.removed else ()
-    steps += [(encode.flow_delete_strict(flow), flow) for flow in update.removed if flow.key not in new]
+    gone = [flow for flow in update.removed if flow.key not in new]
+    steps += [(encode.flow_delete_strict(flow), flow) for flow in gone]
+    # The clients of a Service that has gone, or remembers no clients any more. No digest knows of them.
+    learnt = (cookie for flow in gone if (cookie := learnt_by_means_of(flow)) is not None)
+    steps += [(encode.flow_delete(AFFINITY.number, cookie, _WHOLE_COOKIE), None) for cookie in learnt]
     steps += zip(flows, update.added, strict=True)
     kept = {group.group_id for group in update.groups_added}
     steps += [

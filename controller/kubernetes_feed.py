@@ -60,7 +60,7 @@ class KubernetesFeed:
         controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica, interconnect=self._interconnect)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
-        self._source.lead(_speaks(controller))
+        self._source.lead(controller.speaks)
         return controller
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
@@ -91,10 +91,10 @@ class KubernetesFeed:
         complained = 0.0
         while True:
             now = time.monotonic()
-            self._source.lead(_speaks(controller))
+            self._source.lead(controller.speaks)
             for write in _statuses(controller, self._source.state, reports.stamp(time.time())):
                 self._queue.put(write, now)
-            if _speaks(controller) and now - complained >= COMPLAINT_INTERVAL:
+            if controller.speaks and now - complained >= COMPLAINT_INTERVAL:
                 complained = now
                 found, wall = set(_complaints(controller, self._source.state)), time.time()
                 for write in self._events.report(found, self._source.state.about, wall):
@@ -122,11 +122,6 @@ class KubernetesFeed:
             self._queue.answered(write, answer.status, words, time.monotonic(), answer.retry_after)
 
 
-def _speaks(controller: Controller) -> bool:
-    """Whether it is this controller that tells of what is no node's: of several, the master of the first shard."""
-    return controller.replica is None or controller.replica.leases.tenure(0) is not None
-
-
 def _statuses(controller: Controller, state: KubernetesState, now: str) -> Iterator[Write]:
     """Every status that isn't as it should be."""
     for name, sync in controller.fleet.syncs.items():
@@ -135,7 +130,7 @@ def _statuses(controller: Controller, state: KubernetesState, now: str) -> Itera
             write = reports.network_ready(name, about, now)
             if write is not None:
                 yield write
-    if not _speaks(controller):
+    if not controller.speaks:
         return
     for _, namespace, name in state.owed:
         yield reports.balanced(namespace, name, state.ingress(("Service", namespace, name)))

@@ -16,6 +16,7 @@ wanted='
     iputils-ping:ping
     procps:ps
     tcpdump:tcpdump
+    bird2:bird
     git:git
     gcc:cc
     libc6-dev:/usr/include/stdlib.h

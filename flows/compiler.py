@@ -21,12 +21,13 @@ from typing import TypeVar
 import msgspec
 
 from flows.cookies import Kind, Scope, cookie
+from flows.fabric_parts import FabricChange, FabricParts
 from flows.host_ports import HostPort, host_ports
 from flows.policy_parts import PolicyParts
 from flows.registers import Identity
 from flows.service_parts import Part, ServiceParts, zone_number
 from flows.state import LocalPod, Port
-from flows.tables import arp, classify, host, output, policy, route, service, track
+from flows.tables import arp, classify, fabric, host, output, policy, route, service, track
 from flows.update import CLUSTER, Forgotten, Update
 from flows.values import PORT_LOCAL, Flow, FlowKey, Group
 from topology.endpoints import zone_of
@@ -76,8 +77,8 @@ class Compiler:
         self._by_address = not keyed or self.interconnect.routes
         self._service_cidrs = tuple(service_cidrs)
         self.topology = Topology(self.interconnect)
-        self.links: tuple[Wire, ...] = ()
         self._ports: dict[str, dict[str, Port]] = {}
+        self.fabric = FabricParts(self.cluster, self._ports)
         #: Node -> MAC -> the first by name of its pod ports that announce it: the one that is believed.
         self._first_with_mac: dict[str, dict[int, str]] = {}
         self._claims: dict[Network, set[str]] = {}
@@ -157,7 +158,23 @@ class Compiler:
         before = self._contributions(parts)
         self._ports[node] = new
         self._first_with_mac[node] = {new[name].mac: name for name in sorted(new, reverse=True) if is_pod_port(name)}
-        return self._updates(parts, before)
+        return self._updates(parts, before) + self._follow(self.fabric.ports_changed(node, names))
+
+    def set_links(self, wires: Iterable[Wire]) -> list[Update]:
+        """The wires between bridges that there are now, all of them. Those that can't be used wait (`unused_wires`)."""
+        return self._follow(self.fabric.set_wires(wires))
+
+    def _follow(self, change: FabricChange) -> list[Update]:
+        """What a change of the fabric means: the nodes' own part is there, routes to nodes may be others too."""
+        for (a, b), cost in change.links:
+            if cost is None:
+                self.topology.cut(a, b)
+            else:
+                self.topology.wire(a, b, cost)
+        parts: set[Part] = {(CLUSTER, Kind.NODE, name) for name in change.flipped}
+        before = self._contributions(parts)
+        self.fabric.flip(change.flipped)
+        return [*self._updates(parts, before), *change.updates]
 
     def _apply(self, changes: Sequence[Change]) -> list[Update]:
         names = {name for change in changes for name in self.services.names(change)}
@@ -186,7 +203,9 @@ class Compiler:
         self.services.settle(wanted)
         parts |= before.keys() | self.services.parts(names) | self.services.announcements(before)
         forgotten |= used - self.services.endpoints(names)
-        return self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)), judged)
+        updates = self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)), judged)
+        nodes = [change.key[2] for change in changes if change.key[0] == Node.kind]
+        return updates + self._follow(self.fabric.nodes_changed(nodes)) if nodes else updates
 
     def _carry_out(self, change: Change) -> None:
         if change.new is None:
@@ -240,11 +259,6 @@ class Compiler:
         before = self._contributions(parts)
         self.services.down = down
         return self._updates(parts | self.services.parts(exposed), before)
-
-    def set_links(self, links: Iterable[Wire]) -> list[Update]:
-        """The wires that there are now, all of them."""
-        self.links = tuple(links)
-        return []
 
     def _claim(self, change: Change) -> None:
         if self._by_address:
@@ -337,6 +351,7 @@ class Compiler:
                     yield from self._identity_flows(pod.namespace, pod.name)
         else:
             yield from self._switch_flows(scope)
+            yield from self.fabric.flows(scope)
             for name in self._ports.get(scope, ()):
                 yield from self._port_flows(scope, name)
         for part in self.services.all_parts(scope):
@@ -346,6 +361,8 @@ class Compiler:
 
     def groups(self, scope: str) -> Iterator[Group]:
         """Every group of a scope."""
+        if scope != CLUSTER:
+            yield from self.fabric.groups(scope)
         for part in self.services.all_parts(scope):
             for item in self.services.contribution(part):
                 if isinstance(item, Group):
@@ -370,23 +387,37 @@ class Compiler:
         raise AssertionError(f"no contribution of kind {kind}")
 
     def _node_routes(self, name: str) -> Iterator[Flow]:
-        """How every node of the overlay reaches this one."""
+        """How every other node reaches this one, and who it is."""
         node = self.cluster.nodes.get(name)
-        if node is None:
+        if node is None or node.is_transit:
             return
         networks = tuple(network for network in _networks(node) if min(self._claims[network]) == name)
         mark = cookie(Scope.CLUSTER, Kind.NODE, object_id("Node", "", name))
         own = tuple(address for address in node.addresses if _alone(address) in networks)
         yield from service.node_address_flows(own, mark)
         yield from self._senders(node, mark)
-        for source in self.topology.ways_to(name):
-            for hop in self.topology.next_hops(source, name):
-                if hop.kind is LinkKind.OVERLAY and hop.endpoint is not None:
-                    yield from route.tunnel_flows(networks, hop.endpoint, mark)
-                elif hop.kind in (LinkKind.ROUTED, LinkKind.SUBNET):
-                    yield from self._routed_flows(node, networks, hop, self.topology.cidr(source), mark)
+        yield from self._ways(node, networks, mark)
         for address in own:
             yield host.node_flow(address, mark)
+
+    def _ways(self, node: Node, networks: Sequence[Network], mark: int) -> Iterator[Flow]:
+        """How every other node reaches these networks, which are on this one. The same on all of them.
+
+        One hop by the host or a tunnel: nobody sends on what came by one. Wires are preferred to either.
+        """
+        mac = self.fabric.mac(node.name)
+        tunnel = None
+        for source in self.topology.ways_to(node.name):
+            for hop in self.topology.next_hops(source, node.name):
+                if hop.node != node.name:
+                    continue
+                if hop.kind is LinkKind.OVERLAY:
+                    tunnel = tunnel or hop.endpoint
+                elif hop.kind in (LinkKind.ROUTED, LinkKind.SUBNET) and mac is None:
+                    yield from self._routed_flows(node, networks, hop, self.topology.cidr(source), mark)
+        program = route.node_program(tunnel, mac)
+        if program:
+            yield from route.elsewhere_flows(networks, program, mark)
 
     def _interconnect_flows(self) -> Iterator[Flow]:
         """What doesn't depend on which nodes there are."""
@@ -450,7 +481,7 @@ class Compiler:
     def _switch_flows(self, name: str) -> Iterator[Flow]:
         """A node's own gateway, tunnel and addresses."""
         node, ports = self.cluster.nodes.get(name), self._ports.get(name, {})
-        if node is None:
+        if node is None or node.is_transit:
             return
         mark = cookie(Scope.NODE, Kind.NODE, object_id("Node", "", name))
         gateway, tunnel = ports.get(GATEWAY_PORT), ports.get(TUNNEL_PORT)
@@ -473,6 +504,7 @@ class Compiler:
         if tunnel is not None:
             yield from classify.tunnel_flows(tunnel.number, mark, keyed=self._keyed)
             yield from output.tunnel_flows(tunnel.number, mark)
+            yield from fabric.tunnel_flows(tunnel.number, mark)
 
     def _port_flows(self, node: str, port_name: str) -> Iterator[Flow]:
         """A port on its own node: a pod's, or nobody's, which may have a wire."""
@@ -543,6 +575,8 @@ class Compiler:
         node = self.cluster.nodes.get(node_name)
         if pod is None or node is None:
             return "no pod that is scheduled to this node has a port of this name"
+        if node.is_transit:
+            return "its node is a switch in transit, which has no pods"
         if self._first_with_mac[node_name][port.mac] != port_name:
             return f"another port announces the same address, {format_mac(port.mac)}"
         try:
@@ -583,6 +617,10 @@ class Compiler:
         for port in self._ports.get(node, {}).values():
             if self._is_open(node, port):
                 yield port
+
+    def unused_wires(self) -> Iterator[tuple[Wire, str]]:
+        """Wires that carry nothing, and why."""
+        return self.fabric.unused()
 
     def ports(self, node: str) -> tuple[Port, ...]:
         """A node's ports as its switch last announced them."""

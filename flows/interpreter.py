@@ -3,7 +3,7 @@
 Tests walk packets through compiled flows with it, and compare it with `ofproto/trace` of a real Open vSwitch. It is
 pure but for the `Conntrack` that it is given, which learns connections as a switch's would.
 
-What it leaves out: TTL, fragments, TCP flags and ICMP errors (every packet of TCP opens a connection, and no packet is
+What it leaves out: fragments, TCP flags and ICMP errors (every packet of TCP opens a connection, and no packet is
 `rel` or `inv`), that learnt flows expire, the ranges of NAT (the first address and port are taken), and what comes
 after output: tunnel headers.
 """
@@ -11,7 +11,7 @@ after output: tunnel headers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -26,6 +26,7 @@ from flows.values import (
     Bucket,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Group,
@@ -209,9 +210,10 @@ def _execute(entry: _Entry, packet: Packet, program: Iterable[SetField | Move]) 
 
 
 class Interpreter:
-    """The flows and groups of one switch."""
+    """The flows and groups of one switch. `down` are its ports without a link: buckets that watch them are skipped."""
 
-    def __init__(self, flows: Iterable[Flow], groups: Iterable[Group] = ()) -> None:
+    def __init__(self, flows: Iterable[Flow], groups: Iterable[Group] = (), down: Collection[int] = ()) -> None:
+        self.down = frozenset(down)
         self._tables: dict[int, list[Flow]] = {}
         for flow in flows:
             self._tables.setdefault(flow.table, []).append(flow)
@@ -334,6 +336,12 @@ class _Run:
                     # What goes on here is untracked (ovs-actions(7)): only the copy knows its connection.
                     for field in _CONNECTION:
                         packet.pop(field, None)
+                case DecTtl():
+                    if f.IP_TTL not in packet:
+                        raise InterpreterError("the packet has no TTL")
+                    if packet[f.IP_TTL] <= 1:
+                        return None
+                    packet[f.IP_TTL] -= 1
                 case ToGroup(number):
                     self._to_group(self._interpreter.group(number), packet)
                 case Resubmit(other):
@@ -363,9 +371,11 @@ class _Run:
         self._conntrack.learnt[learn.table, match] = flow
 
     def _to_group(self, group: Group, packet: dict[Field, int]) -> None:
-        buckets = group.buckets if group.type is GroupType.ALL else group.buckets[:1]
-        if group.type is GroupType.SELECT and group.buckets:
-            buckets = (self._choose(group),)
+        buckets = tuple(each for each in group.buckets if each.watch_port not in self._interpreter.down)
+        if group.type is GroupType.SELECT and buckets:
+            buckets = (self._choose(msgspec.structs.replace(group, buckets=buckets)),)
+        elif group.type is not GroupType.ALL:
+            buckets = buckets[:1]
         for bucket in buckets:
             # What a bucket does to the packet stays in the bucket.
             self._apply(bucket.program, dict(packet))

@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Iterable
 
 _FIRST = (1 << 31) - 1
-#: OpenFlow keeps numbers from 0xffffff00 up for itself.
-_SECOND_BASE, _SECOND_SIZE = 1 << 31, 0x7FFF_0000
+#: Numbers from 0xc0000000 up are the fabric's groups (`flows.fabric_parts`), and from 0xffffff00 up OpenFlow's own.
+_SECOND_BASE, _SECOND_SIZE = 1 << 31, 1 << 30
 
 
 class NumberError(ValueError):

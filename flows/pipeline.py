@@ -36,13 +36,13 @@ _LOCALITY, _NODE_ADDRESS, _SERVICE, _AFFINITY, _ENDPOINT, _SERVICE_STATS = 24, 2
 _ROUTE, _POLICY = 35, 38
 _EGRESS_ADMIN, _EGRESS_POLICY, _EGRESS_BASELINE = 40, 41, 42
 _INGRESS_ADMIN, _INGRESS_POLICY, _INGRESS_BASELINE = 50, 51, 52
-_COMMIT, _OUTPUT, _DIGEST, _HOST = 60, 65, 70, 71
+_COMMIT, _OUTPUT, _FABRIC, _DIGEST, _HOST = 60, 65, 66, 70, 71
 
 CLASSIFY = Table(
     _CLASSIFY,
     "Classify",
-    "admits packets by the port they enter: a pod's with its own MAC and addresses, the tunnel's, the host's",
-    next=(_ARP, _SOURCE_IDENTITY, _UNSNAT),
+    "admits packets by the port they enter: a pod's with its own MAC and addresses, the tunnel's, wires', the host's",
+    next=(_ARP, _SOURCE_IDENTITY, _UNSNAT, _FABRIC),
     reads=(registers.TUNNEL_KEY,),
     writes=(registers.SOURCE, registers.SOURCE_IDENTITY, registers.BY_ADDRESS),
 )
@@ -140,7 +140,7 @@ ROUTE = Table(
 POLICY = Table(
     _POLICY,
     "Policy",
-    "finds out whether this node is to judge the packet: replies are not judged, and who can't be told is dropped",
+    "finds out whether this node is to judge the packet: replies are not judged, and who isn't known is dropped",
     next=(_EGRESS_ADMIN, _INGRESS_ADMIN, _COMMIT),
     reads=(
         registers.SOURCE,
@@ -213,7 +213,14 @@ OUTPUT = Table(
     _OUTPUT,
     "Output",
     "sends the packet to the exit that Route chose",
+    next=(_FABRIC,),
     reads=(registers.EXIT, registers.EXIT_PORT, registers.HAIRPIN, registers.SOURCE_IDENTITY),
+)
+FABRIC = Table(
+    _FABRIC,
+    "Fabric",
+    "finds the next wire of the way to another node, from here or in transit",
+    reads=(registers.EXIT, registers.SOURCE_IDENTITY),
 )
 DIGEST = Table(
     _DIGEST,
@@ -233,7 +240,7 @@ TABLES: tuple[Table, ...] = (
     *(CLASSIFY, ARP, ND_REPLY, SOURCE_IDENTITY, UNSNAT, TRACK, TRACK_STATE),
     *(LOCALITY, NODE_ADDRESS, SERVICE, AFFINITY, ENDPOINT, SERVICE_STATS),
     *(ROUTE, POLICY, EGRESS_ADMIN, EGRESS_POLICY, EGRESS_BASELINE),
-    *(INGRESS_ADMIN, INGRESS_POLICY, INGRESS_BASELINE, COMMIT, OUTPUT, DIGEST, HOST),
+    *(INGRESS_ADMIN, INGRESS_POLICY, INGRESS_BASELINE, COMMIT, OUTPUT, FABRIC, DIGEST, HOST),
 )
 #: Tables whose flows the switch makes itself: they are nobody's state.
 LEARNT: frozenset[int] = frozenset({_AFFINITY})

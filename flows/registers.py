@@ -39,7 +39,10 @@ def whole(field: Field) -> Bits:
 
 
 class Source(IntEnum):
-    """Where a packet entered the bridge. 0 is never set: a packet without a source was not classified."""
+    """Where a packet entered the bridge. 0 is never set: a packet without a source was not classified.
+
+    TUNNEL stands for every way from another node: by a wire too the sender's node says who sends.
+    """
 
     POD = 1
     TUNNEL = 2
@@ -64,17 +67,28 @@ class Exit(IntEnum):
     PORT = 1
     TUNNEL = 2
     GATEWAY = 3
-    # 4 is kept for fabrics of bridges.
+    FABRIC = 4
     ROUTED = 5
 
 
+#: The exits to other nodes where a packet leaves as the pods' network has it.
+TO_OTHER_NODES = (Exit.TUNNEL, Exit.FABRIC)
+
 SOURCE = Bits(
-    "source", fields.REG0, 0, 4, "where the packet entered: 1 pod, 2 tunnel, 3 the host itself, 4 the world by the host"
+    "source",
+    fields.REG0,
+    0,
+    4,
+    "where the packet entered: 1 pod, 2 another node's tunnel or wire, 3 the host itself, 4 the world by the host",
 )
 #: The bit of `source` that only the world has.
 FROM_WORLD = Bits("from_world", fields.REG0, 2, 1)
 EXIT = Bits(
-    "exit", fields.REG0, 4, 4, "how it leaves: 1 the port in exit_port, 2 tunnel, 3 gateway, 5 another node by the host"
+    "exit",
+    fields.REG0,
+    4,
+    4,
+    "how it leaves: 1 the port in exit_port, 2 tunnel, 3 gateway, 4 wire, 5 another node by the host",
 )
 HAIRPIN = Bits("hairpin", fields.REG0, 8, 1, "it leaves by the port by which it entered")
 TO_NODE = Bits("to_node", fields.REG0, 9, 1, "it is bound for an address of a node: NodePorts apply")
@@ -99,8 +113,10 @@ REGISTERS: tuple[Bits, ...] = (
 )
 #: The part of a tunnel's key that is the sender's identity.
 TUNNEL_KEY = Bits("tunnel_key", fields.TUN_ID, 0, 24)
+#: On a wire it is the end of the frame's source address.
+WIRE_KEY = Bits("wire_key", fields.ETH_SRC, 0, 24)
 #: Names for parts of registers.
-PARTS: tuple[Bits, ...] = (FROM_WORLD, TUNNEL_KEY)
+PARTS: tuple[Bits, ...] = (FROM_WORLD, TUNNEL_KEY, WIRE_KEY)
 
 #: What a connection keeps (zones IPV4 and IPV6).
 MARK_SERVICE = Bits("is_service", fields.CT_MARK, 0, 1, "a Service's endpoint was chosen for the connection")

@@ -22,6 +22,7 @@ from flows.services import Claim, PortView
 from flows.tables import host, service
 from flows.update import CLUSTER, Forgotten
 from flows.values import Flow, Group
+from topology.announcements import elected
 from topology.endpoints import ENDPOINT_LIMIT, Backend, on_nodes
 from topology.identities import Identities
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Pod, Service
@@ -250,15 +251,14 @@ class ServiceParts:
         found = next((each for name in users if (each := self._cluster.services.get(name))), None)
         if found is None or address not in found.load_balancer_ips:
             return ""
-        eligible = self._cluster.nodes.keys() - self.down
+        eligible = self._cluster.nodes.keys() - self.down - self._cluster.transit
         if found.external_local:
             serving: set[str] = set()
             for view in self._views_of(found):
                 if view.version == address.version:
                     serving |= on_nodes(view.found).keys()
             eligible = eligible & serving or eligible
-        # The highest hash: a node that comes or goes moves no address but those that are its own.
-        return max(eligible, key=lambda node: _hash(f"{address}/{node}"), default="")
+        return elected(address, eligible)
 
     def _has(self, claim: Claim, name: Name) -> bool:
         return min(self._claimants.get(claim, {name})) == name

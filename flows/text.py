@@ -20,6 +20,7 @@ from flows.values import (
     Bucket,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Group,
@@ -172,6 +173,8 @@ def _action_text(action: Action, names: bool) -> str:
             return f"set_field:{value_text(field, value, mask)}->{_SET_NAMES.get(field, field.name)}"
         case Move(source, target):
             return f"move:{_bits_text(source)}->{_bits_text(target)}"
+        case DecTtl():
+            return "dec_ttl"
         case ToGroup(group_id):
             return f"group:{group_id}"
         case Goto(table):

@@ -49,6 +49,10 @@ class Move(msgspec.Struct, frozen=True):
     target: Bits
 
 
+class DecTtl(msgspec.Struct, frozen=True):
+    """Take one off the TTL or hop limit; a packet that has none left is dropped there. For IP packets only."""
+
+
 class ToGroup(msgspec.Struct, frozen=True):
     """Process the packet by a group."""
 
@@ -125,7 +129,7 @@ class Note(msgspec.Struct, frozen=True):
     data: bytes
 
 
-Action = Output | OutputBits | SetField | Move | ToGroup | Ct | Resubmit | Learn | Conjunction | Note | Goto
+Action = Output | OutputBits | SetField | Move | DecTtl | ToGroup | Ct | Resubmit | Learn | Conjunction | Note | Goto
 #: Actions in order. An empty program drops the packet.
 Program = tuple[Action, ...]
 
@@ -167,7 +171,7 @@ class GroupType(IntEnum):
 
 
 class Bucket(msgspec.Struct, frozen=True):
-    """One bucket. `weight` counts in select groups, `watch_port` in fast failover groups."""
+    """One bucket. `weight` counts in select groups; with a `watch_port` it is only chosen while that port is live."""
 
     bucket_id: int
     program: Program

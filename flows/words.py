@@ -33,6 +33,7 @@ from flows.values import (
     Action,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Move,
@@ -52,7 +53,13 @@ _SOURCES: dict[int, str] = {
     Source.GATEWAY: "the host",
     Source.WORLD: "the world",
 }
-_EXITS: dict[int, str] = {Exit.PORT: "a port", Exit.TUNNEL: "the tunnel", Exit.GATEWAY: "the host"}
+_EXITS: dict[int, str] = {
+    Exit.PORT: "a port",
+    Exit.TUNNEL: "the tunnel",
+    Exit.GATEWAY: "the host",
+    Exit.FABRIC: "a wire",
+    Exit.ROUTED: "another node, by the host",
+}
 _ZONES: dict[int, str] = {zone.value: zone.name for zone in Zone}
 _DIGESTS = {
     digest_flow(Scope.CLUSTER, 0).match: "flows that are the same on all nodes",
@@ -186,6 +193,8 @@ def _act(action: Action, names: Names, exit_port: int) -> str:
             return f"{target.name} = {source.name}"
         case Ct(zone):
             return _track(action, zone)
+        case DecTtl():
+            return "one hop less to go"
         case ToGroup(number):
             return f"have group {number} choose"
         case Conjunction(number, clause, clauses):

@@ -59,7 +59,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     multiple=True,
     required=True,
     metavar="TARGET",
-    help="ssl:IP:PORT, unix:PATH or tcp:IP:PORT.",
+    help="ssl:IP:PORT, unix:PATH or tcp:IP:PORT. With --kubernetes IP may be a label: the nodes that have it.",
 )
 @click.option(
     "--tls-cert",
@@ -69,6 +69,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
 @click.option("--tls-ca", type=_FILE, help="The CA that the controller's certificate is of.")
+@click.option(
+    "--tls-secrets",
+    metavar="NAMESPACE",
+    help="With --kubernetes, instead of these files: the namespace whose Secret signalbox-node-NAME has them.",
+)
 @click.option(
     "--datapath-type",
     type=click.Choice(["system", "netdev"]),
@@ -118,6 +123,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="NUMBER=NAME",
     help="Names of flow tables for ovs-ofctl.  [default: the pipeline's]",
 )
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/signalbox"),
+    show_default=True,
+    help="With --kubernetes: where what it has said is kept, for a start without it.",
+)
 @click.option("--clean", "only_clean", is_flag=True, help="Remove all that the agent has made on this node, and exit.")
 @click.option(
     "--log-level",
@@ -139,6 +151,7 @@ def node(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_ca: Path | None,
+    tls_secrets: str | None,
     datapath_type: str,
     ovsdb: str,
     ovs_rundir: Path,
@@ -149,35 +162,39 @@ def node(
     cni_bin_dir: Path | None,
     health: str | None,
     tables: tuple[str, ...],
+    state_dir: Path,
     only_clean: bool,
     log_level: str,
 ) -> None:
     """Run the node agent: set up the node's bridge and serve the CNI plugin."""
     import asyncio
     import logging
-    from collections.abc import AsyncIterator
     from ipaddress import ip_address, ip_network
 
     from node.agent import AgentError, clean, run
     from node.credentials import TlsFiles
+    from node.facts import Kept, NodeFacts, label_of, targets
     from node.ovsdb import DatabaseError
     from node.settings import Settings, SettingsError, port_range
-    from topology.naming import Address, Network
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if any((tls_cert, tls_key, tls_ca)) and not all((tls_cert, tls_key, tls_ca)):
         raise click.UsageError("--tls-cert, --tls-key and --tls-ca go together")
+    if tls_secrets and (tls_cert or not (kubernetes or kubeconfig)):
+        raise click.UsageError("--tls-secrets takes --kubernetes, and the place of --tls-cert, --tls-key and --tls-ca")
+    files = TlsFiles(tls_cert, tls_key, tls_ca) if tls_cert and tls_key and tls_ca else None
+    kept = Kept(state_dir)
 
-    def settings_with(cidrs: tuple[Network, ...], addresses: tuple[Address, ...]) -> Settings:
+    def settings_with(facts: NodeFacts) -> Settings:
         return Settings(
             name=name,
-            pod_cidrs=tuple(map(ip_network, pod_cidrs)) or cidrs,
+            pod_cidrs=tuple(map(ip_network, pod_cidrs)) or facts.pod_cidrs,
             cluster_cidrs=tuple(map(ip_network, cluster_cidrs)),
             service_cidrs=tuple(map(ip_network, service_cidrs)),
             node_ports=port_range("--service-node-port-range", service_node_port_range),
-            node_ips=tuple(map(ip_address, node_ips)) or addresses,
-            controllers=controllers,
-            tls=TlsFiles(tls_cert, tls_key, tls_ca) if tls_cert and tls_key and tls_ca else None,
+            node_ips=tuple(map(ip_address, node_ips)) or facts.addresses,
+            controllers=targets(controllers, facts),
+            tls=kept.tls if tls_secrets else files,
             datapath_type=datapath_type,
             ovsdb=ovsdb,
             ovs_rundir=ovs_rundir,
@@ -192,27 +209,19 @@ def node(
 
     async def live() -> None:
         if not (kubernetes or kubeconfig):
-            settings = settings_with((), ())
+            settings = settings_with(NodeFacts((), ()))
             await (clean(settings) if only_clean else run(settings))
             return
         # Only now: it takes time and memory that other agents don't need.
-        from node.kubernetes_node import NodeFacts, follow
+        from node import kubernetes_agent
+        from node.kubernetes_node import Wanted
 
-        facts = follow(name, kubeconfig)
-        first = await anext(facts)
-        settings = settings_with(first.pod_cidrs, first.addresses)
-
-        async def outdated(later: AsyncIterator[NodeFacts]) -> str:
-            async for each in later:
-                try:
-                    changed = settings_with(each.pod_cidrs, each.addresses) != settings
-                except SettingsError as error:
-                    return f"the Node object of {name} has changed: {error}"
-                if changed:
-                    return f"the Node object of {name} has other pod CIDRs or addresses than before"
-            raise AssertionError("unreachable")
-
-        await (clean(settings) if only_clean else run(settings, outdated(facts)))
+        labels = tuple(dict.fromkeys(filter(None, map(label_of, controllers))))
+        wanted = Wanted(name, kubeconfig, labels, tls_secrets or "")
+        if only_clean:
+            await kubernetes_agent.clean(wanted, kept, settings_with)
+        else:
+            await kubernetes_agent.run(wanted, kept, settings_with, health or "")
 
     try:
         asyncio.run(live())

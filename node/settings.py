@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from node import facts
 from node.credentials import TlsFiles
 from topology.naming import Address, Network, gateway_addresses
 
@@ -56,6 +57,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 raise SettingsError(f"--pod-cidr {cidr} is in no --cluster-cidr ({_words(self.cluster_cidrs)})")
         if not self.node_ips:
             raise SettingsError("--node-ip: at least one address is needed: tunnels end there (or --kubernetes)")
+        for target in self.controllers:
+            if label := facts.label_of(target):
+                raise SettingsError(f"--controller {target}: {label} is no IP address (a label of nodes: --kubernetes)")
         if not self.controllers:
             raise SettingsError("--controller: at least one is needed, e.g. ssl:192.0.2.1:6653")
 

@@ -202,11 +202,11 @@ class Topology:
         self.graph.add_node(subnet(cidr), cidr=cidr)
         self._add_edge(name, subnet(cidr), LinkKind.SUBNET)
 
-    def wire(self, a: str, b: str) -> None:
+    def wire(self, a: str, b: str, cost: int = COSTS[LinkKind.WIRE]) -> None:
         """Join two nodes' bridges port to port. Raises TopologyError."""
         if self._node(a) == self._node(b):
             raise TopologyError(f"node {a} can't be wired to itself")
-        self._add_edge(a, b, LinkKind.WIRE)
+        self._add_edge(a, b, LinkKind.WIRE, cost)
 
     def cut(self, a: str, b: str) -> None:
         """Take a link away, if it is there: the wire between two nodes, or a node's place on a network."""
@@ -218,10 +218,11 @@ class Topology:
             raise TopologyError(f"there is no node {name}")
         return self._nodes[name]
 
-    def _add_edge(self, a: str, b: str, kind: LinkKind) -> None:
-        # Half the cost on each side of a network: crossing it costs COSTS[kind] once. Halves are exact in binary.
-        weight = COSTS[kind] if kind is LinkKind.WIRE else COSTS[kind] / 2
-        self.graph.add_edge(a, b, kind=kind, weight=weight)
+    def _add_edge(self, a: str, b: str, kind: LinkKind, cost: int | None = None) -> None:
+        cost = COSTS[kind] if cost is None else cost
+        # Half the cost on each side of a network: crossing it costs `cost` once. Halves are exact in binary.
+        weight = cost if kind is LinkKind.WIRE else cost / 2
+        self.graph.add_edge(a, b, kind=kind, cost=cost, weight=weight)
 
     def _remove_edge(self, a: str, b: str) -> None:
         self.graph.remove_edge(a, b)
@@ -238,8 +239,7 @@ class Topology:
     def links(self) -> Iterator[Link]:
         """Every link, sorted, each once."""
         for a, b in sorted((min(edge), max(edge)) for edge in self.graph.edges):
-            kind = self._kind(a, b)
-            yield Link(a, b, kind, COSTS[kind])
+            yield Link(a, b, self._kind(a, b), self.graph.edges[a, b]["cost"])
 
     def _kind(self, a: str, b: str) -> LinkKind:
         kind: LinkKind = self.graph.edges[a, b]["kind"]

@@ -17,6 +17,9 @@ from topology.metadata import labels_of as labels_of
 from topology.naming import Address, Network, datapath_id, pod_port_name
 from topology.policies import Policy
 
+#: The label of a node that is a switch between others.
+TRANSIT = ("signalbox.io/role", "transit")
+
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A machine with a bridge. `addresses`: its own, on the underlay. `pod_cidrs`: at most one for each family."""
@@ -32,6 +35,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> Key:
         return ("Node", "", self.name)
+
+    @property
+    def is_transit(self) -> bool:
+        """Whether it is a switch that only passes on what others send: without pods, Services and policies."""
+        return TRANSIT in self.labels
 
     @property
     def datapath_id(self) -> int:
@@ -209,6 +217,8 @@ class Cluster:
         #: Which pod a port's name belongs to, by (node, port name): what a PortStatus is looked up in.
         self.pod_by_port: dict[tuple[str, str], Pod] = {}
         self.node_by_datapath: dict[int, str] = {}
+        #: The nodes that are switches in transit.
+        self.transit: set[str] = set()
         self.services: dict[tuple[str, str], Service] = {}
         self.slices: dict[Key, EndpointSlice] = {}
         #: The slices of a Service, by its namespace and name.
@@ -258,6 +268,7 @@ class Cluster:
             case Node():
                 self.nodes[new.name] = new
                 self.node_by_datapath[new.datapath_id] = new.name
+                (self.transit.add if new.is_transit else self.transit.discard)(new.name)
             case Namespace():
                 self.namespaces[new.name] = new
             case Pod():
@@ -299,6 +310,7 @@ class Cluster:
             case Node():
                 del self.nodes[old.name]
                 self.node_by_datapath.pop(old.datapath_id, None)
+                self.transit.discard(old.name)
             case Namespace():
                 del self.namespaces[old.name]
             case Pod():

@@ -32,8 +32,14 @@ ENTRY_ADDRESSES: tuple[Address, ...] = (IPv4Address("169.254.91.2"), IPv6Address
 POD_MAC_PREFIX = 0x0A58
 HOST_END_MAC_PREFIX = 0x0A59
 
+#: On a wire between two bridges a frame is bound for a node (`fabric_mac`), and its sender's MAC ends in an identity.
+FABRIC_MAC_PREFIX = 0x0A5C
+FABRIC_SENDER_PREFIX = 0x0A5D
+
 POD_PORT_PREFIX = "pod"
 CERTIFICATE_URI_PREFIX = "signalbox:node:"
+#: What the name of the Secret begins with that has a node's certificate.
+NODE_SECRET_PREFIX = "signalbox-node-"
 #: The object id is the low 40 bits of a flow's cookie; `flows.cookies` says what the other bits are.
 OBJECT_ID_BITS = 40
 
@@ -59,6 +65,11 @@ def is_pod_port(port_name: str) -> bool:
 def datapath_id(node: str) -> int:
     """The 64-bit OpenFlow datapath id of a node's bridge (never zero)."""
     return int.from_bytes(_hash(f"node/{node}")[:8], "big") or 1
+
+
+def fabric_mac(node: str) -> int:
+    """What a frame on a wire is addressed to that is bound for a node, wherever in the fabric it is: 32 bits a hash."""
+    return FABRIC_MAC_PREFIX << 32 | int.from_bytes(_hash(f"fabric/{node}")[:4], "big")
 
 
 def object_id(kind: str, namespace: str, name: str) -> int:
@@ -156,3 +167,8 @@ def certificate_uri(node: str) -> str:
     certificate may have for quite other reasons.
     """
     return CERTIFICATE_URI_PREFIX + node
+
+
+def node_secret(node: str) -> str:
+    """The name of the Secret that has a node's certificate."""
+    return NODE_SECRET_PREFIX + node

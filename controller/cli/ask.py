@@ -83,6 +83,16 @@ _POLICY_COLUMNS = [
 _VERDICT_COLUMNS = [Column("ALLOWED", "allowed"), Column("DENIED", "denied")]
 COUNTER_COLUMNS = [Column("CONNECTIONS", "connections"), Column("PACKETS", "packets"), Column("BYTES", "bytes")]
 _LINK_COLUMNS = [Column("FROM", "from"), Column("TO", "to"), Column("KIND", "kind"), Column("COST", "cost")]
+_BGP_COLUMNS = [
+    Column("PEER", "name"),
+    Column("AS", "as"),
+    Column("STATE", "state"),
+    Column("SECONDS", "seconds"),
+    Column("ROUTES", "routes"),
+    Column("ADD-PATH", "addPath", wide=True),
+    Column("REASON", "reason"),
+]
+_ROUTE_COLUMNS = [Column("PREFIX", "name"), Column("NEXT-HOPS", "nextHops"), Column("FOR", "owner")]
 _FLOW_COLUMNS = [
     Column("TABLE", "table"),
     Column("PRIORITY", "priority"),
@@ -98,9 +108,10 @@ _KINDS |= {"endpoints": "endpoints", "endpoint": "endpoints", "ep": "endpoints"}
 _KINDS |= {"identities": "identities", "identity": "identities", "id": "identities"}
 _KINDS |= {"policies": "policies", "policy": "policies"}
 _KINDS |= dict.fromkeys(("networkpolicies", "networkpolicy", "netpol", "clusternetworkpolicies", "cnp"), "policies")
+_KINDS |= {"bgp": "bgp", "routes": "routes", "route": "routes"}
 #: Kinds whose objects are in namespaces.
 _NAMESPACED = ("pods", "services", "endpoints", "identities", "policies")
-_SINGULAR = {"identities": "identity", "policies": "policy"}
+_SINGULAR = {"identities": "identity", "policies": "policy", "bgp": "bgp"}
 #: What --counters adds.
 _COUNTED = {"services": COUNTER_COLUMNS, "endpoints": COUNTER_COLUMNS, "policies": _VERDICT_COLUMNS}
 
@@ -152,7 +163,7 @@ def _output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[...
 
 
 @click.command()
-@click.argument("kind", metavar="nodes|pods|services|endpoints|policies|identities|links")
+@click.argument("kind", metavar="nodes|pods|services|endpoints|policies|identities|links|bgp|routes")
 @click.argument("name", required=False)
 @click.option("-n", "--namespace", default="default", show_default=True, help="The objects' namespace.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Objects of every namespace.")
@@ -169,7 +180,7 @@ def get(
     socket_path: Path | None,
     lab: str | None,
 ) -> None:
-    """List nodes, pods, Services, their endpoints, policies, identities, or links."""
+    """List nodes, pods, Services, their endpoints, policies, identities, links, or BGP's peers and routes."""
     known = _KINDS.get(kind.lower())
     if known is None:
         raise click.ClickException(
@@ -186,6 +197,8 @@ def get(
         "identities": _IDENTITY_COLUMNS,
         "policies": _POLICY_COLUMNS,
         "links": _LINK_COLUMNS,
+        "bgp": _BGP_COLUMNS,
+        "routes": _ROUTE_COLUMNS,
     }[known] + (_COUNTED[known] if counters else [])
     if known in _NAMESPACED and not all_namespaces:
         # Policies of the cluster are in no namespace, and concern all.
@@ -334,6 +347,9 @@ def status(output: str, socket_path: Path | None, lab: str | None) -> None:
         )
         for line in _replica_lines(answer.get("replica")):
             click.echo(line)
+        if bgp := answer.get("bgp"):
+            told = f"{bgp['established']} of {bgp['peers']} peers up, {bgp['routes']} routes"
+            click.echo(f"BGP: {told if bgp['announces'] else 'another replica announces'}")
         for problem in answer["problems"]:
             click.echo(f"- {problem}")
         for row in answer["refusedPeers"]:

@@ -158,6 +158,33 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="How long a controller follows before others hand switches over to it.",
 )
 @click.option(
+    "--bgp-peer",
+    "bgp_peers",
+    multiple=True,
+    metavar="ADDRESS@AS[:PORT]",
+    help="A router that is told by BGP where pods' CIDRs and load balancers' addresses are.  [default: nobody is]",
+)
+@click.option("--bgp-as", type=int, metavar="AS", help="With --bgp-peer: the AS that this side is of.")
+@click.option(
+    "--bgp-router-id",
+    metavar="ADDRESS",
+    help="With --bgp-peer: this side's router id.  [default: its IPv4 address towards the routers]",
+)
+@click.option(
+    "--bgp-listen",
+    multiple=True,
+    metavar="ADDRESS:PORT",
+    help="With --bgp-peer: where routers may connect to, one of each family; sessions are from that address.  "
+    "[default: only this side connects]",
+)
+@click.option(
+    "--bgp-restart-time",
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --bgp-peer: how long routers keep what they know when the controller is away.",
+)
+@click.option(
     "--health",
     metavar="ADDRESS:PORT",
     help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9879.  [default: nowhere]",
@@ -196,6 +223,11 @@ def controller(
     renew_deadline: float,
     retry_period: float,
     join_after: float,
+    bgp_peers: tuple[str, ...],
+    bgp_as: int | None,
+    bgp_router_id: str | None,
+    bgp_listen: tuple[str, ...],
+    bgp_restart_time: int,
     health: str | None,
     log_level: str,
 ) -> None:
@@ -205,6 +237,8 @@ def controller(
 
     from controller.access import Access, Tokens, TokensError
     from controller.app import Feed, ManifestFeed, run
+    from controller.bgp import Speaker
+    from controller.bgp_settings import BgpSettings, BgpSettingsError, check_listen
     from controller.channel import TargetError
     from controller.leases import LeaseError, Leases, Times, TimesError
     from controller.replica import Replica
@@ -224,7 +258,7 @@ def controller(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
-        CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, TopologyError,
+        BgpSettingsError, CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, TopologyError,
         UnreadableError,
     )  # fmt: skip
     try:
@@ -233,6 +267,10 @@ def controller(
         access = Access(credentials, api_listen, Tokens(api_tokens) if api_tokens else None)
         interconnect = Interconnect.parse(mode, encap, subnets)
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
+        bgp = BgpSettings.parse(bgp_as, bgp_peers, bgp_router_id, bgp_listen, bgp_restart_time)
+        if bgp is not None:
+            check_listen(bgp)
+        speaker = Speaker(bgp) if bgp is not None else None
         with contextlib.ExitStack() as held:
             client = None
             if from_kubernetes:
@@ -254,7 +292,9 @@ def controller(
             else:
                 assert manifests is not None
                 feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica, interconnect=interconnect)
-            asyncio.run(run(listen, feed, socket_path, audit_interval, access=access, health_address=health))
+            asyncio.run(
+                run(listen, feed, socket_path, audit_interval, access=access, health_address=health, bgp=speaker)
+            )
     except errors as error:
         raise click.ClickException(str(error)) from error
 

@@ -114,37 +114,6 @@ def certificates(nodes: tuple[str, ...], issuer: str) -> None:
     _print(manifests.certificate(node, issuer) for node in nodes)
 
 
-@kubernetes.command("node-config")
-@click.option("--name", envvar="SIGNALBOX_NODE_NAME", required=True, help="The node's name.")
-@click.option("--directory", type=_file, required=True, help="Where node.yaml and the certificate are written.")
-@click.option("--config", "files", multiple=True, type=_file, metavar="FILE", help="The agent's configuration file.")
-@click.option(
-    "--controllers-label",
-    default="node-role.kubernetes.io/control-plane",
-    show_default=True,
-    metavar="LABEL",
-    help="Which nodes controllers run on; the file may name controllers instead.",
-)
-@click.option(
-    "--patience",
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="After which what an earlier start has found out is used, where the API server doesn't answer.",
-)
-def node_config(name: str, directory: Path, files: tuple[Path, ...], controllers_label: str, patience: float) -> None:
-    """Write what differs from node to node, as the API server has it: an init container of the agent's pod."""
-    import logging
-
-    from deploy.kubernetes import node_config as parts
-
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        parts.write(parts.Api.of_pod, name, directory, files, label=controllers_label, patience=patience)
-    except OSError as error:
-        raise click.ClickException(str(error)) from error
-
-
 def _print(objects: Iterable[dict[str, Any]]) -> None:
     from deploy.kubernetes.manifest import to_yaml
 

@@ -16,11 +16,13 @@ import msgspec
 import yaml
 
 from deploy import config
+from node.facts import label_of
+from topology.naming import node_secret
 
 HERE = Path(__file__).parent
 COMPONENTS = tuple(sorted(path.parent.name for path in HERE.glob("components/*/kustomization.yaml")))
 NAMESPACE, NODES_NAMESPACE = "signalbox", "signalbox-nodes"
-CONTROLLER_SECRET, NODE_SECRET = "signalbox-controller", "signalbox-node-"
+CONTROLLER_SECRET = "signalbox-controller"
 #: What the images are called in the files.
 IMAGE, OVS_IMAGE = "signalbox:0.1.0", "signalbox-openvswitch:3.1.0"
 _CONFIG_MAP, _CONFIG_FILE = "signalbox-config", "config.yaml"
@@ -73,7 +75,7 @@ def secrets(directory: Path) -> Iterator[Object]:
         ca = (directory / "ca.crt").read_text()
         yield _secret(NAMESPACE, CONTROLLER_SECRET, ca, directory / "controller")
         for path in sorted((directory / "nodes").glob("*.crt")):
-            yield _secret(NODES_NAMESPACE, NODE_SECRET + path.stem, ca, path.with_suffix(""))
+            yield _secret(NODES_NAMESPACE, node_secret(path.stem), ca, path.with_suffix(""))
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
         raise ManifestError(f"{reason}; 'signalbox pki init', 'pki controller' and 'pki node' make it") from error
@@ -96,9 +98,9 @@ def certificate(node: str, issuer: str) -> Object:
     return {
         "apiVersion": "cert-manager.io/v1",
         "kind": "Certificate",
-        "metadata": {"name": NODE_SECRET + node, "namespace": NODES_NAMESPACE},
+        "metadata": {"name": node_secret(node), "namespace": NODES_NAMESPACE},
         "spec": {
-            "secretName": NODE_SECRET + node,
+            "secretName": node_secret(node),
             "duration": "2160h",
             "uris": [f"signalbox:node:{node}"],
             "usages": ["client auth", "digital signature"],
@@ -211,6 +213,10 @@ def _config(choices: Choices) -> str:
 def _agree(objects: list[Object], text: str) -> None:
     """Ports are written in the configuration alone; probes follow it. A changed configuration starts pods anew."""
     content = yaml.safe_load(text)
+    listen = (content.get("controller") or {}).get("listen") or ()
+    for target in (content.get("node") or {}).get("controller") or ():
+        if label_of(target) and _kind_and_port(target) not in map(_kind_and_port, listen):
+            raise ManifestError(f"node.controller {target}: controllers listen on {', '.join(listen)}; write that port")
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     for section, kind, name in (
         ("controller", "Deployment", "signalbox-controller"),
@@ -230,6 +236,10 @@ def _agree(objects: list[Object], text: str) -> None:
                 {"name": "openflow", "containerPort": each, "hostPort": each, "protocol": "TCP"}
                 for each in _ports(settings.get("listen") or ())
             ]
+
+
+def _kind_and_port(target: str) -> tuple[str, str]:
+    return target.partition(":")[0], target.rpartition(":")[2]
 
 
 def _ports(targets: Iterable[str]) -> list[int]:

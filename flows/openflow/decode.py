@@ -70,6 +70,7 @@ from flows.values import (
     Bucket,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Group,
@@ -406,6 +407,8 @@ def _action(kind: int, encoded: bytes) -> Action:
             return Output(port, max_len)
         case wire.ACTION_GROUP:
             return ToGroup(*unpack_from("!I", encoded, 4))
+        case wire.ACTION_DEC_TTL:
+            return DecTtl()
         case wire.ACTION_SET_FIELD:
             term, _ = _term(encoded, 4)
             return SetField(term.field, term.value, term.mask)

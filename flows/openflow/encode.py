@@ -13,6 +13,7 @@ from struct import error as StructError
 from flows.fields import IN_PORT, Field, Match, Term
 from flows.openflow.wire import (
     ACTION_COPY_FIELD,
+    ACTION_DEC_TTL,
     ACTION_EXPERIMENTER,
     ACTION_GROUP,
     ACTION_OUTPUT,
@@ -72,6 +73,7 @@ from flows.values import (
     Bucket,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Group,
@@ -220,6 +222,8 @@ def _action(action: Action) -> bytes:
             size = 12 + len(headers)
             fixed = pack("!HHHHH2x", ACTION_COPY_FIELD, size + -size % 8, source.width, source.start, target.start)
             return fixed + headers + padding(size)
+        case DecTtl():
+            return pack("!HH4x", ACTION_DEC_TTL, 8)
         case ToGroup(group_id):
             return pack("!HHI", ACTION_GROUP, 8, group_id)
         case Ct():

@@ -36,6 +36,7 @@ from flows.registers import (
     SCRATCH,
     SOURCE,
     SOURCE_IDENTITY,
+    TO_OTHER_NODES,
     TO_POD,
     Exit,
     Identity,
@@ -177,7 +178,8 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
         yield Flow(table, _NEAR, match, (to_commit,), cookie)
     yield Flow(table, _OTHERS, (EXIT(Exit.GATEWAY),), of_pod, cookie)
     # From the world, and it is about to get another source: the last place that knows the true one.
-    yield Flow(table, _OTHERS, f.match(SOURCE(Source.WORLD), EXIT(Exit.TUNNEL), TO_POD(1)), (ingress,), cookie)
+    for way in TO_OTHER_NODES:
+        yield Flow(table, _OTHERS, f.match(SOURCE(Source.WORLD), EXIT(way), TO_POD(1)), (ingress,), cookie)
     yield Flow(table, _OTHERWISE, (), (to_commit,), cookie)
     for direction, stages in _STAGES.items():
         for tier, stage in zip(Tier, stages, strict=True):

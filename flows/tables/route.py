@@ -7,7 +7,7 @@ of this node's L2 segment before others; what must not be routed; the world outs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from flows import fields as f
@@ -26,7 +26,7 @@ from flows.registers import (
     Source,
 )
 from flows.state import LocalPod
-from flows.values import DROP, Flow, Goto, Program, SetField, load
+from flows.values import DROP, Action, Flow, Goto, Program, SetField, load
 from topology.naming import GATEWAY_MAC, ROUTER_MAC, Address, Network
 
 ANSWER, HERE, NOBODY_HERE, STRAYED, ELSEWHERE, NOT_ROUTED, OUTSIDE = 2300, 2200, 2100, 2000, 1000, 500, 100
@@ -82,10 +82,24 @@ def host_flows(addresses: tuple[Address, ...], pod_cidrs: tuple[Network, ...], c
         yield Flow(ROUTE.number, NOBODY_HERE, _to(cidr), DROP, cookie)
 
 
-def tunnel_flows(networks: tuple[Network, ...], endpoint: Address, cookie: int) -> Iterator[Flow]:
-    """To another node's networks, by a tunnel that ends at `endpoint`. The same on every node."""
-    field = f.TUN_DST if endpoint.version == 4 else f.TUN_IPV6_DST
-    program = (SetField(field, int(endpoint)), load(EXIT, Exit.TUNNEL), _TO_POLICY)
+def node_program(endpoint: Address | None, fabric_mac: int | None) -> Program:
+    """To another node: by wire where it has a `fabric_mac`, by a tunnel that ends at `endpoint` else.
+
+    What goes by wire knows the tunnel too: it is taken from where no wire leads there. Without either, it is dropped.
+    """
+    if endpoint is None and fabric_mac is None:
+        return DROP
+    program: list[Action] = []
+    if endpoint is not None:
+        program.append(SetField(f.TUN_DST if endpoint.version == 4 else f.TUN_IPV6_DST, int(endpoint)))
+    if fabric_mac is not None:
+        program.append(SetField(f.ETH_DST, fabric_mac))
+    exit_by = Exit.TUNNEL if fabric_mac is None else Exit.FABRIC
+    return (*program, load(EXIT, exit_by), _TO_POLICY)
+
+
+def elsewhere_flows(networks: Iterable[Network], program: Program, cookie: int) -> Iterator[Flow]:
+    """To what is on another node, the way that leads there. The same on every node."""
     for network in networks:
         yield Flow(ROUTE.number, ELSEWHERE + network.prefixlen, _to(network), program, cookie)
 

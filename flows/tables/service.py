@@ -221,6 +221,16 @@ def balancer_items(balancer: Balancer, cookie: int) -> Iterator[Flow | Group]:
         yield Flow(ENDPOINT.number, _PRIORITY - 1, f.match(service), (ToGroup(balancer.number),), cookie)
 
 
+def learnt_by_means_of(flow: Flow) -> int | None:
+    """The cookie of what switches learn as long as this flow is there; None where they learn nothing by it.
+
+    Each group that has its clients remembered has one such flow: the one for clients who aren't remembered.
+    """
+    if flow.table == ENDPOINT.number and [term.field for term in flow.match] == [SERVICE_BITS.field]:
+        return _LEARNT_COOKIE | flow.match[0].value
+    return None
+
+
 def stats_flow(label: int, number: int, cookie: int, identity: int = 0) -> Flow:
     """Counts the packets of an endpoint's connections, in both directions; says the identity of a pod, where known."""
     match = (f.CT_LABEL(label << 32 | number),)

@@ -22,6 +22,7 @@ from flows.registers import (
     SOURCE,
     SOURCE_IDENTITY,
     SUBNET,
+    TO_OTHER_NODES,
     TO_POD,
     Exit,
     Identity,
@@ -101,11 +102,12 @@ def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]
     for address in translations:
         yield _unsnat(address, cookie, hairpin=False)
         ethertype = _ETHERTYPES[address.version]
-        match = f.match(SOURCE(Source.WORLD), EXIT(Exit.TUNNEL), _FORWARD, MARK_SERVICE(1), ethertype)
-        yield Flow(COMMIT.number, _RESOURCE, match, (_snat(address),), cookie)
-        # Judged here, by its true source; where the endpoint's identity isn't known, it is judged there.
-        judged = (load(SOURCE_IDENTITY, Identity.JUDGED), _snat(address))
-        yield Flow(COMMIT.number, _RESOURCE + 1, f.match(*match, TO_POD(1)), judged, cookie)
+        for way in TO_OTHER_NODES:
+            match = f.match(SOURCE(Source.WORLD), EXIT(way), _FORWARD, MARK_SERVICE(1), ethertype)
+            yield Flow(COMMIT.number, _RESOURCE, match, (_snat(address),), cookie)
+            # Judged here, by its true source; where the endpoint's identity isn't known, it is judged there.
+            judged = (load(SOURCE_IDENTITY, Identity.JUDGED), _snat(address))
+            yield Flow(COMMIT.number, _RESOURCE + 1, f.match(*match, TO_POD(1)), judged, cookie)
         if address.version == 4:
             refusals = f.match(
                 SOURCE(Source.GATEWAY), EXIT(Exit.GATEWAY), _RELATED, ethertype, f.IP_PROTO(f.PROTO_ICMP)

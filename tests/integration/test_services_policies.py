@@ -24,6 +24,7 @@ from callers import (
     row,
     service,
     to,
+    unlink,
     vips,
     write,
 )
@@ -296,6 +297,24 @@ def test_a_client_is_forgotten_after_the_timeout_of_its_service(lab: Lab) -> Non
         chosen = sticky(lab, "short")
         assert all(len(each) == 1 for each in chosen.values()), chosen
         assert set().union(*chosen.values()) > {"s1"}
+
+
+def test_the_clients_of_a_service_are_forgotten_when_it_goes_or_keeps_them_no_longer(lab: Lab) -> None:
+    before = learnt(lab)
+    others = before + 6
+    with applied(lab, service("kept", sessionAffinity="ClientIP")):
+        sticky(lab, "kept")
+        assert learnt(lab) == others
+        # By a group that all nodes have, and by one of each node's own.
+        for policy in ("Cluster", "Local"):
+            asked = service("brief", sessionAffinity="ClientIP", internalTrafficPolicy=policy)
+            for end in (service("brief", internalTrafficPolicy=policy), None):
+                write(lab, asked)
+                sticky(lab, "brief")
+                assert learnt(lab) == others + 6
+                write(lab, end) if end is not None else unlink(lab, asked)
+                assert learnt(lab) == others, (policy, end)
+    assert learnt(lab) == before
 
 
 # Who answers for an address -------------------------------------------------------------------------------------------

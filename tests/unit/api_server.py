@@ -1,4 +1,4 @@
-"""An emulator of Kubernetes' API server, over real HTTP: list in pages, watch with bookmarks, 410, status writes.
+"""An emulator of Kubernetes' API server, over real HTTP: list in pages, watch with bookmarks, selectors, 410, writes.
 
 `put` and `remove` change what it holds, `settings` make it slow, absent, forgetful or repetitive. Every request is
 recorded. Knows no validation and no kind's meaning: an object is what was put.
@@ -13,7 +13,7 @@ import random
 import ssl
 import sys
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -26,8 +26,12 @@ Json = dict[str, Any]
 #: Kind, namespace and name, and JSON before and after the object's version.
 Encoded = tuple[str, tuple[str, str], bytes, bytes]
 _VERSION = "@version@"
-#: Plural, by kind, of what can be written and isn't watched.
-_WRITTEN = {"Event": ("events.k8s.io/v1", "events"), "Lease": ("coordination.k8s.io/v1", "leases")}
+#: Plural, by kind, of what isn't in the cluster's state.
+_BESIDES = {
+    "Event": ("events.k8s.io/v1", "events"),
+    "Lease": ("coordination.k8s.io/v1", "leases"),
+    "Secret": ("v1", "secrets"),
+}
 
 
 @dataclass
@@ -82,8 +86,8 @@ class ApiServer:
         self.tls: ssl.SSLContext | None = None
         self._chance = chance or random.Random(0)
         self._by_path = {(each.api, each.plural): each.kind for each in RESOURCES}
-        self._by_path |= {place: kind for kind, place in _WRITTEN.items()}
-        self._namespaced = {each.kind for each in RESOURCES if each.namespaced} | _WRITTEN.keys()
+        self._by_path |= {place: kind for kind, place in _BESIDES.items()}
+        self._namespaced = {each.kind for each in RESOURCES if each.namespaced} | _BESIDES.keys()
         self._kinds: dict[str, _Kind] = {kind: _Kind() for kind in self._by_path.values()}
         self._news = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -237,8 +241,8 @@ class ApiServer:
             return _status(404, "the server could not find the requested resource")
         if request.method == "GET" and not name:
             if query.get("watch"):
-                return await self._watch(request, kind, query)
-            status, data = self.page(kind, query)
+                return await self._watch(request, kind, query, namespace)
+            status, data = self.page(kind, query, namespace)
             return web.Response(status=status, body=data, content_type="application/json")
         return self._one(request, kind, namespace, name, part, body)
 
@@ -267,7 +271,7 @@ class ApiServer:
             return _status(404, "the server could not find the requested resource")
         return web.json_response({"kind": "APIResourceList", "resources": [{"name": each} for each in there]})
 
-    def page(self, kind: str, query: dict[str, str]) -> tuple[int, bytes]:
+    def page(self, kind: str, query: dict[str, str], namespace: str = "") -> tuple[int, bytes]:
         """The answer to a list: status and body."""
         there = self._kinds[kind]
         # A token names the version that the list began at: its pages are of that moment.
@@ -276,7 +280,10 @@ class ApiServer:
             return 410, _status_body(410, "The provided continue parameter is too old")
         if not began:
             began = str(self.version)
-            self._snapshots[kind, began] = [there.objects[name] for name in sorted(there.objects)]
+            chosen = _chooser(query, namespace)
+            self._snapshots[kind, began] = [
+                there.objects[name] for name in sorted(there.objects) if chosen(there.objects[name])
+            ]
         objects = self._snapshots[kind, began]
         first, limit = int(start or 0), int(query.get("limit") or len(objects) + 1)
         more = first + limit < len(objects)
@@ -286,7 +293,9 @@ class ApiServer:
         items = b",".join(objects[first : first + limit])
         return 200, b'{"kind":"%sList","metadata":%s,"items":[%s]}' % (kind.encode(), meta.encode(), items)
 
-    def events(self, kind: str, since: int) -> tuple[int, bytes, int]:
+    def events(
+        self, kind: str, since: int, query: dict[str, str] | None = None, namespace: str = ""
+    ) -> tuple[int, bytes, int]:
         """What a watch has to say of the time after a version: status, lines or body, and the version reached."""
         there = self._kinds[kind]
         if since < there.forgotten:
@@ -294,11 +303,17 @@ class ApiServer:
         if since > self.version:
             return 504, _status_body(504, f"Too large resource version: {since}, current: {self.version}"), since
         fresh = there.history[bisect_right(there.history, since, key=lambda each: each[0]) :]
-        return 200, b"".join(self._sent(fresh)), fresh[-1][0] if fresh else since
+        reached, chosen = fresh[-1][0] if fresh else since, _chooser(query or {}, namespace)
+        fresh = [each for each in fresh if chosen(each[2]) or (each[3] and chosen(each[3]))]
+        # What is no longer chosen has gone, for this watch.
+        told = [(version, what if chosen(data) else "DELETED", data, old) for version, what, data, old in fresh]
+        return 200, b"".join(self._sent(told)), reached
 
-    async def _watch(self, request: web.Request, kind: str, query: dict[str, str]) -> web.StreamResponse:
+    async def _watch(
+        self, request: web.Request, kind: str, query: dict[str, str], namespace: str
+    ) -> web.StreamResponse:
         since, epoch = int(query.get("resourceVersion") or 0), self._epoch
-        status, data, _ = self.events(kind, since)
+        status, data, _ = self.events(kind, since, query, namespace)
         if status != 200:
             return web.Response(status=status, body=data, content_type="application/json")
         response = web.StreamResponse()
@@ -309,7 +324,7 @@ class ApiServer:
                 if self.settings.hang:
                     await asyncio.sleep(3600)
                 news = self._news
-                status, data, since = self.events(kind, since)
+                status, data, since = self.events(kind, since, query, namespace)
                 if status != 200:
                     await response.write(_event("ERROR", data))
                     return response
@@ -386,6 +401,25 @@ class ApiServer:
             return web.json_response({"kind": "Status", "status": "Success"})
         self.put({**body, "kind": kind, "metadata": {**body["metadata"], "namespace": namespace}})
         return web.json_response(self.get(kind, namespace, name))
+
+
+def _chooser(query: dict[str, str], namespace: str) -> Callable[[bytes], bool]:
+    """Whether an object is one that is asked for. Labels that must not be there are not looked at: none has them."""
+    name = query.get("fieldSelector", "").removeprefix("metadata.name=")
+    labels = [each.split("=") for each in query.get("labelSelector", "").split(",") if each and each[0] != "!"]
+    if not (name or labels or namespace):
+        return lambda _: True
+
+    def chosen(data: bytes) -> bool:
+        meta = json.loads(data)["metadata"]
+        have = meta.get("labels", {})
+        return (
+            (not name or meta["name"] == name)
+            and (not namespace or meta["namespace"] == namespace)
+            and all(key in have and value in ([], [have[key]]) for key, *value in labels)
+        )
+
+    return chosen
 
 
 def _merge(old: Any, new: Any, content: str) -> Any:

@@ -12,6 +12,7 @@ from flows.values import (
     Bucket,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Group,
@@ -119,6 +120,7 @@ actions: st.SearchStrategy[Action] = (
     | st.builds(ToGroup, u32)
     | cts
     | st.builds(Resubmit, u8)
+    | st.just(DecTtl())
     | st.builds(Conjunction, u32, st.integers(1, 64), st.integers(2, 64))
     | notes
     | learns
@@ -144,7 +146,7 @@ def groups(draw: st.DrawFn) -> Group:
             index,
             draw(buckets),
             draw(u16) if kind is GroupType.SELECT else 100,
-            draw(st.integers(0, 0xFFFF_FF00)) if kind is GroupType.FAST_FAILOVER else 0xFFFF_FFFF,
+            draw(st.integers(0, 0xFFFF_FF00)) if kind in (GroupType.FAST_FAILOVER, GroupType.SELECT) else 0xFFFF_FFFF,
         )
         for index in range(number)
     )

@@ -56,6 +56,7 @@ from flows.values import (
     Bucket,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Group,
@@ -225,6 +226,7 @@ def serialized(action: Any) -> bytes:
     ("ours", "theirs"),
     [
         (Output(7, 128), lambda: parser.OFPActionOutput(7, 128)),
+        (DecTtl(), lambda: parser.OFPActionDecNwTtl()),
         (ToGroup(9), lambda: parser.OFPActionGroup(9)),
         (SetField(f.ETH_SRC, 0x0A580AF40102), lambda: parser.OFPActionSetField(eth_src="0a:58:0a:f4:01:02")),
         (SetField(f.IPV6_DST, 1), lambda: parser.OFPActionSetField(ipv6_dst="::1")),
@@ -487,13 +489,13 @@ def test_barrier_replies_and_the_unasked_are_read() -> None:
 
 
 def test_a_flow_that_somebody_else_made_is_told_with_the_reason() -> None:
-    """`dec_ttl` has no value here; such a flow must be seen all the same, and can be deleted by its match."""
+    """`pop_pbb` has no value here; such a flow must be seen all the same, and can be deleted by its match."""
     flow = Flow(3, 4, (f.ETH_TYPE(f.ETH_IPV4),), (Output(1),), 5)
     message = bytearray(as_stats(encode.flow_mod(flow)))
-    message[-16:-12] = pack("!HH", 24, 16)
+    message[-16:-12] = pack("!HH", 27, 16)
     reply = decode(bytes(message))
     assert isinstance(reply, FlowStatsReply)
     (stats,) = reply.items
-    assert stats.flow is None and "unknown action 24" in stats.why
+    assert stats.flow is None and "unknown action 27" in stats.why
     assert stats.match == encode.flow_mod(flow)[48:58]
     assert encode.flow_delete_encoded(3, 4, stats.match) == encode.flow_delete_strict(flow)

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from deploy import config
 from deploy.command import main
 from deploy.kubernetes import manifest
 from deploy.kubernetes.manifest import COMPONENTS, HERE, Choices, ManifestError, build, build_clean, render
+from node.facts import Kept
+from node.settings import Settings
 
 Object = dict[str, Any]
 VARIANTS = [(), *((name,) for name in COMPONENTS)]
@@ -98,6 +101,15 @@ def test_kustomize_makes_the_same_objects(names: tuple[str, ...], tmp_path: Path
     assert ordered(list(yaml.safe_load_all(done.stdout))) == ordered(ours)
 
 
+def settings() -> Settings:
+    """What an agent is told by the manifests' configuration, as far as it isn't said there."""
+    network = ip_network("10.244.0.0/16")
+    return Settings(
+        name="n1", pod_cidrs=(network,), cluster_cidrs=(network,), node_ips=(ip_address("192.0.2.11"),),
+        controllers=("ssl:192.0.2.1:6653",),
+    )  # fmt: skip
+
+
 # Their parts fit each other -------------------------------------------------------------------------------------------
 
 
@@ -156,29 +168,11 @@ def test_containers_call_commands_that_there_are_with_options_that_they_have() -
         mounts = {mount["mountPath"] for mount in each["volumeMounts"]}
         for path in (word for word in words if word.startswith("/")):
             assert any(path == mount or path.startswith(f"{mount}/") for mount in mounts), f"{name}: {path}"
-    assert called == {"controller", "node", "kubernetes", "node-config"}
+    assert called == {"controller", "node"}
 
 
 def test_the_configuration_has_no_key_that_isn_t_an_option() -> None:
     assert config.check(HERE / "base/config.yaml") == []
-
-
-def test_every_argument_is_one_of_the_command_line() -> None:
-    seen = set()
-    for name, each in containers(everything()):
-        words = each.get("args", ())
-        if not each["image"].startswith("signalbox:") or not words:
-            continue
-        command: click.Command = main
-        rest = list(words)
-        while isinstance(command, click.Group):
-            word = rest.pop(0)
-            assert word in command.commands, f"{name}: {word}"
-            command = command.commands[word]
-        options = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in rest if word.startswith("-")} <= options, name
-        seen.add(command.name)
-    assert seen >= {"controller", "node", "node-config"}
 
 
 def test_paths_of_the_configuration_are_mounted_where_they_are_used() -> None:
@@ -189,16 +183,30 @@ def test_paths_of_the_configuration_are_mounted_where_they_are_used() -> None:
         (found,) = (each for each in spec["containers"] if each["name"] == container)
         return {mount["mountPath"] for mount in found["volumeMounts"]}
 
-    for key, name, path in [
-        *(("controller", "signalbox-controller/controller", content["controller"][key]) for key in content["controller"]
+    kept = Kept(Path("/var/lib/signalbox")).tls.certificate
+    for what, name, path in [
+        *((key, "signalbox-controller/controller", content["controller"][key]) for key in content["controller"]
           if key.startswith("tls")),
-        # Open vSwitch reads the certificate itself, under the same path.
-        *(("node", f"signalbox-{where}", content["node"][key]) for key in content["node"] if key.startswith("tls")
-          for where in ("node/agent", "ovs/database", "ovs/switch")),
-        *(("node", "signalbox-node/agent", f"{content['node'][key]}/x") for key in ("cniConfDir", "cniBinDir")),
+        ("--state-dir", "signalbox-node/agent", str(kept)),
+        *((key, "signalbox-node/agent", f"{content['node'][key]}/x") for key in ("cniConfDir", "cniBinDir")),
     ]:  # fmt: skip
         workload, _, container = name.partition("/")
-        assert any(path.startswith(f"{mount}/") for mount in mounted(specs[workload], container)), (key, name, path)
+        assert any(path.startswith(f"{mount}/") for mount in mounted(specs[workload], container)), (what, name, path)
+
+
+def test_open_vswitch_finds_the_agent_s_copies_of_the_certificate_under_the_agent_s_path() -> None:
+    specs = dict(pod_specs(build(Choices())))
+    copies = settings().tls_copies
+    for workload, container in (
+        ("signalbox-node", "agent"), ("signalbox-ovs", "database"), ("signalbox-ovs", "switch"),
+    ):  # fmt: skip
+        spec = specs[workload]
+        (found,) = (each for each in spec["containers"] if each["name"] == container)
+        places = {each["name"]: each["hostPath"]["path"] for each in spec["volumes"] if "hostPath" in each}
+        assert any(
+            f"{copies}/".startswith(f"{mount['mountPath']}/") and places.get(mount["name"]) == mount["mountPath"]
+            for mount in found["volumeMounts"]
+        ), f"{workload}/{container}"
 
 
 def test_nothing_has_limits_and_everything_has_requests() -> None:
@@ -286,6 +294,10 @@ def test_a_choice_that_can_t_be_is_named(words: tuple[str, ...], said: str) -> N
         ("node: {mtux: 1}", "config.yaml:3: node.mtux is unknown"),
         ("node: {}", "controller.health is missing in the configuration"),
         ("controller: {health: '127.0.0.1:1', listen: ['unix:/x']}", "controller.listen must have one port"),
+        (
+            "controller: {health: '127.0.0.1:1', listen: ['ssl:0.0.0.0:7000']}\nnode: {controller: ['ssl:a/b:6653']}",
+            "node.controller ssl:a/b:6653: controllers listen on ssl:0.0.0.0:7000; write that port",
+        ),
     ],
 )
 def test_a_configuration_that_pods_can_t_run_with_is_refused(tmp_path: Path, text: str, said: str) -> None:

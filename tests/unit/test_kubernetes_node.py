@@ -1,100 +1,67 @@
-"""An agent's own Node object: read when there is something to read, watched, and asked for again whatever happens."""
+"""What Kubernetes says of an agent's node: told when it is complete, followed, asked for again whatever happens."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator, Callable
+import base64
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from aiohttp import web
+from api_server import ApiServer, serving
 
 from node import kubernetes_node
-from node.kubernetes_node import NodeFacts, follow
+from node.facts import NodeFacts
+from node.kubernetes_node import Follower, Wanted
 
 CIDRS = ["10.244.1.0/24", "fd00:10:244:1::/64"]
+LABEL = "node-role.kubernetes.io/control-plane"
+RBAC = Path(__file__).parents[2] / "deploy/kubernetes/base/rbac.yaml"
 
 
-def node(cidrs: list[str], *addresses: str) -> dict[str, Any]:
+def node(name: str, cidrs: list[str], *addresses: str, labels: tuple[str, ...] = ()) -> dict[str, Any]:
     listed = [{"type": "InternalIP", "address": each} for each in addresses]
     return {
-        "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": "node-1", "resourceVersion": "7"},
+        "metadata": {"name": name, "labels": dict.fromkeys(labels, "")},
         "spec": {"podCIDRs": cidrs, "podCIDR": cidrs[0]} if cidrs else {},
-        "status": {"addresses": [*listed, {"type": "Hostname", "address": "node-1"}]},
+        "status": {"addresses": [*listed, {"type": "Hostname", "address": name}]},
     }
 
 
-class ApiServer:
-    """Answers watches of Nodes: each connection is told what `say` is given while it lasts."""
+def secret(**data: bytes) -> dict[str, Any]:
+    encoded = {name.replace("_", "."): base64.b64encode(value).decode() for name, value in data.items()}
+    return {
+        "kind": "Secret",
+        "metadata": {"name": "signalbox-node-n1", "namespace": "signalbox-nodes"},
+        "data": encoded,
+    }
 
-    def __init__(self) -> None:
-        self.asked: list[dict[str, str]] = []
-        self.watches: list[asyncio.Queue[dict[str, Any] | None]] = []
-        self.refusal = 0
-        self.before: list[dict[str, Any]] = []
 
-    async def nodes(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append({**request.query, "authorization": request.headers.get("Authorization", "")})
-        if self.refusal:
-            return web.json_response({"kind": "Status", "message": "nodes is forbidden"}, status=self.refusal)
-        response = web.StreamResponse()
-        await response.prepare(request)
-        events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        for each in self.before:
-            events.put_nowait(each)
-        self.watches.append(events)
-        # The one who asked may have gone meanwhile.
-        with contextlib.suppress(ConnectionError):
-            while (event := await events.get()) is not None:
-                await response.write(json.dumps(event).encode() + b"\n")
-        return response
-
-    def is_now(self, kind: str, thing: dict[str, Any]) -> None:
-        event = {"type": kind, "object": thing}
-        self.before = [{"type": "ADDED", "object": thing}] if kind in ("ADDED", "MODIFIED") else []
-        for each in self.watches:
-            each.put_nowait(event)
-
-    def hang_up(self) -> None:
-        for each in self.watches:
-            each.put_nowait(None)
-        self.watches.clear()
+WHOLE = {"tls_crt": b"c", "tls_key": b"k", "ca_crt": b"a"}
 
 
 @pytest.fixture
-async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[ApiServer, Path]]:
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
     monkeypatch.setattr(kubernetes_node, "_RETRY", 0.02)
-    here = ApiServer()
-    application = web.Application()
-    application.router.add_get("/api/v1/nodes", here.nodes)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "c",
-                "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-                "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-                "users": [{"name": "u", "user": {"token": "secret"}}],
-            }
+    async with serving() as here:
+        here.put(
+            node("n1", CIDRS, "192.0.2.11", "2001:db8::11"),
+            node("n2", [], "192.0.2.12"),
+            node("c2", [], "192.0.2.2", "2001:db8::2", labels=(LABEL,)),
+            node("c1", [], "192.0.2.1", labels=(LABEL,)),
         )
-    )
-    yield here, kubeconfig
-    here.hang_up()
-    await runner.cleanup()
+        yield here
+
+
+@pytest.fixture
+def wanted(server: ApiServer, tmp_path: Path) -> Wanted:
+    (tmp_path / "kubeconfig").write_text(server.kubeconfig())
+    return Wanted("n1", tmp_path / "kubeconfig")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -103,81 +70,162 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def watched(server: ApiServer) -> bool:
+    return any("watch" in each.query for each in server.requests)
+
+
 async def soon(facts: AsyncIterator[NodeFacts]) -> NodeFacts:
     return await asyncio.wait_for(anext(facts), 5)
 
 
-async def test_the_facts_are_the_node_s_pod_cidrs_and_internal_addresses(server: tuple[ApiServer, Path]) -> None:
-    api, kubeconfig = server
-    api.is_now("ADDED", node(CIDRS, "192.0.2.1", "2001:db8::1"))
-    told = await soon(follow("node-1", kubeconfig))
-    assert told.pod_cidrs == tuple(map(ip_network, CIDRS))
-    assert told.addresses == (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
-    (asked,) = api.asked
-    assert asked["fieldSelector"] == "metadata.name=node-1" and asked["watch"] == "true"
-    assert asked["authorization"] == "Bearer secret"
+async def first(wanted: Wanted) -> NodeFacts:
+    async with aclosing(Follower(wanted).facts()) as facts:
+        return await soon(facts)
 
 
-async def test_a_node_without_cidrs_is_waited_for(
-    server: tuple[ApiServer, Path], caplog: pytest.LogCaptureFixture
+async def test_a_node_learns_its_cidrs_and_addresses(wanted: Wanted) -> None:
+    assert await first(wanted) == NodeFacts(
+        tuple(map(ip_network, CIDRS)), (ip_address("192.0.2.11"), ip_address("2001:db8::11"))
+    )
+
+
+async def test_controllers_are_where_nodes_have_the_label_in_the_family_of_the_node(
+    server: ApiServer, wanted: Wanted
 ) -> None:
-    api, kubeconfig = server
-    api.is_now("ADDED", node([], "192.0.2.1"))
-    waiting = asyncio.ensure_future(soon(follow("node-1", kubeconfig)))
-    await until(lambda: bool(caplog.records))
-    assert "no spec.podCIDRs" in caplog.text
-    api.is_now("MODIFIED", node(CIDRS[:1], "192.0.2.1"))
-    assert (await waiting).pod_cidrs == (ip_network(CIDRS[0]),)
-    assert len(caplog.records) == 1, "it is said once"
+    wanted = Wanted(wanted.name, wanted.kubeconfig, (LABEL,))
+    assert (await first(wanted)).labelled == ((LABEL, (ip_address("192.0.2.1"), ip_address("192.0.2.2"))),)
+    server.put(node("n1", CIDRS, "2001:db8::11"))
+    assert (await first(wanted)).labelled == ((LABEL, (ip_address("2001:db8::2"),)),)
 
 
-async def test_only_changes_that_concern_the_agent_are_told(server: tuple[ApiServer, Path]) -> None:
-    api, kubeconfig = server
-    first = node(CIDRS, "192.0.2.1")
-    api.is_now("ADDED", first)
-    facts = follow("node-1", kubeconfig)
-    await soon(facts)
-    changed = asyncio.ensure_future(soon(facts))
-    api.is_now("MODIFIED", {**first, "metadata": {"name": "node-1", "labels": {"a": "b"}}})
-    api.is_now("DELETED", first)
-    api.is_now("ADDED", first)
-    api.hang_up()
-    await until(lambda: len(api.asked) >= 2)
-    assert not changed.done()
-    api.is_now("MODIFIED", node(CIDRS, "192.0.2.2"))
-    assert (await changed).addresses == (ip_address("192.0.2.2"),)
+async def test_the_certificate_is_the_node_s_own_secret(server: ApiServer, wanted: Wanted) -> None:
+    wanted = Wanted(wanted.name, wanted.kubeconfig, secrets="signalbox-nodes")
+    server.put(secret(**WHOLE))
+    async with aclosing(Follower(wanted).facts()) as facts:
+        assert (await soon(facts)).tls == (b"k", b"a", b"c")
+        server.put(secret(**{**WHOLE, "tls_crt": b"renewed"}))
+        assert (await soon(facts)).tls == (b"k", b"a", b"renewed")
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({"node": None}, "there is no Node n1: the kubelet makes it, under this name"),
+        ({"node": node("n1", [], "192.0.2.11")}, "node n1 has no pod CIDR: the controller manager gives it with"),
+        ({"node": node("n1", CIDRS)}, "node n1 has no address of type InternalIP"),
+        ({"controller": node("c", [], "2001:db8::2", labels=(LABEL,))}, f"no node with label {LABEL} has an IPv4"),
+        ({"secret": None}, "Secret signalbox-nodes/signalbox-node-n1 has no ca.crt, tls.crt, tls.key: make it with"),
+        ({"secret": secret(tls_crt=b"c", ca_crt=b"a")}, "Secret signalbox-nodes/signalbox-node-n1 has no tls.key:"),
+    ],
+)
+async def test_what_isn_t_there_yet_is_waited_for_and_named_once_with_who_makes_it(
+    server: ApiServer, wanted: Wanted, caplog: pytest.LogCaptureFixture, there: dict[str, Any], said: str
+) -> None:
+    wanted = Wanted(wanted.name, wanted.kubeconfig, (LABEL,), "signalbox-nodes")
+    whole = {
+        "node": node("n1", CIDRS, "192.0.2.11"),
+        "controller": node("c", [], "192.0.2.1", labels=(LABEL,)),
+        "secret": secret(**WHOLE),
+    }
+    for name in ("n1", "c1", "c2"):
+        server.remove("Node", "", name)
+    server.put(*filter(None, {**whole, **there}.values()))
+    follower = Follower(wanted)
+    async with aclosing(follower.facts()) as facts:
+        waiting = asyncio.ensure_future(soon(facts))
+        await until(lambda: said in follower.waits_for)
+        server.put(node("n2", [], "192.0.2.13"))
+        server.put(*whole.values())
+        assert (await waiting).tls and follower.waits_for == ""
+    assert [record.message.count(said) for record in caplog.records] == [1], "it is said once"
+
+
+async def test_only_changes_that_concern_the_agent_are_told(server: ApiServer, wanted: Wanted) -> None:
+    async with aclosing(Follower(wanted).facts()) as facts:
+        await soon(facts)
+        changed = asyncio.ensure_future(soon(facts))
+        await until(lambda: watched(server))
+        server.put(node("n1", CIDRS, "192.0.2.11", "2001:db8::11", labels=("a",)))
+        server.remove("Node", "", "n1")
+        server.put(node("n1", CIDRS, "192.0.2.11", "2001:db8::11"), node("n2", CIDRS, "192.0.2.12"))
+        asked = len(server.requests)
+        server.cut()
+        await until(lambda: len(server.requests) >= asked + 2)
+        assert not changed.done()
+        server.put(node("n1", CIDRS, "192.0.2.99"))
+        assert (await changed).addresses == (ip_address("192.0.2.99"),)
+
+
+async def test_a_node_that_begins_or_ceases_to_have_the_label_is_told(server: ApiServer, wanted: Wanted) -> None:
+    async with aclosing(Follower(Wanted("n1", wanted.kubeconfig, (LABEL,))).facts()) as facts:
+        await soon(facts)
+        server.put(node("c2", [], "192.0.2.2"))
+        assert (await soon(facts)).labelled == ((LABEL, (ip_address("192.0.2.1"),)),)
+        server.put(node("n2", [], "192.0.2.12", labels=(LABEL,)))
+        assert (await soon(facts)).labelled == ((LABEL, (ip_address("192.0.2.1"), ip_address("192.0.2.12"))),)
 
 
 @pytest.mark.parametrize("refusal", [401, 403, 500])
 async def test_a_server_that_refuses_is_asked_again(
-    server: tuple[ApiServer, Path], caplog: pytest.LogCaptureFixture, refusal: int
+    server: ApiServer, wanted: Wanted, caplog: pytest.LogCaptureFixture, refusal: int
 ) -> None:
-    api, kubeconfig = server
-    api.refusal = refusal
-    waiting = asyncio.ensure_future(soon(follow("node-1", kubeconfig)))
-    await until(lambda: len(api.asked) >= 3)
-    assert f"answers {refusal}: nodes is forbidden" in caplog.text
-    assert len(caplog.records) == 1
-    api.refusal = 0
-    api.is_now("ADDED", node(CIDRS, "192.0.2.1"))
-    assert (await waiting).pod_cidrs
+    server.settings.refuse = {"nodes": refusal}
+    async with aclosing(Follower(wanted).facts()) as facts:
+        waiting = asyncio.ensure_future(soon(facts))
+        await until(lambda: len(server.requests) >= 3)
+        assert f"answers {refusal}: told to refuse" in caplog.text and len(caplog.records) == 1
+        server.settings.refuse = {}
+        assert (await waiting).pod_cidrs
 
 
-async def test_an_error_in_the_watch_begins_it_anew(server: tuple[ApiServer, Path]) -> None:
-    api, kubeconfig = server
-    waiting = asyncio.ensure_future(soon(follow("node-1", kubeconfig)))
-    await until(lambda: bool(api.watches))
-    api.is_now("ERROR", {"kind": "Status", "message": "too old", "code": 410})
-    await until(lambda: len(api.asked) >= 2)
-    api.is_now("ADDED", node(CIDRS, "192.0.2.1"))
-    assert (await waiting).pod_cidrs
+async def test_versions_that_the_server_has_forgotten_are_listed_anew(server: ApiServer, wanted: Wanted) -> None:
+    async with aclosing(Follower(wanted).facts()) as facts:
+        await soon(facts)
+        changed = asyncio.ensure_future(soon(facts))
+        await until(lambda: watched(server))
+        server.put(node("n1", CIDRS, "192.0.2.11", "2001:db8::11", labels=("a",)))
+        server.forget()
+        server.put(node("n1", CIDRS, "192.0.2.99"))
+        assert (await changed).addresses == (ip_address("192.0.2.99"),)
+
+
+async def test_a_server_that_goes_and_comes_back_takes_nothing_away(server: ApiServer, wanted: Wanted) -> None:
+    async with aclosing(Follower(wanted).facts()) as facts:
+        await soon(facts)
+        changed = asyncio.ensure_future(soon(facts))
+        await server.stop()
+        server.put(node("n1", CIDRS, "192.0.2.99"))
+        await server.start()
+        assert (await changed).addresses == (ip_address("192.0.2.99"),)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: b", "{", "clusters: 5"])
 async def test_a_kubeconfig_that_is_none_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(text)
-    waiting = asyncio.ensure_future(anext(follow("node-1", path)))
+    waiting = asyncio.ensure_future(anext(Follower(Wanted("n1", path)).facts()))
     await until(lambda: bool(caplog.records) or waiting.done())
     waiting.cancel()
     assert str(path) in caplog.text
+
+
+def granted() -> Iterator[tuple[str, str]]:
+    for document in yaml.safe_load_all(RBAC.read_text()):
+        if document["metadata"]["name"] == "signalbox-node":
+            for rule in document.get("rules", ()):
+                assert rule["apiGroups"] == [""]
+                yield from ((resource, verb) for resource in rule["resources"] for verb in rule["verbs"])
+
+
+async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiServer, wanted: Wanted) -> None:
+    server.put(secret(**WHOLE))
+    everything = Wanted(wanted.name, wanted.kubeconfig, (LABEL,), "signalbox-nodes")
+
+    def used() -> set[tuple[str, str]]:
+        return {
+            (each.path.rpartition("/")[2], "watch" if "watch" in each.query else "list") for each in server.requests
+        }
+
+    async with aclosing(Follower(everything).facts()) as facts:
+        await soon(facts)
+        await until(lambda: used() == set(granted()))

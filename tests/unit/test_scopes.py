@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from controller.batch import BUNDLE_ID, OWN_XIDS, Xids, batch, replacement
+import msgspec
+from test_services import VIPS, both, service, slice_of
+
+from controller.batch import BUNDLE_ID, OWN_XIDS, Xids, batch, encoded, replacement
 from controller.scopes import ClusterLog, ScopeState
 from flows import fields as f
+from flows.compiler import Compiler
 from flows.cookies import Kind, Scope, cookie
+from flows.openflow import encode
 from flows.openflow.digest import digest
+from flows.pipeline import AFFINITY
 from flows.update import CLUSTER, Update
 from flows.values import DROP, Flow, Group, GroupType
 
@@ -82,6 +88,23 @@ def test_the_digest_and_the_counts_follow_every_change() -> None:
     group = Group(1, GroupType.ALL, ())
     state.take(Update(CLUSTER, groups_added=(group,)))
     assert state.digest == digest(left, [group]) == ScopeState(left, [group]).digest
+
+
+def test_what_switches_have_learnt_is_deleted_with_the_flow_by_means_of_which_they_have() -> None:
+    affine = service(cluster_ips=VIPS[:1], external_ips=(), load_balancer_ips=(), affinity_seconds=60)
+    compiler = Compiler()
+    for each in (affine, slice_of(*both("a1", "b1"))):
+        compiler.put(each)
+    (group,) = compiler.groups(CLUSTER)
+    deletion = encode.flow_delete(AFFINITY.number, 0x5C << 56 | group.group_id, (1 << 64) - 1), None
+    # An endpoint that goes has flows that say so themselves.
+    (fewer,) = compiler.put(slice_of(*both("a1")))
+    assert fewer.removed and deletion not in encoded(fewer).steps
+    (forgetful,) = compiler.put(msgspec.structs.replace(affine, affinity_seconds=0))
+    assert encoded(forgetful).steps.count(deletion) == 1
+    compiler.put(affine)
+    (gone,) = compiler.remove(affine.key)
+    assert encoded(gone).steps.count(deletion) == 1
 
 
 def test_an_error_finds_its_flow_by_the_message_s_xid() -> None:
