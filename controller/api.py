@@ -193,7 +193,7 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
             if end not in query:
                 return _error(400, f"say {end!r}: [NAMESPACE/]POD or node/NAME")
         try:
-            return web.json_response(topology_views.path(compiler, controller.links, query["from"], query["to"]))
+            return web.json_response(topology_views.path(compiler, query["from"], query["to"]))
         except topology_views.NoWayError as error:
             return _error(404, str(error))
 

@@ -91,6 +91,7 @@ class Controller:
             drift=self._drifted,
             told=packets.told,
             overheard=packets.overheard,
+            unsettled=self._unsettled,
         )
         if replica is not None:
             events.outranked = replica.outranked
@@ -171,10 +172,10 @@ class Controller:
         return self._routes
 
     def obey_leases(self) -> None:
-        """Be master where the leases say so, by now, and nowhere else."""
+        """Be master where the leases say so, by now, and nowhere else; and decide what has waited for long enough."""
         if self.replica is not None:
             self.replica.expire()
-            self.fleet.obey(time.monotonic())
+        self.fleet.obey(time.monotonic())
 
     def release_identities(self) -> None:
         """Identities that no pod has had for long are given up."""
@@ -232,6 +233,9 @@ class Controller:
 
     def _linked(self, node: str, packet: PacketIn, now: float) -> None:
         self.links.hear(node, packet, now)
+
+    def _unsettled(self, node: str, now: float) -> bool:
+        return self.links.are_unsettled(self.fleet.syncs.keys(), now)
 
     def _maker(self, item: Flow | Group) -> str:
         """The object that a flow was made for."""

@@ -141,6 +141,8 @@ class Events(msgspec.Struct):
     told: Callable[[str, PacketIn, float], None]
     #: The same, while another controller is the switch's master.
     overheard: Callable[[str, PacketIn, float], None] = lambda node, packet, now: None
+    #: Whether what a switch should hold may yet be found to be what it holds: then that is left alone for a moment.
+    unsettled: Callable[[str, float], bool] = lambda node, now: False
     #: The switch has seen a master with this generation, which is above the epoch of our tenure.
     outranked: Callable[[str, int], None] = lambda node, generation: None
 
@@ -322,7 +324,8 @@ class SwitchSync:
         unknown = {Scope.CLUSTER} if version is None else set()
         if own != self._scope.digest:
             unknown.add(Scope.NODE)
-        if now < self._patience and any(self._undecided[scope] is not None for scope in unknown):
+        is_early = now < self._patience or self._events.unsettled(self.node, now)
+        if is_early and any(self._undecided[scope] is not None for scope in unknown):
             return
         self._undecided = None
         self._cursor = self._log.version if version is None else version

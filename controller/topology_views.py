@@ -17,8 +17,6 @@ from topology.render import Drawing, DrawnLink, DrawnNode
 from topology.ways import Hop, way
 
 Row = dict[str, Any]
-#: The label of a node that is a switch between others.
-TRANSIT = ("signalbox.io/role", "transit")
 #: How much each port carries, by node and name.
 Loads = Mapping[tuple[str, str], Load]
 
@@ -86,7 +84,7 @@ def nodes(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
             "addresses": [str(address) for address in node.addresses],
             "podCIDRs": [str(cidr) for cidr in node.pod_cidrs],
             "pods": sum(1 for _ in compiler.local_pods(name)),
-            "transit": TRANSIT in node.labels,
+            "transit": node.is_transit,
         }
 
 
@@ -134,7 +132,7 @@ def drawing(compiler: Compiler, fleet: Fleet, found: Links, loads: Loads | None 
 # Ways -----------------------------------------------------------------------------------------------------------------
 
 
-def path(compiler: Compiler, found: Links, source: str, target: str) -> Row:
+def path(compiler: Compiler, source: str, target: str) -> Row:
     """The way of packets from one pod or node to another, hop by hop. Raises NoWayError."""
     ends = [_end(compiler, text) for text in (source, target)]
     (first, first_pod), (last, last_pod) = ends
@@ -146,7 +144,7 @@ def path(compiler: Compiler, found: Links, source: str, target: str) -> Row:
     }
     if first == last:
         return answer
-    steps = way(found.wires(), first, last)
+    steps = way(compiler.fabric.used(), first, last)
     if steps is not None:
         answer["hops"] = [
             {**_hop(step.hop), "kind": LinkKind.WIRE.value, "endpoint": "", "others": list(map(_hop, step.others))}
