@@ -44,7 +44,7 @@ from flows.state import Port
 from flows.text import flow_text
 from flows.values import Flow, Group
 from topology.announcements import Elections, Route, routes
-from topology.discovery import Sender
+from topology.discovery import INTERVAL, Sender
 from topology.graph import Interconnect
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
@@ -457,6 +457,7 @@ async def run(
     access: Access | None = None,
     health_address: str | None = None,
     bgp: Speaker | None = None,
+    lldp_interval: float = INTERVAL,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -478,6 +479,7 @@ async def run(
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
         controller.access, controller.bgp = access, bgp
+        controller.links.discovery.interval = lldp_interval
         api = await serve(controller, socket_path)
         closing.push_async_callback(api.cleanup)
         closing.callback(remove, socket_path)
