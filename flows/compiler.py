@@ -9,11 +9,13 @@ the contributions that it can affect; these are made before and after it, and th
 compiled is kept: `flows(scope)` makes all of a scope again, and must equal what the updates have added up to.
 
 Two objects never make the same match: what two nodes claim (an address, a CIDR) goes to the one whose name comes
-first, and two ports of one pod's MAC likewise; the other waits its turn and is reported by `refusals`.
+first, and two ports of one pod's MAC likewise; the other waits its turn and is reported by `refusals`. Nodes come
+before workloads, and of two workloads the first by name has the address, or the port: `misfits` tells of the other.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
@@ -52,6 +54,7 @@ from topology.naming import (
 from topology.policies import Policy
 
 Item = Flow | Group
+Index = TypeVar("Index")
 Entry = TypeVar("Entry")
 #: Objects and endpoints that one step of many changes takes, about: their flows should fit one bundle.
 STEP = 4_000
@@ -82,6 +85,10 @@ class Compiler:
         #: Node -> MAC -> the first by name of its pod ports that announce it: the one that is believed.
         self._first_with_mac: dict[str, dict[int, str]] = {}
         self._claims: dict[Network, set[str]] = {}
+        #: (version, prefix length) -> how many claimed networks have it.
+        self._lengths: Counter[tuple[int, int]] = Counter()
+        #: Address -> the workloads that say it is theirs.
+        self._workloads: dict[Address, set[tuple[str, str]]] = {}
         #: Node and address -> the pods there whose status says that they have it. Only where a way has no keys.
         self._said: dict[tuple[str, Address], set[tuple[str, str]]] = {}
 
@@ -171,7 +178,7 @@ class Compiler:
                 self.topology.cut(a, b)
             else:
                 self.topology.wire(a, b, cost)
-        parts: set[Part] = {(CLUSTER, Kind.NODE, name) for name in change.flipped}
+        parts = {part for name in change.flipped for part in self._ways_parts(name)}
         before = self._contributions(parts)
         self.fabric.flip(change.flipped)
         return [*self._updates(parts, before), *change.updates]
@@ -261,22 +268,19 @@ class Compiler:
         return self._updates(parts | self.services.parts(exposed), before)
 
     def _claim(self, change: Change) -> None:
-        if self._by_address:
-            for version in (change.old, change.new):
-                if isinstance(version, Pod) and not version.host_network:
-                    for address in version.addresses:
-                        said = self._said.setdefault((version.node, address), set())
-                        (said.add if version is change.new else said.discard)((version.namespace, version.name))
-                        if not said:
-                            del self._said[version.node, address]
-        if isinstance(change.old, Node):
-            for network in _networks(change.old):
-                self._claims[network].discard(change.old.name)
-                if not self._claims[network]:
-                    del self._claims[network]
-        if isinstance(change.new, Node):
-            for network in _networks(change.new):
-                self._claims.setdefault(network, set()).add(change.new.name)
+        for version in (change.old, change.new):
+            if isinstance(version, Pod) and not version.host_network:
+                name, there = (version.namespace, version.name), version is change.new
+                for address in version.addresses:
+                    if version.port:
+                        _index(self._workloads, address, name, there=there)
+                    elif self._by_address:
+                        _index(self._said, (version.node, address), name, there=there)
+            elif isinstance(version, Node):
+                for network in _networks(version):
+                    had = network in self._claims
+                    _index(self._claims, network, version.name, there=version is change.new)
+                    self._lengths[network.version, network.prefixlen] += (network in self._claims) - had
 
     # What a change can affect -----------------------------------------------------------------------------------
 
@@ -290,6 +294,7 @@ class Compiler:
                     parts.add((version.name, Kind.NODE, version.name))
                     parts |= {(version.name, Kind.POD, name) for name in self._ports.get(version.name, ())}
                     parts |= {part for name in rivals | {version.name} for part in self._identity_parts(name)}
+                    parts |= self._parts_of_workloads(version)
                 case Pod():
                     parts |= self._parts_of_pod(version)
                     if any(port.host_port for port in version.ports):
@@ -297,6 +302,10 @@ class Compiler:
         return parts
 
     def _parts_of_pod(self, pod: Pod) -> set[Part]:
+        if pod.port:
+            rivals = {key for address in pod.addresses for key in self._workloads.get(address, ())}
+            workloads = [pod, *(self.cluster.pods[key] for key in rivals)]
+            return {part for each in workloads for part in self._parts_of_workload(each)}
         parts = self._identity_part(pod)
         ports = self._ports.get(pod.node, {})
         port = ports.get(pod.port_name)
@@ -308,6 +317,24 @@ class Compiler:
         for key in self._rivals(pod):
             parts |= self._identity_part(self.cluster.pods[key])
         return parts
+
+    def _parts_of_workload(self, workload: Pod) -> set[Part]:
+        title = "/".join((workload.namespace, workload.name))
+        there = {(workload.node, Kind.POD, workload.port)} if workload.node else set()
+        return {(CLUSTER, Kind.POD, title)} | there | self._identity_part(workload)
+
+    def _ways_parts(self, node: str) -> set[Part]:
+        """What depends on how a node is reached."""
+        workloads = {name for name in self.cluster.pods_on.get(node, ()) if self.cluster.pods[name].port}
+        return {(CLUSTER, Kind.NODE, node), *((CLUSTER, Kind.POD, "/".join(name)) for name in workloads)}
+
+    def _parts_of_workloads(self, node: Node) -> set[Part]:
+        """Of the workloads on a node, and of those that lose an address to it, or get it back."""
+        names = {name for name in self.cluster.pods_on.get(node.name, ()) if self.cluster.pods[name].port}
+        for address, users in self._workloads.items():
+            if address in node.addresses or any(address in cidr for cidr in node.pod_cidrs):
+                names |= users
+        return {part for name in names for part in self._parts_of_workload(self.cluster.pods[name])}
 
     def _rivals(self, pod: Pod) -> set[tuple[str, str]]:
         """The pods of its node that say, in their status, that they have an address that it says it has."""
@@ -341,6 +368,8 @@ class Compiler:
             yield from service.refusal_flows(self._service_cidrs, cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
             for name in self.cluster.nodes:
                 yield from self._node_routes(name)
+            for each in sorted(set().union(*self._workloads.values())):
+                yield from self._workload_routes(*each)
             yield from self.policies.flows()
             yield from self.policies.senders.flows()
             yield from self._interconnect_flows()
@@ -352,7 +381,8 @@ class Compiler:
         else:
             yield from self._switch_flows(scope)
             yield from self.fabric.flows(scope)
-            for name in self._ports.get(scope, ()):
+            workloads = (self.cluster.pods[name].port for name in self.cluster.pods_on.get(scope, ()))
+            for name in dict.fromkeys((*self._ports.get(scope, ()), *filter(None, workloads))):
                 yield from self._port_flows(scope, name)
         for part in self.services.all_parts(scope):
             for item in self.services.contribution(part):
@@ -378,6 +408,8 @@ class Compiler:
                 return self._node_routes(name)
             case Kind.NODE:
                 return self._switch_flows(name)
+            case Kind.POD if scope == CLUSTER:
+                return self._workload_routes(*name.split("/"))
             case Kind.POD:
                 return self._port_flows(scope, name)
             case Kind.IDENTITY:
@@ -431,14 +463,39 @@ class Compiler:
     ) -> Iterator[Flow]:
         """How a node is reached without a tunnel: by those on the same `subnet`, with that one's family, or by all."""
         mine = [each for each in networks if subnet is None or each.version == subnet.version]
-        pods = tuple(each for each in mine if each in node.pod_cidrs)
-        own = tuple(each for each in mine if each not in node.pod_cidrs)
+        addresses = set(map(_alone, node.addresses))
+        pods = tuple(each for each in mine if each not in addresses)
+        own = tuple(each for each in mine if each in addresses)
         yield from route.routed_flows(pods, own, self.interconnect.number(subnet), mark)
         for network in pods:
             ends = (hop.endpoint, *node.addresses)
             via = next((each for each in ends if each is not None and each.version == network.version), None)
             if via is not None:
                 yield host.route_flow(network, via, subnet, mark)
+
+    def _workload_routes(self, namespace: str, name: str) -> Iterator[Flow]:
+        """How every node, and its host, reaches a workload: its addresses are outside of what leads to its node."""
+        workload = self.cluster.pods.get((namespace, name))
+        if workload is None or not workload.port or self._misfit(workload):
+            return
+        mark = cookie(Scope.CLUSTER, Kind.POD, object_id("Pod", namespace, name))
+        yield from self._ways(self.cluster.nodes[workload.node], tuple(map(_alone, workload.addresses)), mark)
+        for address in workload.addresses:
+            yield host.workload_flow(address, mark)
+
+    def _misfit(self, workload: Pod) -> str:
+        """Why a workload gets no flows, whatever its node's ports; empty where it may get them."""
+        if workload.node not in self.cluster.nodes:
+            return f"there is no node {workload.node}"
+        for address in workload.addresses:
+            for version, length in self._lengths:
+                claimants = self._claims.get(_around(address, length)) if version == address.version else None
+                if claimants:
+                    return f"its address {address} is node {min(claimants)}'s, or for its pods; give it another"
+            first = min(self._workloads[address])
+            if first != (workload.namespace, workload.name):
+                return f"its address {address} is that of Workload {'/'.join(first)}; give it another"
+        return ""
 
     def _senders(self, node: Node, mark: int) -> Iterator[Flow]:
         """Who sends from a node's own addresses, where no tunnel's key tells it."""
@@ -467,6 +524,8 @@ class Compiler:
         None where another node claims the node's CIDRs and has them: they lead there.
         So a controller that starts has the same flows for all switches before it has heard the last one of them.
         """
+        if pod.port:
+            return () if self._misfit(pod) else pod.addresses
         node = self.cluster.nodes.get(pod.node)
         if node is None or any(min(self._claims[cidr]) != node.name for cidr in node.pod_cidrs):
             return ()
@@ -526,6 +585,7 @@ class Compiler:
 
     def _pod_flows(self, node: str, port_name: str) -> Iterator[Flow]:
         """A pod on its own node."""
+        yield from self._awaited(node, port_name)
         found = self._find_pod(node, port_name)
         if isinstance(found, str):
             return
@@ -535,6 +595,15 @@ class Compiler:
         yield from route.pod_flows(local, mark)
         yield from track.pod_flows(local, mark)
         yield from self._host_port_flows(node, pod, local, mark)
+
+    def _awaited(self, node: str, port_name: str) -> Iterator[Flow]:
+        """Packets to workloads that are said to be on a port of this node, while they aren't: they go nowhere else."""
+        for name in sorted(self.cluster.workloads_at.get((node, port_name), ())):
+            workload = self.cluster.pods[name]
+            if not self._misfit(workload):
+                yield from route.nobody_flows(
+                    map(_alone, workload.addresses), cookie(Scope.NODE, Kind.POD, object_id("Pod", *name))
+                )
 
     def _host_port_flows(self, node: str, pod: Pod, local: LocalPod, mark: int) -> Iterator[Flow]:
         """Ports of the node that lead to the pod.
@@ -569,9 +638,12 @@ class Compiler:
         """The pod behind a port, or why there is none."""
         ports = self._ports.get(node_name, {})
         port = ports.get(port_name)
+        pod = self.cluster.pod_by_port.get((node_name, port_name))
+        if port is not None and pod is not None and pod.port:
+            identity = self.policies.identities.of_pod(pod.namespace, pod.name)
+            return self._misfit(pod) or (pod, LocalPod(port.number, pod.mac, pod.addresses, identity))
         if port is None or not is_pod_port(port_name):
             return "not a pod's port"
-        pod = self.cluster.pod_by_port.get((node_name, port_name))
         node = self.cluster.nodes.get(node_name)
         if pod is None or node is None:
             return "no pod that is scheduled to this node has a port of this name"
@@ -621,6 +693,17 @@ class Compiler:
     def unused_wires(self) -> Iterator[tuple[Wire, str]]:
         """Wires that carry nothing, and why."""
         return self.fabric.unused()
+
+    def misfits(self) -> Iterator[tuple[Pod, str]]:
+        """Workloads that get no flows for what they are said to be, and why."""
+        for place, names in sorted(self.cluster.workloads_at.items()):
+            for name in sorted(names):
+                workload, first = self.cluster.pods[name], min(names)
+                reason = self._misfit(workload)
+                if not reason and name != first:
+                    reason = f"its port {place[1]} is that of Workload {'/'.join(first)}; give it another"
+                if reason:
+                    yield workload, reason
 
     def ports(self, node: str) -> tuple[Port, ...]:
         """A node's ports as its switch last announced them."""
@@ -743,6 +826,23 @@ def _alone(address: Address) -> Network:
     if address.version == 4:
         return IPv4Network((int(address), 32))
     return IPv6Network((int(address), 128))
+
+
+def _around(address: Address, length: int) -> Network:
+    """The network of this prefix length that an address is in."""
+    if address.version == 4:
+        return IPv4Network((int(address) >> 32 - length << 32 - length, length))
+    return IPv6Network((int(address) >> 128 - length << 128 - length, length))
+
+
+def _index(index: dict[Index, set[Entry]], key: Index, entry: Entry, *, there: bool) -> None:
+    """Have an entry under a key, or not."""
+    if there:
+        index.setdefault(key, set()).add(entry)
+        return
+    index[key].discard(entry)
+    if not index[key]:
+        del index[key]
 
 
 def _join(addresses: Iterable[object]) -> str:

@@ -1,8 +1,8 @@
 """What a set of manifest files declares together, and the last good state of what is broken in them.
 
-Owns: comparing files with each other (one object declared twice, nodes that claim the same addresses), and keeping in
-force what was there before something broke. Must not touch the file system: texts come from `topology.manifest_source`
-or a test, snapshots go to whoever runs pods and makes flows.
+Owns: comparing files with each other (one object declared twice, nodes or workloads that claim the same addresses), and
+keeping in force what was there before something broke. Must not touch the file system: texts come from
+`topology.manifest_source` or a test, snapshots go to whoever runs pods and makes flows.
 
     texts ──parse──> declared per file ──settle──> in force ──expand──> Snapshot
                           └ what broke keeps         └ of two that clash, the one in force before stays
@@ -23,9 +23,9 @@ import msgspec
 
 from topology.manifests import Declared, Note, Parsed, Problem, make_namespace, object_words, parse
 from topology.model import Key, Node, Object, Pod
-from topology.naming import Network
+from topology.naming import Network, format_mac
 from topology.services import ServiceRanges, ServiceSpec, allocate
-from topology.workloads import PodSpec, PodStatus, Template, Workload, expand
+from topology.workloads import PodSpec, PodStatus, PortWorkload, Template, Workload, expand
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -122,10 +122,14 @@ def settle(declared: Iterable[Declared], before: Mapping[Key, Declared]) -> tupl
         old = before.get(item.key)
         return old is None or (old.file, old.value) != (item.file, item.value)
 
+    def order(item: Declared) -> tuple[bool, bool, str, int]:
+        # A workload gives way to a node, wherever the two are declared.
+        return changed(item), isinstance(item.value, PortWorkload), item.file, item.line
+
     in_force: dict[Key, Declared] = {}
     claims = _Claims()
     problems = []
-    for item in sorted(declared, key=lambda item: (changed(item), item.file, item.line)):
+    for item in sorted(declared, key=order):
         rival = in_force.get(item.key)
         if rival is not None:
             problems.append(_problem(item, f"is declared at {rival.place} too; remove one of them"))
@@ -142,14 +146,22 @@ def settle(declared: Iterable[Declared], before: Mapping[Key, Declared]) -> tupl
 
 
 class _Claims:
-    """The addresses that nodes claim, for themselves and for their pods: no two ranges may overlap."""
+    """What only one can have.
+
+    Addresses, which nodes claim for themselves and their pods, and workloads for themselves: no two ranges may overlap.
+    And workloads' MACs and ports.
+    """
 
     def __init__(self) -> None:
         #: By family: (first, last, what it is, whose), sorted; since none overlap, the last addresses are sorted too.
         self._ranges: dict[int, list[tuple[int, int, str, Declared]]] = {4: [], 6: []}
+        #: By field: what a workload has there, and which.
+        self._taken: dict[tuple[str, object], Declared] = {}
 
     def claim(self, item: Declared) -> str | None:
-        """Claim all that a node needs, or nothing and say why."""
+        """Claim all that a node or a workload needs, or nothing and say why."""
+        if isinstance(item.value, PortWorkload):
+            return self._claim_for_workload(item, item.value.pod)
         if not isinstance(item.value, Node):
             return None
         mine = [(cidr, f"pod CIDR {cidr}") for cidr in item.value.pod_cidrs]
@@ -163,12 +175,35 @@ class _Claims:
                 _, _, taken, owner = found
                 return f"its {words} overlaps {taken} of {object_words(owner.key)} ({owner.place}); change one of them"
         for network, words in mine:
-            insort(
-                self._ranges[network.version],
-                (int(network.network_address), int(network.broadcast_address), words, item),
-                key=lambda entry: entry[:2],
-            )
+            self._add(network, words, item)
         return None
+
+    def _claim_for_workload(self, item: Declared, pod: Pod) -> str | None:
+        for address in pod.addresses:
+            found = self._overlapping(ip_network(address))
+            if found is not None:
+                _, _, taken, owner = found
+                reason = f"its spec.addresses has {address}, which is the {taken} of"
+                if taken.startswith("pod"):
+                    reason = f"its spec.addresses has {address}, which its agent may give to a pod: {taken} is of"
+                return f"{reason} {object_words(owner.key)} ({owner.place}); take an address that nobody has"
+        place = f"{pod.port} of node {pod.node}"
+        for field, value, words in (("port", (pod.node, pod.port), place), ("mac", pod.mac, format_mac(pod.mac))):
+            other = self._taken.get((field, value))
+            if other is not None:
+                remedy = "name the port that it is on" if field == "port" else "give each its own"
+                return f"its spec.{field} is {words}, and {object_words(other.key)}'s too ({other.place}); {remedy}"
+        self._taken["port", (pod.node, pod.port)] = self._taken["mac", pod.mac] = item
+        for address in pod.addresses:
+            self._add(ip_network(address), f"address {address}", item)
+        return None
+
+    def _add(self, network: Network, words: str, item: Declared) -> None:
+        insort(
+            self._ranges[network.version],
+            (int(network.network_address), int(network.broadcast_address), words, item),
+            key=lambda entry: entry[:2],
+        )
 
     def _overlapping(self, network: Network) -> tuple[int, int, str, Declared] | None:
         ranges = self._ranges[network.version]
@@ -211,7 +246,7 @@ def _expand(
     notes: list[Note] = []
     for key in sorted(in_force):
         value = in_force[key].value
-        if not isinstance(value, Workload | PodStatus | ServiceSpec):
+        if not isinstance(value, Workload | PortWorkload | PodStatus | ServiceSpec):
             objects[key] = value
     specs = {key: item.value for key, item in in_force.items() if isinstance(item.value, ServiceSpec)}
     nodes = [value for value in objects.values() if isinstance(value, Node)]
@@ -235,6 +270,7 @@ def _expand(
             status = in_force.get(("PodStatus", pod.namespace, pod.name))
             objects[pod.key] = _with_status(pod, status.value if status is not None else None)
             pod_specs[pod.key] = template.run
+    problems += _add_port_workloads(in_force, objects)
     for item in in_force.values():
         if isinstance(item.value, PodStatus) and item.value.template is not None:
             leaving = _standing(item.value, item.value.template)
@@ -243,3 +279,22 @@ def _expand(
         implied = make_namespace(name, {})
         objects.setdefault(implied.key, implied)
     return objects, pod_specs, problems, notes
+
+
+def _add_port_workloads(in_force: Mapping[Key, Declared], objects: dict[Key, Object]) -> list[Problem]:
+    """Add the pods that objects of kind Workload are; what keeps one from being there, or from being reached."""
+    problems = []
+    for item in in_force.values():
+        if isinstance(item.value, PortWorkload):
+            pod = item.value.pod
+            if pod.key in objects:
+                reason = (
+                    f"has the name of {object_words(pod.key)}, and both are pods to Services and policies; rename one"
+                )
+                problems.append(_problem(item, reason))
+                continue
+            objects[pod.key] = pod
+            if ("Node", "", pod.node) not in objects:
+                reason = f"its spec.node is {pod.node}, a node that is not declared; declare it, or name one that is"
+                problems.append(_problem(item, reason))
+    return problems

@@ -21,11 +21,12 @@ from topology.policy_manifests import is_policy, logged, policy
 from topology.selectors import selects
 from topology.service_manifests import endpoint_slice, endpoints, pod_status, service
 from topology.services import ServiceSpec
-from topology.workloads import PodSpec, PodStatus, Probe, Template, Workload
+from topology.workload_manifests import API, port_workload
+from topology.workloads import PodSpec, PodStatus, PortWorkload, Probe, Template, Workload
 from topology.yaml_tree import FieldError, Tree, YamlError, documents
 
 #: What a document can declare: pods and what makes them are workloads.
-Declaration = Node | Namespace | Workload | PodStatus | ServiceSpec | EndpointSlice | Policy
+Declaration = Node | Namespace | Workload | PortWorkload | PodStatus | ServiceSpec | EndpointSlice | Policy
 
 #: More than Kubernetes bears in a whole cluster; keeps a slip of the finger from filling the memory.
 _MAX_REPLICAS = 100_000
@@ -418,6 +419,7 @@ _KINDS: dict[tuple[str, str], _Kind] = {
         lambda each: endpoint_slice(each.namespace, each.name, each.tree),
     ),
     ("v1", "Pod"): (True, _pod),
+    (API, "Workload"): (True, lambda each: port_workload(each.namespace, each.name, each.tree)),
     ("apps/v1", "Deployment"): (True, _replicated),
     ("apps/v1", "ReplicaSet"): (True, _replicated),
     ("apps/v1", "StatefulSet"): (True, _replicated),

@@ -76,6 +76,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """A pod. `node` is empty until it is scheduled; `addresses` (its status' podIPs) until its status says them.
 
     A pod with `host_network` has its node's addresses and no port. `ready` and `terminating` are as its status says.
+    One with a `port` is a Workload: a host, virtual machine or container that somebody else has put on that port of
+    its node's bridge, with `addresses` and a `mac` (48 bits) of its own. `dhcp`: it asks for them.
     """
 
     kind: ClassVar[str] = "Pod"
@@ -90,6 +92,9 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     terminating: bool = False
     #: `["Deployment", "web"]` where a workload made the pod.
     owner: tuple[str, str] | None = None
+    port: str = ""
+    mac: int = 0
+    dhcp: bool = False
 
     @property
     def key(self) -> Key:
@@ -97,7 +102,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def port_name(self) -> str:
-        return pod_port_name(self.namespace, self.name)
+        return self.port or pod_port_name(self.namespace, self.name)
 
 
 class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +221,8 @@ class Cluster:
         self.pods: dict[tuple[str, str], Pod] = {}
         #: Which pod a port's name belongs to, by (node, port name): what a PortStatus is looked up in.
         self.pod_by_port: dict[tuple[str, str], Pod] = {}
+        #: The workloads that are said to be on a port, by (node, port name): the first by name has it.
+        self.workloads_at: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self.node_by_datapath: dict[int, str] = {}
         #: The nodes that are switches in transit.
         self.transit: set[str] = set()
@@ -280,7 +287,7 @@ class Cluster:
                 if new.node:
                     self.pods_on.setdefault(new.node, set()).add((new.namespace, new.name))
                 if new.node and not new.host_network:
-                    self.pod_by_port[new.node, new.port_name] = new
+                    self._give_port(new)
                 if any(port.host_port for port in new.ports):
                     self.host_ported.add((new.namespace, new.name))
             case Service():
@@ -326,9 +333,22 @@ class Cluster:
                 del self.policies[old.key]
         return Change(old, None)
 
+    def _give_port(self, pod: Pod) -> None:
+        place = (pod.node, pod.port_name)
+        if pod.port:
+            there = self.workloads_at.setdefault(place, set())
+            there.add((pod.namespace, pod.name))
+            pod = self.pods[min(there)]
+        self.pod_by_port[place] = pod
+
     def _forget_pod(self, pod: Pod) -> None:
-        self.pod_by_port.pop((pod.node, pod.port_name), None)
         self.host_ported.discard((pod.namespace, pod.name))
+        place = (pod.node, pod.port_name)
+        self.pod_by_port.pop(place, None)
+        if pod.port:
+            _take_out(self.workloads_at, place, (pod.namespace, pod.name))
+            if place in self.workloads_at:
+                self.pod_by_port[place] = self.pods[min(self.workloads_at[place])]
         for label in pod.labels:
             _take_out(self._pods_by_label, (pod.namespace, *label), pod.name)
         _take_out(self.pods_on, pod.node, (pod.namespace, pod.name))

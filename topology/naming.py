@@ -96,6 +96,11 @@ def parse_mac(text: str) -> int:
         raise NamingError(f"not a MAC address: {text!r}") from error
 
 
+def is_own_port(port_name: str) -> bool:
+    """Whether a port's name is one that only a node's agent gives: no workload can be there."""
+    return port_name in (BRIDGE, GATEWAY_PORT, TUNNEL_PORT) or is_pod_port(port_name)
+
+
 def _refuse(text: str) -> int:
     raise ValueError(text)
 

@@ -82,6 +82,16 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
         return (self.kind, self.namespace, self.name)
 
 
+class PortWorkload(msgspec.Struct, frozen=True, kw_only=True):
+    """What is of kind Workload: a host, virtual machine or container on a port of a bridge, and the pod that it is."""
+
+    pod: Pod
+
+    @property
+    def key(self) -> Key:
+        return ("Workload", self.pod.namespace, self.pod.name)
+
+
 def expand(workload: Workload, nodes: Collection[Node]) -> Iterator[Pod]:
     """The pods of a workload on these nodes, in the order of their replicas (a DaemonSet's: of its nodes' names)."""
     template = workload.template

@@ -442,7 +442,10 @@ class Lab:
         for pod in sorted(self.snapshot().pods(), key=_pod_key):
             started, row = current.get(_pod_key(pod)), known.get(_pod_key(pod), {})
             code = kubelet.exit_code(layout, started) if started is not None else None
-            if started is None:
+            if pod.port:
+                # Whoever put it on its port runs it.
+                state = "Workload"
+            elif started is None:
                 state = "Pending"
             elif kubelet.process_of(layout, started) is not None:
                 state = "Running" if not pod.terminating else "Terminating"

@@ -8,7 +8,8 @@ channel. The match only keeps the flows apart.
     {"kind": "route", "network": N, "via": A}                 pods of N are at the node with address A, without tunnel;
                                                               with "subnet": S, for nodes with an address in S alone
     {"kind": "node", "address": A}                            a node's own address: pods go there by their own
-    {"kind": "address", "address": A}                         packets for A that reach this host belong to the bridge
+    {"kind": "address", "address": A}                         packets for A that reach this host belong to the bridge:
+                                                              Services' addresses, workloads'
     {"kind": "announce", "address": A}                        this node answers for A on its network (ARP, ND)
     {"kind": "port", "protocol": "TCP", "port": N}            a host port at all of the node's addresses
     {"kind": "port", ..., "address": A, "to": P, "toPort": M}   one at this address alone, and where it leads
@@ -29,7 +30,17 @@ from topology.graph import Interconnect
 from topology.naming import Address, Network
 
 _PROTOCOLS = {"TCP": (f.PROTO_TCP, f.TCP_DST), "UDP": (f.PROTO_UDP, f.UDP_DST), "SCTP": (f.PROTO_SCTP, f.SCTP_DST)}
-_ADDRESS, _ANNOUNCE, _PORT, _NOT_HEALTHY, _HEALTH, _ROUTE, _NODE, _NETWORK = 10, 20, 30, 40, 50, 60, 70, 80
+_ADDRESS, _WORKLOAD, _ANNOUNCE, _PORT, _NOT_HEALTHY, _HEALTH, _ROUTE, _NODE, _NETWORK = (
+    10,
+    15,
+    20,
+    30,
+    40,
+    50,
+    60,
+    70,
+    80,
+)
 
 
 def network_flow(interconnect: Interconnect, cookie: int) -> Flow:
@@ -55,6 +66,11 @@ def node_flow(address: Address, cookie: int) -> Flow:
 def address_flow(address: Address, cookie: int) -> Flow:
     """An address of Services outside of their range, on every node."""
     return Flow(HOST.number, _ADDRESS, _to(address), _note("address", address=str(address)), cookie)
+
+
+def workload_flow(address: Address, cookie: int) -> Flow:
+    """A workload's address, on every node; apart from a Service's, which may be the same one."""
+    return Flow(HOST.number, _WORKLOAD, _to(address), _note("address", address=str(address)), cookie)
 
 
 def announce_flow(address: Address, cookie: int) -> Flow:

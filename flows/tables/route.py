@@ -1,8 +1,8 @@
 """Route: the exit, by destination.
 
-Priorities, from the top: answers to the world, by the host it came from; what is on this node; what this node's CIDR
-holds but no pod has; whatever else came by tunnel (it is never sent on); the other nodes, longest prefix first, those
-of this node's L2 segment before others; what must not be routed; the world outside.
+Priorities, from the top: answers to the world, by the host it came from; what is on this node; what would be on this
+node if it were anywhere; whatever else came by tunnel (it is never sent on); the other nodes, longest prefix first,
+those of this node's L2 segment before others; what must not be routed; the world outside.
 """
 
 from __future__ import annotations
@@ -78,8 +78,13 @@ def host_flows(addresses: tuple[Address, ...], pod_cidrs: tuple[Network, ...], c
     """To the node itself, and to addresses of its pod CIDRs that no pod has."""
     for address in addresses:
         yield Flow(ROUTE.number, HERE, _to_address(address), _BY_HOST_IF_ALLOWED, cookie)
-    for cidr in pod_cidrs:
-        yield Flow(ROUTE.number, NOBODY_HERE, _to(cidr), DROP, cookie)
+    yield from nobody_flows(pod_cidrs, cookie)
+
+
+def nobody_flows(networks: Iterable[Network], cookie: int) -> Iterator[Flow]:
+    """To what is on this node if it is anywhere."""
+    for network in networks:
+        yield Flow(ROUTE.number, NOBODY_HERE, _to(network), DROP, cookie)
 
 
 def node_program(endpoint: Address | None, fabric_mac: int | None) -> Program:

@@ -23,7 +23,6 @@ from topology.naming import (
     Address,
     gateway_addresses,
     mac_of,
-    pod_port_name,
 )
 
 GATEWAY, TUNNEL, FIRST_POD = 1, 2, 10
@@ -80,8 +79,9 @@ class Fabric:
             self.compiler.put(each)
             if isinstance(each, Pod) and not each.host_network:
                 there = ports[each.node]
-                mac = mac_of(HOST_END_MAC_PREFIX, each.addresses[0])
-                there.append(Port(FIRST_POD + len(there) - 2, pod_port_name(each.namespace, each.name), mac))
+                # A workload's port has whatever MAC it has: nobody asks.
+                mac = 0x5A if each.port else mac_of(HOST_END_MAC_PREFIX, each.addresses[0])
+                there.append(Port(FIRST_POD + len(there) - 2, each.port_name, mac))
         for name in self.names:
             self.compiler.set_ports(name, ports[name])
         self.conntracks = {name: Conntrack() for name in self.names}

@@ -116,7 +116,7 @@ numbers = st.integers(1, 3)
 Step = Callable[[Compiler], list[Update]]
 
 
-_OF_SERVICES = ["service", "slice", "remove service", "remove slice", "down"] * 2
+_MORE = ["service", "slice", "remove service", "remove slice", "down"] * 2 + ["workload"] * 2
 flags = st.booleans()
 
 
@@ -177,11 +177,25 @@ def slices(draw: st.DrawFn) -> EndpointSlice:
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
     """One event: a node, pod or namespace comes, changes or goes; a switch announces its ports."""
-    match draw(st.sampled_from(["node", "pod", "ports", "namespace", "remove node", "remove pod", *_OF_SERVICES])):
+    match draw(st.sampled_from(["node", "pod", "ports", "namespace", "remove node", "remove pod", *_MORE])):
         case "node":
             zone = draw(st.sampled_from(["", "east", "west"]))
             new = node(draw(numbers), address=draw(numbers), cidr=draw(numbers), zone=zone)
             return lambda compiler: compiler.put(new)
+        case "workload":
+            # Some are others' neighbours: by port, by address, by an address that is a node's or for its pods.
+            texts = ["192.0.2.10", "192.0.2.11", "2001:db8::10", "172.30.0.2", "10.244.1.2"]
+            workload = Pod(
+                namespace="default",
+                name=draw(names),
+                node=draw(st.sampled_from(["n1", "n2", "n4"])),
+                labels=draw(st.sampled_from([(), (("app", "web"),)])),
+                addresses=tuple(map(ip_address, draw(st.sets(st.sampled_from(texts), min_size=1, max_size=2)))),
+                ports=draw(st.sampled_from([(), (ContainerPort(port=80, name="web", host_port=8080),)])),
+                port=draw(st.sampled_from(["veth1", "veth2"])),
+                mac=draw(st.sampled_from([0x5254_0000_0001, 0x5254_0000_0002])),
+            )
+            return lambda compiler: compiler.put(workload)
         case "pod":
             where = draw(st.sampled_from(["", "n1", "n2", "n3"]))
             pod = Pod(
@@ -226,6 +240,7 @@ def steps(draw: st.DrawFn) -> Step:
         for index, name in enumerate(sorted(which))
     ]
     ports += draw(st.sampled_from([[], UPLINKS, UPLINKS[:1]]))
+    ports += draw(st.sampled_from([[], [Port(20, "veth1", 0x5C)], [Port(20, "veth1", 0x5C), Port(21, "veth2", 0x5C)]]))
     where = f"n{draw(numbers)}"
     return lambda compiler: compiler.set_ports(where, ports)
 
