@@ -277,16 +277,6 @@ def _kind(item: tuple[Why, int]) -> str:
     return item[0].value
 
 
-def remarks(compiler: Compiler, fleet: Fleet) -> dict[str, str]:
-    """A word on each node for the drawing of the graph."""
-    found = {}
-    for name in compiler.cluster.nodes:
-        phase = fleet.phase(name)
-        count = sum(1 for _ in compiler.local_pods(name))
-        found[name] = f"{phase.value if phase is not None else 'Disconnected'}, {count} pod{'s' * (count != 1)}"
-    return found
-
-
 def table_names() -> list[str]:
     """The pipeline's tables, in packet order."""
     return [table.name for table in BY_NUMBER.values()]

@@ -18,6 +18,7 @@ import msgspec
 from topology import manifest_fields as fields
 from topology.kubernetes.reflector import Found, Read
 from topology.kubernetes.resources import RESOURCES
+from topology.link_costs import ANNOTATION, link_costs
 from topology.manifests import make_namespace
 from topology.model import (
     ContainerPort,
@@ -307,6 +308,9 @@ def _node(kind: str, node: _Node) -> Reading:
         pod_cidrs=_pod_cidrs(cidrs, problems),
         labels=labels_of({"kubernetes.io/hostname": meta.name} | (meta.labels or {})),
     )
+    if meta.annotations and ANNOTATION in meta.annotations:
+        tree = tree_of({"metadata": {"annotations": meta.annotations}})
+        value = msgspec.structs.replace(value, link_costs=link_costs(tree, _remarks(problems)))
     about = _about(meta, node.status.conditions, NETWORK_UNAVAILABLE)
     return Reading((kind, "", meta.name), value, about, tuple(problems))
 
