@@ -23,13 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller import health, policy_views, service_counts, views
+from controller import dhcp, health, policy_views, service_counts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
+from controller.packet_ins import PacketIns, Purpose, in_port
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
@@ -72,7 +73,8 @@ class Controller:
         replica: Replica | None = None,
     ) -> None:
         self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed)
-        events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=self._told)
+        told = PacketIns({Purpose.CONNECTION: self._log_connection, Purpose.DHCP: self._answer_dhcp})
+        events = Events(ports=self._ports_changed, refused=self._refused, drift=self._drifted, told=told.take)
         if replica is not None:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
@@ -163,9 +165,18 @@ class Controller:
         if len(lines) > DRIFT_LINES:
             log.warning("node %s drifted, repaired: %d flows more", node, len(lines) - DRIFT_LINES)
 
-    def _told(self, node: str, packet: PacketIn, now: float) -> None:
+    def _log_connection(self, node: str, packet: PacketIn, now: float) -> None:
         for line in self._connections.take(node, packet, now):
             connection_log.info("%s", line)
+
+    def _answer_dhcp(self, node: str, packet: PacketIn, now: float) -> None:
+        number = in_port(packet)
+        found = self.compiler.pod_at(node, number)
+        if found is None or not found[0].dhcp:
+            return
+        reply = dhcp.answer(packet.data, found[0])
+        if reply is not None:
+            self.fleet.send(node, reply, number)
 
     def _maker(self, item: Flow | Group) -> str:
         """The object that a flow was made for."""
@@ -252,6 +263,11 @@ class Controller:
                 yield f"node {name}: its switch isn't connected"
             for port, reason in self.compiler.refusals(name):
                 yield f"node {name}: port {port.name} is refused: {reason}"
+        told = {problem.object for problem in self.problems}
+        for workload, reason in self.compiler.misfits():
+            words = f"Workload {workload.namespace}/{workload.name}"
+            if words not in told:
+                yield f"{words}: {reason}"
         for name, sync in self.fleet.syncs.items():
             for refusals in sync.refusals.values():
                 for refusal in refusals.values():

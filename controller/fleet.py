@@ -153,6 +153,11 @@ class Fleet:
         for node, sync in list(self.syncs.items()):
             sync.obey(self._mastery.tenure(node), self._mastery.epoch(node), now)
 
+    def send(self, node: str, frame: bytes, port: int) -> None:
+        """Have a node's switch send a frame by one of its ports, if it is here and ours."""
+        if node in self.syncs:
+            self.syncs[node].send(frame, port)
+
     def refuse(self, address: str, why: Why, text: str, now: float) -> None:
         """A peer isn't let in: count it, and log it where that is due."""
         line = self.refusals.add(address, why, text, now)

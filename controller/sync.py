@@ -65,7 +65,7 @@ from flows.pipeline import DIGEST, ENDPOINT, LEARNT, SERVICE, SERVICE_STATS
 from flows.state import Port
 from flows.tables.digest import digest_flow
 from flows.update import CLUSTER, Forgotten, Update
-from flows.values import Ct, Flow, FlowKey, Group
+from flows.values import PORT_CONTROLLER, Ct, Flow, FlowKey, Group, Output
 
 #: Bundles that may fail one after another before the connection is given up and begun afresh.
 FAILURE_LIMIT = 5
@@ -565,6 +565,11 @@ class SwitchSync:
                 then(message, now)
 
         self._request(make, take)
+
+    def send(self, frame: bytes, port: int) -> None:
+        """Have the switch send a frame by one of its ports. Only its master may."""
+        if not self._standby:
+            self._write([encode.packet_out(frame, (Output(port),), PORT_CONTROLLER, next(self._own_xids))])
 
     # Questions --------------------------------------------------------------------------------------------------
 

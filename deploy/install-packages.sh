@@ -16,6 +16,7 @@ wanted='
     iputils-ping:ping
     procps:ps
     tcpdump:tcpdump
+    udhcpc:udhcpc
     git:git
     gcc:cc
     libc6-dev:/usr/include/stdlib.h
