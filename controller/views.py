@@ -99,7 +99,7 @@ def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> It
             "node": pod.node,
             "port": "" if pod.host_network else pod.port_name,
             "portNumber": found.port if found is not None else None,
-            "mac": format_mac(found.mac) if found is not None else None,
+            "mac": format_mac(found.mac if found is not None else pod.mac) if found is not None or pod.port else None,
             "reason": reason,
             "labels": dict(pod.labels),
         }

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from callers import AT_ONCE, OUTSIDE, applied, call, ip, names, service, to, vips
+from callers import AT_ONCE, OUTSIDE, applied, call, ip, names, service, signalbox, to, vips
 from machines import Machine
 from policing import policed, policy
 from probes import HERE, addresses, answers, inside, node_addresses, pings, pod_netns, until
@@ -186,3 +186,11 @@ def test_a_machine_that_asks_by_dhcp_is_told_what_is_declared_of_it(lab: Lab, tm
             assert inside(asking.netns, ["env", f"TOLD={told}", *argv, "-t", "1"]).returncode != 0
     finally:
         asking.leave()
+
+
+def test_machines_are_listed_among_pods_and_by_themselves(lab: Lab, machines: tuple[Machine, Machine]) -> None:
+    header, *rows = [line.split() for line in signalbox(lab, "get", "workloads").splitlines()]
+    assert header == ["NAME", "STATUS", "ADDRESSES", "NODE", "PORT", "MAC"]
+    assert [row[0] for row in rows] == ["m1", "m2"]
+    assert rows[0][1:] == ["Ready", "203.0.113.65,2001:db8:2::1", "node-1", "m1-eth0", "52:54:00:00:00:01"]
+    assert {"m1", "m2", "c1", "s1"} <= {line.split()[0] for line in signalbox(lab, "get", "pods").splitlines()}
