@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -72,6 +73,12 @@ def test_a_workload_is_a_pod_with_a_port_a_mac_and_addresses() -> None:
         mtu=9000,
     )
     assert declared.value.pod.port_name == "vnet0"
+
+
+def test_the_example_of_the_docs_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs/workloads.md").read_text().split("```yaml\n")[1].split("```")[0]
+    parsed = parse("f.yaml", text.encode())
+    assert [each.key for each in parsed.declared] == [("Workload", "shop", "db")] and not parsed.problems
 
 
 @pytest.mark.parametrize(
