@@ -54,9 +54,10 @@ def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> I
 
 
 def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
-    """Every pod, where it is and whether its flows are in its switch."""
+    """Every pod and workload, where it is and whether its flows are in its switch."""
     local = {pod.key: found for name in compiler.cluster.nodes for pod, found in compiler.local_pods(name)}
     refused = {(name, port.name): reason for name in compiler.cluster.nodes for port, reason in compiler.refusals(name)}
+    misfits = {workload.key: reason for workload, reason in compiler.misfits()}
     for _, pod in sorted(compiler.cluster.pods.items()):
         found = local.get(pod.key)
         reason = ""
@@ -64,10 +65,12 @@ def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> It
         if pod.host_network:
             status = "HostNetwork"
             addresses = [str(address) for address in node.addresses] if node is not None else []
-        elif found is None:
+        elif found is None or pod.key in misfits:
             addresses = [str(address) for address in pod.addresses]
             status = "Pending"
-            if not pod.node:
+            if pod.key in misfits:
+                status, reason = "Refused", misfits[pod.key]
+            elif not pod.node:
                 reason = "not scheduled to a node"
             elif node is None:
                 reason = f"there is no node {pod.node}"
@@ -89,12 +92,13 @@ def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> It
         yield {
             "namespace": pod.namespace,
             "name": pod.name,
+            "kind": "Workload" if pod.port else "Pod",
             "status": status,
             "addresses": addresses,
             "node": pod.node,
             "port": "" if pod.host_network else pod.port_name,
             "portNumber": found.port if found is not None else None,
-            "mac": format_mac(found.mac) if found is not None else None,
+            "mac": format_mac(found.mac if found is not None else pod.mac) if found is not None or pod.port else None,
             "reason": reason,
             "labels": dict(pod.labels),
         }

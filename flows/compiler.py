@@ -592,6 +592,8 @@ class Compiler:
         pod, local = found
         mark = cookie(Scope.NODE, Kind.POD, object_id("Pod", pod.namespace, pod.name))
         yield from classify.pod_flows(local, mark)
+        if pod.dhcp:
+            yield from classify.dhcp_flows(local, mark)
         yield from route.pod_flows(local, mark)
         yield from track.pod_flows(local, mark)
         yield from self._host_port_flows(node, pod, local, mark)
@@ -668,6 +670,12 @@ class Compiler:
             found = self._find_pod(node, name)
             if not isinstance(found, str):
                 yield found
+
+    def pod_at(self, node: str, number: int) -> tuple[Pod, LocalPod] | None:
+        """The pod behind the port of this number, if there is one."""
+        name = next((port.name for port in self._ports.get(node, {}).values() if port.number == number), "")
+        found = self._find_pod(node, name)
+        return None if isinstance(found, str) else found
 
     def refusals(self, node: str) -> Iterator[tuple[Port, str]]:
         """Pod ports of a node that get no flows, and why."""

@@ -28,6 +28,7 @@ from controller.replica import Replica
 from flows.state import Port
 from topology.kubernetes import reflector as reflectors
 from topology.kubernetes.client import Client, TransportError
+from topology.kubernetes.resources import RESOURCES
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
 from topology.services import ServiceRanges
 
@@ -47,7 +48,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def server() -> AsyncIterator[ApiServer]:
     async with serving() as here:
-        here.settings.optional = {"ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"}
+        here.settings.optional = {each.kind for each in RESOURCES if each.optional}
         here.put(namespace("default"), namespace("signalbox"), node("n1", 1), node("n2", 2))
         yield here
 
