@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from fabric import GATEWAY, OUT, TUNNEL, WAYS, Fabric, gateway_address, of_family
 from test_policy_walks import policy
-from test_services import both, service, slice_of
+from test_services import PODS, both, service, slice_of
 
 from flows import fields as f
 from flows import packets
@@ -16,19 +16,19 @@ from flows.registers import SOURCE_IDENTITY, Identity
 from flows.update import CLUSTER
 from flows.values import Note
 from topology.graph import Interconnect, Mode, TopologyError
+from topology.model import Object
 from topology.naming import GATEWAY_MAC, Address
 from topology.policies import IpBlock, Rule
 
 FAMILIES = pytest.mark.parametrize("version", [4, 6])
 ROUTED = pytest.mark.parametrize("way", ["routed", "hybrid"])
-PODS = [(2, "a1"), (2, "a2"), (3, "b1")]
 WORLD = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
 SOURCE, DESTINATION = {4: f.IPV4_SRC, 6: f.IPV6_SRC}, {4: f.IPV4_DST, 6: f.IPV6_DST}
 
 
-def fabric(way: str, *objects: object) -> Fabric:
-    """Nodes n2 and n3 share both segments in hybrid mode."""
-    return Fabric(3, PODS, objects, way=WAYS[way])  # type: ignore[arg-type]
+def fabric(way: str, *objects: Object) -> Fabric:
+    """b1 is on n2, c1 on n3, which share both segments in hybrid mode."""
+    return Fabric(3, PODS, objects, way=WAYS[way])
 
 
 def vip(made: Fabric, version: int) -> Address:
@@ -60,16 +60,14 @@ def answered(made: Fabric, packet: Packet, version: int, pod: str) -> Packet:
 def test_a_host_and_the_world_behind_it_call_an_endpoint_elsewhere_by_a_service(
     way: str, version: int, who: str
 ) -> None:
-    made = fabric(way, service(), slice_of(*both("b1")))
+    made = fabric(way, service(), slice_of(*both("c1")))
     client = gateway_address(made.node("n2"), version) if who == "host" else WORLD[version]
     (there,) = made.send("n2", packets.tcp(GATEWAY, (GATEWAY_MAC, OUT), (client, 40000), (vip(made, version), 80)))
-    assert (there.node, there.port) == ("n3", made.pod("b1")[1].port)
+    assert (there.node, there.port) == ("n3", made.pod("c1")[1].port)
     # A host would take a packet from one of its own addresses that comes back to it for a forgery.
-    seen = there.packet[SOURCE[version]]
-    assert seen != int(client) and any(
-        ip_address(seen) in cidr for cidr in made.node("n2").pod_cidrs if version == cidr.version
-    )
-    last = answered(made, there.packet, version, "b1")
+    seen = ip_address(there.packet[SOURCE[version]])
+    assert seen != client and any(seen in cidr for cidr in made.node("n2").pod_cidrs)
+    last = answered(made, there.packet, version, "c1")
     assert last[SOURCE[version]] == int(vip(made, version)) and last[DESTINATION[version]] == int(client)
 
 
@@ -83,36 +81,29 @@ def test_who_calls_by_a_service_is_judged_by_the_address_that_it_has_on_its_own_
     client = gateway_address(plain.node("n2"), version) if who == "host" else WORLD[version]
     packet = packets.tcp(GATEWAY, (GATEWAY_MAC, OUT), (client, 40000), (of_family(service().cluster_ips, version), 80))
     for blocks, wanted in (((client,), True), ((gateway_address(plain.node("n3"), version),), False)):
-        rule = Rule(peers=tuple(IpBlock(_alone(each)) for each in blocks))
-        made = fabric(way, service(), slice_of(*both("b1")), policy("b1", ingress=(rule,)))
+        rule = Rule(peers=tuple(IpBlock(ip_network(each)) for each in blocks))
+        made = fabric(way, service(), slice_of(*both("c1")), policy("c1", ingress=(rule,)))
         assert bool(made.send("n2", packet)) == wanted, blocks
-
-
-def _alone(address: Address):  # type: ignore[no-untyped-def]
-    from ipaddress import ip_network
-
-    return ip_network(address)
 
 
 @ROUTED
 @FAMILIES
 def test_who_claims_at_the_host_s_port_to_be_a_pod_of_this_node_is_of_the_world(way: str, version: int) -> None:
     made = fabric(way)
-    own, other = address(made, "a2", version), address(made, "b1", version)
-    target = address(made, "a1", version)
-    identities = {
-        source: made.walk("n2", packets.ping(GATEWAY, (GATEWAY_MAC, OUT), source, target)).packet[SOURCE_IDENTITY.field]
-        & SOURCE_IDENTITY.mask
-        for source in (own, other)
-    }
-    assert identities == {own: Identity.WORLD, other: made.pod("b1")[1].identity}
+    target, other = address(made, "b1", version), address(made, "c1", version)
+    own = target + 20
+    identities = {}
+    for source in (own, other):
+        (arrival,) = made.walk("n2", packets.ping(GATEWAY, (GATEWAY_MAC, OUT), source, target)).emissions
+        identities[source] = arrival.packet[SOURCE_IDENTITY.field] & SOURCE_IDENTITY.mask
+    assert identities == {own: Identity.WORLD, other: made.pod("c1")[1].identity}
 
 
 @ROUTED
 @FAMILIES
 def test_what_another_node_s_pods_send_is_never_sent_on(way: str, version: int) -> None:
     made = fabric(way)
-    source = address(made, "b1", version)
+    source = address(made, "c1", version)
     elsewhere = of_family(made.node("n1").addresses, version)
     nobody = gateway_address(made.node("n1"), version) + 50
     for target in (WORLD[version], elsewhere, nobody):
@@ -123,16 +114,16 @@ def test_what_another_node_s_pods_send_is_never_sent_on(way: str, version: int) 
 @FAMILIES
 def test_what_a_pod_may_send_to_another_node_itself_is_judged_where_it_leaves(way: str, version: int) -> None:
     target = of_family(fabric(way).node("n3").addresses, version)
-    allowed = Rule(peers=(IpBlock(_alone(target)),))
+    allowed = Rule(peers=(IpBlock(ip_network(target)),))
     for rules, wanted in (((), False), ((allowed,), True)):
-        made = fabric(way, policy("a1", egress=rules))
-        node, pod = made.pod("a1")
-        packet = packets.tcp(pod.port, (pod.mac, OUT), (address(made, "a1", version), 40000), (target, 80))
+        made = fabric(way, policy("b1", egress=rules))
+        node, pod = made.pod("b1")
+        packet = packets.tcp(pod.port, (pod.mac, OUT), (address(made, "b1", version), 40000), (target, 80))
         assert bool(made.walk(node, packet).emissions) == wanted
 
 
 def test_in_hybrid_mode_each_family_goes_its_own_way() -> None:
-    made = Fabric(2, [(1, "a1"), (2, "b1")], way=WAYS["hybrid"])
+    made = fabric("hybrid")
     node, pod = made.pod("a1")
     out = {}
     for version in (4, 6):
@@ -158,13 +149,14 @@ def test_hosts_are_told_whose_pods_they_reach_themselves() -> None:
     }
 
 
-def test_flows_are_one_for_each_network_of_a_node_and_none_for_pairs() -> None:
-    def count(way: str, nodes: int) -> int:
-        compiler = Fabric(nodes, [], way=WAYS[way]).compiler
-        return len([*compiler.flows(CLUSTER)])
+@pytest.mark.parametrize("way", WAYS)
+def test_one_more_node_is_as_many_flows_as_the_one_before_and_none_of_other_nodes_own(way: str) -> None:
+    def flows(nodes: int, scope: str) -> int:
+        return len([*Fabric(nodes, [], way=WAYS[way]).compiler.flows(scope)])
 
-    for way in WAYS:
-        assert count(way, 6) - count(way, 5) == count(way, 3) - count(way, 2) or way == "hybrid"
+    # From the fourth on, nodes are on no segment.
+    assert flows(7, CLUSTER) - flows(6, CLUSTER) == flows(5, CLUSTER) - flows(4, CLUSTER)
+    assert flows(7, "n1") == flows(4, "n1")
 
 
 @pytest.mark.parametrize(
