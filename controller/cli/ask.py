@@ -156,7 +156,7 @@ def get(
     socket_path: Path | None,
     lab: str | None,
 ) -> None:
-    """List nodes, pods, workloads, Services, their endpoints, policies, identities, links, or BGP's peers and routes."""
+    """List nodes, pods, workloads, Services, endpoints, policies, identities, links, or BGP's peers and routes."""
     known = _KINDS.get(kind.lower())
     if known is None:
         raise click.ClickException(

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from random import Random
 
 import pytest
+from fabric import WAYS, Way
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -246,9 +247,9 @@ def steps(draw: st.DrawFn) -> Step:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(steps(), max_size=25), flags)
-def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: list[Step], keyed: bool) -> None:
-    compiler = Compiler(keyed=keyed)
+@given(st.lists(steps(), max_size=25), st.sampled_from(list(WAYS.values())))
+def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: list[Step], way: Way) -> None:
+    compiler = Compiler(keyed=way.keyed, interconnect=way.interconnect)
     switches = Switches(compiler)
     for event in events:
         switches.take(event(compiler))
