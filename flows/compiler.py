@@ -14,7 +14,7 @@ first, and two ports of one pod's MAC likewise; the other waits its turn and is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
@@ -156,6 +156,8 @@ class Compiler:
 
     def _follow(self, change: FabricChange) -> list[Update]:
         """What a change of the fabric means: the nodes' own part is there, routes to nodes may be others too."""
+        if not change:
+            return []
         for (a, b), cost in change.links:
             if cost is None:
                 self.topology.cut(a, b)
@@ -194,8 +196,7 @@ class Compiler:
         parts |= before.keys() | self.services.parts(names) | self.services.announcements(before)
         forgotten |= used - self.services.endpoints(names)
         updates = self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)), judged)
-        nodes = [change.key[2] for change in changes if change.key[0] == Node.kind]
-        return updates + self._follow(self.fabric.nodes_changed(nodes)) if nodes else updates
+        return updates + self._follow(self.fabric.objects_changed(changes))
 
     def _carry_out(self, change: Change) -> None:
         if change.new is None:
@@ -528,6 +529,11 @@ class Compiler:
                 found = self._find_pod(node, name)
                 if isinstance(found, str):
                     yield port, found
+
+    @property
+    def transit(self) -> Collection[str]:
+        """The nodes whose switches have nothing of the cluster's scope."""
+        return self.cluster.transit
 
     def unused_wires(self) -> Iterator[tuple[Wire, str]]:
         """Wires that carry nothing, and why."""
