@@ -393,8 +393,7 @@ class Compiler:
         hops = self.topology.next_hops(OVERLAY, name) if self.cluster.nodes[name].addresses else ()
         tunnels = [hop.endpoint for hop in hops if hop.node == name]
         program = route.node_program(next(iter(tunnels), None), self.fabric.mac(name))
-        if program:
-            yield from route.elsewhere_flows(networks, program, mark)
+        yield from route.elsewhere_flows(networks, program, mark)
 
     def _senders(self, node: Node, mark: int) -> Iterator[Flow]:
         """Who sends from a node's own addresses, where no tunnel's key tells it."""
