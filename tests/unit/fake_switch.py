@@ -264,7 +264,8 @@ def _group_desc(mod: bytes) -> bytes:
 
 
 def _port(port: Port) -> bytes:
-    return pack("!IH2x6s2x16sII", port.number, 40, port.mac.to_bytes(6, "big"), port.name.encode(), 0, 0)
+    link_down = 0 if port.up else 1
+    return pack("!IH2x6s2x16sII", port.number, 40, port.mac.to_bytes(6, "big"), port.name.encode(), 0, link_down)
 
 
 def _port_status(reason: int, port: Port) -> bytes:
