@@ -382,6 +382,8 @@ class Controller:
                 for refusal in refusals.values():
                     text = flow_text(refusal.item, names=True)
                     yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
+        for wire, reason in self.compiler.unused_wires():
+            yield f"wire {wire.a}:{wire.a_port} - {wire.b}:{wire.b_port}: {reason}"
         for service, reason in self.compiler.services.clashes():
             yield f"Service {service.namespace}/{service.name}: {reason}"
         for key, reason in self.compiler.host_port_refusals():

@@ -27,11 +27,10 @@ Row = dict[str, Any]
 
 def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
     """Every node and how its switch is."""
-    shared = sum(fleet.cluster.state.counts.values())
     for name, node in sorted(compiler.cluster.nodes.items()):
         phase = fleet.phase(name)
         sync = fleet.syncs.get(name)
-        scope = fleet.scope(name)
+        shared, scope = fleet.shared(name), fleet.scope(name)
         master, since = replica.master(name) if replica is not None else ("", "")
         yield {
             "name": name,
@@ -39,9 +38,9 @@ def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> I
             "addresses": [str(address) for address in node.addresses],
             "podCIDRs": [str(cidr) for cidr in node.pod_cidrs],
             "pods": sum(1 for _ in compiler.local_pods(name)),
-            "flows": shared + sum(scope.counts.values()) if sync is not None else 0,
+            "flows": sum(shared.counts.values()) + sum(scope.counts.values()) if sync is not None else 0,
             "datapathID": f"{node.datapath_id:016x}",
-            "digest": f"{fleet.cluster.state.digest:016x}/{scope.digest:016x}",
+            "digest": f"{shared.digest:016x}/{scope.digest:016x}",
             "flowModsSent": sync.counters.flow_mods if sync is not None else 0,
             "bundlesSent": sync.counters.bundles if sync is not None else 0,
             "refused": sync.counters.refused if sync is not None else 0,

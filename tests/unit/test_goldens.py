@@ -91,10 +91,8 @@ def wired_flows() -> list[Flow]:
 
 def golden(table: Table) -> str:
     # Where tunnels have keys, no flow asks whose an address is.
-    if table is FABRIC:
-        found = wired_flows()
-    else:
-        found = flows("by address" if table is SOURCE_IDENTITY else "by key")
+    ways = "by address" if table is SOURCE_IDENTITY else "by key"
+    found = wired_flows() if table is FABRIC else flows(ways)
     mine = sorted((flow for flow in found if flow.table == table.number), key=lambda flow: -flow.priority)
     return "".join(f"{flow_text(flow, names=True)}\n" for flow in mine)
 
