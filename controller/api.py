@@ -6,12 +6,14 @@ GET /v1/nodes, /v1/pods, /v1/links: {"items": [...]}; /v1/services and /v1/endpo
 carried; /v1/identities; /v1/policies, with ?counters=1 the packets that they allowed and denied;
 /v1/policy-check?from=&to=&protocol=&port=&family=;
 /v1/nodes/NAME/flows?pod=NAMESPACE/NAME&service=NAMESPACE/NAME&policy=[NAMESPACE/]NAME&table=NAME;
-/v1/topology?format=text|dot|svg|json; /v1/status. POST /v1/audit compares every flow of every switch now.
+/v1/topology?format=json|text|dot|svg|graphml, with ?load=1 how much each link carries; /v1/path?from=&to=;
+/v1/status. POST /v1/audit compares every flow of every switch now.
 Errors are {"error": "..."} with a status of 400 or above.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
 from controller.tls_server import TlsServer
 from topology import render
+from topology.svg import svg
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -167,19 +170,32 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         return web.json_response({"items": list(views.flows(compiler, node, dump, pod, table, service, policy))})
 
     async def topology(request: web.Request) -> web.Response:
-        form = request.query.get("format", "text")
-        all_nodes, all_links = compiler.topology.nodes(), list(compiler.topology.links())
-        if form == "json":
-            rows = list(topology_views.links(compiler, fleet, controller.links))
-            return web.json_response({"nodes": [node.name for node in all_nodes], "links": rows})
-        drawings: dict[str, Callable[[], str]] = {
-            "text": lambda: render.text(all_nodes, all_links, views.remarks(compiler, fleet)),
-            "dot": lambda: render.dot(all_nodes, all_links),
-            "svg": lambda: render.svg(all_nodes, all_links),
-        }
-        if form not in drawings:
-            return _error(400, f"no format {form!r}; the formats are text, dot, svg and json")
-        return web.json_response({"text": drawings[form]()})
+        form = request.query.get("format", "json")
+        drawings = {"text": render.text, "dot": render.dot, "svg": svg, "graphml": render.graphml}
+        if form != "json" and form not in drawings:
+            return _error(400, f"no format {form!r}; the formats are json, text, dot, svg and graphml")
+        loads = await controller.measure_ports() if request.query.get("load") else None
+        if form != "json":
+            drawing = topology_views.drawing(compiler, fleet, controller.links, loads)
+            # A large one takes a second or so, for which switches needn't wait.
+            return web.json_response({"text": await asyncio.to_thread(drawings[form], drawing)})
+        return web.json_response(
+            {
+                "nodes": list(topology_views.nodes(compiler, fleet)),
+                "networks": list(topology_views.networks(compiler)),
+                "links": list(topology_views.links(compiler, fleet, controller.links, loads)),
+            }
+        )
+
+    async def path(request: web.Request) -> web.Response:
+        query = request.query
+        for end in ("from", "to"):
+            if end not in query:
+                return _error(400, f"say {end!r}: [NAMESPACE/]POD or node/NAME")
+        try:
+            return web.json_response(topology_views.path(compiler, query["from"], query["to"]))
+        except topology_views.NoWayError as error:
+            return _error(404, str(error))
 
     async def status(request: web.Request) -> web.Response:
         told = views.status(compiler, fleet, controller.troubles(), controller.edition(), time.monotonic())
@@ -206,6 +222,7 @@ def _routes(controller: Controller) -> list[web.RouteDef]:
         web.get("/v1/bgp", bgp),
         web.get("/v1/routes", routes),
         web.get("/v1/topology", topology),
+        web.get("/v1/path", path),
         web.get("/v1/status", status),
         web.post("/v1/audit", audit),
     ]

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller import health, policy_views, service_counts, views
+from controller import dhcp, health, policy_views, service_counts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
@@ -32,18 +32,20 @@ from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
 from controller.links import Links
-from controller.packet_ins import PacketIns
+from controller.packet_ins import PacketIns, Purpose, in_port
+from controller.port_loads import Load, PortLoads
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
-from flows.openflow.messages import FlowStats, GroupStats, PacketIn
+from flows.openflow import encode
+from flows.openflow.messages import FlowStats, GroupStats, PacketIn, PortDesc, PortStats
 from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
-from flows.values import Flow, Group
+from flows.values import PORT_CONTROLLER, Flow, Group, Output
 from topology.announcements import Elections, Route, routes
-from topology.discovery import Sender
+from topology.discovery import INTERVAL, Sender
 from topology.graph import Interconnect
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
@@ -61,6 +63,8 @@ DRIFT_LINES = 20
 DUMP_LIMIT = 10.0
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
+#: Seconds for which it is looked how much ports carry.
+MEASURED = 1.0
 #: Seconds between looks at whose turn it is to say what it is wired to.
 ASKING_INTERVAL = 0.1
 #: Seconds between looks at the files of certificates and tokens.
@@ -81,13 +85,20 @@ class Controller:
         interconnect: Interconnect | None = None,
     ) -> None:
         self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, interconnect=interconnect)
-        packets = PacketIns(links=self._linked, connections=self._told)
+        packets = PacketIns(
+            {
+                Purpose.CONNECTION: self._log_connection,
+                Purpose.DHCP: self._answer_dhcp,
+                Purpose.LLDP: self._linked,
+            }
+        )
         events = Events(
             ports=self._ports_changed,
             refused=self._refused,
             drift=self._drifted,
             told=packets.told,
             overheard=packets.overheard,
+            unsettled=self._unsettled,
         )
         if replica is not None:
             events.outranked = replica.outranked
@@ -97,6 +108,7 @@ class Controller:
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
         self.links = Links(self.compiler, self.fleet, self._sender)
         self.problems: tuple[Problem, ...] = ()
+        self._loads = PortLoads()
         #: Certificates and tokens.
         self.access = Access()
         #: Why no switch is heard yet; empty when they are.
@@ -167,10 +179,10 @@ class Controller:
         return self._routes
 
     def obey_leases(self) -> None:
-        """Be master where the leases say so, by now, and nowhere else."""
+        """Be master where the leases say so, by now, and nowhere else; and decide what has waited for long enough."""
         if self.replica is not None:
             self.replica.expire()
-            self.fleet.obey(time.monotonic())
+        self.fleet.obey(time.monotonic())
 
     def release_identities(self) -> None:
         """Identities that no pod has had for long are given up."""
@@ -222,12 +234,24 @@ class Controller:
         if len(lines) > DRIFT_LINES:
             log.warning("node %s drifted, repaired: %d flows more", node, len(lines) - DRIFT_LINES)
 
-    def _told(self, node: str, packet: PacketIn, now: float) -> None:
+    def _log_connection(self, node: str, packet: PacketIn, now: float) -> None:
         for line in self._connections.take(node, packet, now):
             connection_log.info("%s", line)
 
     def _linked(self, node: str, packet: PacketIn, now: float) -> None:
         self.links.hear(node, packet, now)
+
+    def _unsettled(self, node: str, now: float) -> bool:
+        return self.links.are_unsettled(self.fleet.syncs.keys(), now)
+
+    def _answer_dhcp(self, node: str, packet: PacketIn, now: float) -> None:
+        number = in_port(packet)
+        found = self.compiler.pod_at(node, number)
+        if found is None or not found[0].dhcp:
+            return
+        reply = dhcp.answer(packet.data, found[0])
+        if reply is not None:
+            self.fleet.send(node, [encode.packet_out(reply, (Output(number),), PORT_CONTROLLER)], now)
 
     def _maker(self, item: Flow | Group) -> str:
         """The object that a flow was made for."""
@@ -296,6 +320,38 @@ class Controller:
             answer.cancel()
         return counts
 
+    async def measure_ports(self) -> dict[tuple[str, str], Load]:
+        """How much ports carry now, by node and name, on all switches that answer in time."""
+        self._loads.keep_only(self.compiler.cluster.nodes)
+        if not all(self._loads.is_fresh(node, time.monotonic()) for node in self.fleet.syncs):
+            await self._look_at_ports()
+            await asyncio.sleep(MEASURED)
+        return await self._look_at_ports()
+
+    async def _look_at_ports(self) -> dict[tuple[str, str], Load]:
+        found: dict[tuple[str, str], Load] = {}
+        waiting = []
+        for node, sync in self.fleet.syncs.items():
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting.append(answer)
+
+            def take(
+                ports: list[PortDesc],
+                counts: list[PortStats],
+                node: str = node,
+                answer: asyncio.Future[None] = answer,
+            ) -> None:
+                if not answer.done():
+                    found.update(self._loads.take(node, ports, counts, time.monotonic()))
+                    answer.set_result(None)
+
+            sync.count_ports(take)
+        if waiting:
+            await asyncio.wait(waiting, timeout=DUMP_LIMIT)
+        for answer in waiting:
+            answer.cancel()
+        return found
+
     def audit(self, *, full: bool) -> None:
         """Look whether every switch holds what it should."""
         for sync in self.fleet.syncs.values():
@@ -316,11 +372,18 @@ class Controller:
                 yield f"node {name}: its switch isn't connected"
             for port, reason in self.compiler.refusals(name):
                 yield f"node {name}: port {port.name} is refused: {reason}"
+        told = {problem.object for problem in self.problems}
+        for workload, reason in self.compiler.misfits():
+            words = f"Workload {workload.namespace}/{workload.name}"
+            if words not in told:
+                yield f"{words}: {reason}"
         for name, sync in self.fleet.syncs.items():
             for refusals in sync.refusals.values():
                 for refusal in refusals.values():
                     text = flow_text(refusal.item, names=True)
                     yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
+        for wire, reason in self.compiler.unused_wires():
+            yield f"wire {wire.a}:{wire.a_port} - {wire.b}:{wire.b_port}: {reason}"
         for service, reason in self.compiler.services.clashes():
             yield f"Service {service.namespace}/{service.name}: {reason}"
         for key, reason in self.compiler.host_port_refusals():
@@ -417,6 +480,7 @@ async def run(
     access: Access | None = None,
     health_address: str | None = None,
     bgp: Speaker | None = None,
+    lldp_interval: float = INTERVAL,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -438,6 +502,7 @@ async def run(
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
         controller.access, controller.bgp = access, bgp
+        controller.links.discovery.interval = lldp_interval
         api = await serve(controller, socket_path)
         closing.push_async_callback(api.cleanup)
         closing.callback(remove, socket_path)

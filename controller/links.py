@@ -10,7 +10,7 @@ argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -26,6 +26,9 @@ from topology.discovery import Discovery, Plug, Sender, State
 from topology.graph import Wire
 from topology.model import Key, Node, Object, Pod
 from topology.naming import is_pod_port
+
+#: Seconds after its start for which a controller may be in want of wires that there are.
+SETTLED_AFTER = 10.0
 
 
 class Switches(Protocol):
@@ -49,6 +52,9 @@ class Links:
         self._version = 0
         #: What the compiler has been told.
         self._wires: list[Wire] = []
+        #: When the first switch was heard.
+        self._begun: float | None = None
+        self._unsettled, self._looked_again = False, float("-inf")
         #: The nodes with ports that are asked.
         self._asked: set[str] = set()
         #: Pods on ports whose names aren't derived from theirs, and the nodes that they are on.
@@ -63,6 +69,7 @@ class Links:
 
     def set_ports(self, node: str, now: float) -> None:
         """A node's switch has other ports than before: the compiler knows them already."""
+        self._begun = now if self._begun is None else self._begun
         self._look_at_ports(node, now)
         self._follow(now)
 
@@ -86,6 +93,20 @@ class Links:
             self._look_at_ports(node, now)
         if concerned or costs:
             self._follow(now, anew=costs)
+
+    def are_unsettled(self, connected: Collection[str], now: float) -> bool:
+        """Whether this controller has just begun, and there may be wires that it has yet to find.
+
+        Its switches hold what follows from those that it knew before it was started anew, and go on with that.
+        """
+        if self._begun is None or now - self._begun > SETTLED_AFTER or not self.discovery.is_asking:
+            return False
+        # Every switch that waits asks this, again and again.
+        if now >= self._looked_again:
+            is_whole = all(name in connected for name in self._compiler.cluster.nodes)
+            self._unsettled = not is_whole or self.discovery.is_eager(now)
+            self._looked_again = now + 0.1
+        return self._unsettled
 
     def look(self, now: float) -> None:
         """What the clock demands: call it several times a second."""
@@ -149,5 +170,7 @@ class Links:
         return self.discovery.state(found)
 
     def troubles(self) -> Iterator[str]:
-        """Ports that hear what no wire explains."""
+        """Ports that hear what no wire explains, and wires that can't be used."""
         yield from self.discovery.troubles()
+        for each, reason in self._compiler.unused_wires():
+            yield f"wire {each.a} port {each.a_port} to {each.b} port {each.b_port} isn't used: {reason}"

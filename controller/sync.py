@@ -56,6 +56,8 @@ from flows.openflow.messages import (
     PacketIn,
     PortDesc,
     PortDescReply,
+    PortStats,
+    PortStatsReply,
     PortStatus,
     RoleReply,
     RoleStatus,
@@ -139,6 +141,8 @@ class Events(msgspec.Struct):
     told: Callable[[str, PacketIn, float], None]
     #: The same, while another controller is the switch's master.
     overheard: Callable[[str, PacketIn, float], None] = lambda node, packet, now: None
+    #: Whether what a switch should hold may yet be found to be what it holds: then that is left alone for a moment.
+    unsettled: Callable[[str, float], bool] = lambda node, now: False
     #: The switch has seen a master with this generation, which is above the epoch of our tenure.
     outranked: Callable[[str, int], None] = lambda node, generation: None
 
@@ -320,7 +324,8 @@ class SwitchSync:
         unknown = {Scope.CLUSTER} if version is None else set()
         if own != self._scope.digest:
             unknown.add(Scope.NODE)
-        if now < self._patience and any(self._undecided[scope] is not None for scope in unknown):
+        is_early = now < self._patience or self._events.unsettled(self.node, now)
+        if is_early and any(self._undecided[scope] is not None for scope in unknown):
             return
         self._undecided = None
         self._cursor = self._log.version if version is None else version
@@ -613,6 +618,20 @@ class SwitchSync:
         self._request(encode.group_desc_request, take_groups)
         # Answered in the order asked: with the last everything is there.
         self._request(encode.group_stats_request, take_stats)
+
+    def count_ports(self, then: Callable[[list[PortDesc], list[PortStats]], None]) -> None:
+        """Ask what the ports are and what they have carried."""
+        ports: list[PortDesc] = []
+
+        def take_ports(message: Message, now: float) -> None:
+            if isinstance(message, PortDescReply):
+                ports.extend(message.items)
+
+        def take_stats(message: Message, now: float) -> None:
+            then(ports, list(message.items) if isinstance(message, PortStatsReply) else [])
+
+        self._request(encode.port_desc_request, take_ports)
+        self._request(encode.port_stats_request, take_stats)
 
     def audit(self, *, full: bool = False) -> None:
         """Compare flow counts of each table; where they differ (or with `full`) every flow, and repair what differs.

@@ -57,8 +57,8 @@ _MAX_BACKOFF, _INACTIVITY_PROBE = 1000, 5000
 #: Milliseconds within which the datapath has followed a change of flows. Clients that connect sooner than that after a
 #: flow was learnt for them would be sent to another endpoint; with Open vSwitch's own 500 they are, under load.
 _REVALIDATION = "200"
-#: Packets a second that the controller is told of, and how many at once: the least that Open vSwitch takes.
-_TOLD_PACKETS, _TOLD_BURST = 100, 25
+#: Packets a second that the controller is told of, the least that Open vSwitch takes, and how many at once.
+_TOLD_PACKETS, _TOLD_BURST = 100, 128
 #: Attempts at a transaction that the database asks to try again.
 _ATTEMPTS = 10
 #: The key of the external_ids of what the agent makes beside ports.
@@ -376,7 +376,8 @@ def _set_controllers(transaction: Any, idl: Any, bridge: Any, settings: Settings
         _set(row, "connection_mode", ["out-of-band"])
         _set(row, "max_backoff", [_MAX_BACKOFF])
         _set(row, "inactivity_probe", [_INACTIVITY_PROBE])
-        # Logs of connections are a sample: what is above the limit isn't told.
+        # Logs of connections are a sample: what is above the limit isn't told. Of what waits, ports take turns, so that
+        # a pod that floods one keeps none from being told what it is wired to; a burst is one of each of many ports.
         _set(row, "controller_rate_limit", [_TOLD_PACKETS])
         _set(row, "controller_burst_limit", [_TOLD_BURST])
         wanted.append(row)

@@ -315,6 +315,21 @@ class Discovery:
         senders = (self._nodes[found.a].sender, self._nodes[found.b].sender)
         return State.UNCONFIRMED if Sender.NOBODY in senders else State.UP
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether there is any port that may have a wire."""
+        return bool(self._turns)
+
+    def is_eager(self, now: float) -> bool:
+        """Whether any port has come up just now and is yet to be answered."""
+        return any(
+            (turn.eager or now - turn.sent < 1.0) and end not in self._wires and self._speaks(end)
+            for end, turn in self._turns.items()
+        )
+
+    def _speaks(self, end: End) -> bool:
+        return self._nodes[end[0]].sender is Sender.US
+
     def troubles(self) -> Iterator[str]:
         """Ports that hear what no wire explains, a line each."""
         for end, heard in sorted(self._heard.items()):

@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 import msgspec
 
 from topology import manifest_fields as fields
+from topology.link_costs import link_costs
 from topology.model import ContainerPort, EndpointSlice, Key, Namespace, Node, labels_of
 from topology.naming import Network, places
 from topology.policies import Policy
@@ -209,7 +210,13 @@ def _node(node: _Object) -> Node:
         if kind == "InternalIP":
             addresses.append(fields.address(status.require("address", remedy="give the node's IP address")))
     labels = {"kubernetes.io/hostname": node.name} | fields.labels(node.tree.get("metadata", "labels"))
-    return Node(name=node.name, addresses=tuple(addresses), pod_cidrs=_pod_cidrs(node.tree), labels=labels_of(labels))
+    return Node(
+        name=node.name,
+        addresses=tuple(addresses),
+        pod_cidrs=_pod_cidrs(node.tree),
+        labels=labels_of(labels),
+        link_costs=link_costs(node.tree, fields.Remarks(node.report, node.note)),
+    )
 
 
 def _pod_cidrs(tree: Tree) -> tuple[Network, ...]:
@@ -330,7 +337,7 @@ def _ports(container: Tree) -> list[ContainerPort]:
                 name=name.text() if name else "",
                 protocol=fields.protocol(tree.get("protocol")),
                 host_port=host_port.number(1, 65535) if (host_port := tree.get("hostPort")) else 0,
-                host_ip=None if everywhere or host_ip is None else fields.address(host_ip),
+                host_ip=None if everywhere or host_ip is None else fields.address(host_ip, loopback=True),
             )
         )
     return ports

@@ -1,143 +1,116 @@
-"""The topology for people: as text, as DOT for Graphviz, as a drawing in SVG. Pure: values in, text out.
+"""The topology for people and for other programs: text, DOT for Graphviz, GraphML. Pure: values in, text out.
 
-Owns layout and words. Must not know where nodes and links come from nor where the text goes; `Topology.nodes` and
-`Topology.links` give both, and so does whatever stored them. The SVG is laid out here and needs no Graphviz: a cluster
-is nodes on a few shared networks, which general layouts draw as a star too large to read and a bus draws well.
+Owns words. Must not know where nodes and links come from nor where the text goes. The drawing in SVG, which is laid out
+too, is `topology.svg`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from xml.sax.saxutils import escape
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 
-from topology.graph import Link, LinkKind, display_name, is_network
-from topology.model import Node
+import msgspec
+import networkx as nx
 
-_STYLES = {
-    LinkKind.OVERLAY: "#2a6f97",
-    LinkKind.ROUTED: "#588157",
-    LinkKind.SUBNET: "#588157",
-    LinkKind.WIRE: "#6c757d",
+from topology.graph import LinkKind
+
+COLOURS = {
+    LinkKind.OVERLAY.value: "#2a6f97",
+    LinkKind.ROUTED.value: "#588157",
+    LinkKind.SUBNET.value: "#588157",
+    LinkKind.WIRE.value: "#6c757d",
 }
-#: The drawing's measures, in pixels: a node's box, the gaps around it, the space of a bus, and nodes in a row.
-_WIDTH, _HEIGHT, _GAP, _BUS, _COLUMNS = 220, 66, 30, 26, 5
 
 
-def text(nodes: Iterable[Node], links: Iterable[Link], remarks: Mapping[str, str] | None = None) -> str:
-    """Each network with its members, then each wire, then the nodes without a link.
+class DrawnNode(msgspec.Struct, frozen=True):
+    """A node: its name, lines about it (addresses, pod CIDRs), a remark on how it is, whether that is well."""
 
-    `remarks` are shown behind the nodes of their names. Ends with a newline.
+    name: str
+    lines: tuple[str, ...] = ()
+    remark: str = ""
+    is_up: bool = True
+    #: Whether it is a switch between others only.
+    is_transit: bool = False
+
+
+class DrawnLink(msgspec.Struct, frozen=True, order=True):
+    """A link from a node to a network (`b`, without ports), or between two nodes' ports.
+
+    `load` is the part of its speed that is used, 0 to 1; None where that isn't known, or not asked for.
     """
-    by_name = {node.name: node for node in nodes}
-    members, wires = _split(links)
+
+    a: str
+    a_port: str
+    b: str
+    b_port: str
+    kind: str
+    cost: int = 1
+    is_up: bool = True
+    load: float | None = None
+
+    @property
+    def is_wire(self) -> bool:
+        return self.kind == LinkKind.WIRE.value
+
+    @property
+    def words(self) -> str:
+        """All of it, in a line."""
+        ends = f"{self.a} {self.a_port} to {self.b} {self.b_port}" if self.is_wire else f"{self.a} on {self.b}"
+        load = f", {self.load:.0%} used" if self.load is not None else ""
+        return f"{ends}, cost {self.cost}{load}" + ("" if self.is_up else ", unconfirmed")
+
+
+class Drawing(msgspec.Struct, frozen=True):
+    """Everything: nodes, networks as (name, cost), links. All sorted by name."""
+
+    nodes: tuple[DrawnNode, ...]
+    networks: tuple[tuple[str, int], ...] = ()
+    links: tuple[DrawnLink, ...] = ()
+
+    def members(self, network: str) -> list[DrawnLink]:
+        """The links of a network, sorted."""
+        return sorted(link for link in self.links if not link.is_wire and link.b == network)
+
+    @property
+    def wires(self) -> list[DrawnLink]:
+        """The links between two nodes, sorted."""
+        return sorted(link for link in self.links if link.is_wire)
+
+
+# Text -----------------------------------------------------------------------------------------------------------------
+
+
+def text(drawing: Drawing) -> str:
+    """Each network with its members, then each wire, then the nodes without a link. Ends with a newline."""
+    by_name = {node.name: node for node in drawing.nodes}
     shown: set[str] = set()
     lines: list[str] = []
-    for network, joined in sorted(members.items()):
-        cost = joined[0].cost
-        lines.append(f"{display_name(network)}  ({len(joined)} {_plural(joined, 'node')}, cost {cost})")
-        rows = [_row(by_name[link.a], remarks) for link in joined if link.a in by_name]
-        lines += _tree(_table(rows))
+    for network, cost in drawing.networks:
+        joined = drawing.members(network)
+        lines.append(f"{network}  ({len(joined)} {_plural(joined, 'node')}, cost {cost})")
+        lines += _tree(_table([_row(by_name[link.a]) for link in joined if link.a in by_name]))
         shown |= {link.a for link in joined}
+    wires = drawing.wires
     if wires:
         lines.append(f"wires  ({len(wires)})")
-        lines += _tree(_table([[link.a, "──", link.b, f"cost {link.cost}"] for link in wires]))
-    alone = [node for name, node in sorted(by_name.items()) if name not in shown]
+        lines += _tree(_table([_wire_row(link) for link in wires]))
     wired = {end for link in wires for end in (link.a, link.b)}
+    alone = [node for node in drawing.nodes if node.name not in shown]
     if alone:
         lines.append(f"on no network  ({len(alone)} {_plural(alone, 'node')})")
-        lines += _tree(
-            _table([[*_row(node, remarks), "" if node.name in wired else "no link: unreachable"] for node in alone])
-        )
+        rows = [[*_row(node), "" if node.name in wired else "no link: unreachable"] for node in alone]
+        lines += _tree(_table(rows))
     return "".join(f"{line}\n" for line in lines or ["no nodes"])
 
 
-def dot(nodes: Iterable[Node], links: Iterable[Link]) -> str:
-    """The graph in Graphviz's language."""
-    lines = ["graph topology {", "  overlap=false;", "  node [shape=box, style=rounded];"]
-    members, wires = _split(links)
-    for node in sorted(nodes, key=lambda node: node.name):
-        label = "\n".join([node.name, *_words(node)])
-        lines.append(f"  {_quote(node.name)} [label={_quote(label)}];")
-    for network, joined in sorted(members.items()):
-        colour = _STYLES[joined[0].kind]
-        lines.append(
-            f"  {_quote(network)} [label={_quote(display_name(network))}, shape=ellipse, color={_quote(colour)}];"
-        )
-    for link in [link for _, joined in sorted(members.items()) for link in joined] + wires:
-        label = f"{link.kind} {link.cost}"
-        # On a network the cost is the network's, and a label on each of its edges would hide it.
-        named = f", label={_quote(label)}" if link.kind is LinkKind.WIRE else ""
-        lines.append(f"  {_quote(link.a)} -- {_quote(link.b)} [color={_quote(_STYLES[link.kind])}{named}];")
-    return "\n".join([*lines, "}"]) + "\n"
+def _wire_row(link: DrawnLink) -> list[str]:
+    load = f"{link.load:.0%} used" if link.load is not None else ""
+    state = "" if link.is_up else "unconfirmed"
+    return [link.a, link.a_port, "──", link.b, link.b_port, f"cost {link.cost}", load, state]
 
 
-def svg(nodes: Iterable[Node], links: Iterable[Link]) -> str:
-    """A drawing: rows of nodes, each hanging on the buses of its networks; wires as arcs below the boxes."""
-    ordered = sorted(nodes, key=lambda node: node.name)
-    members, wires = _split(links)
-    networks = sorted(members)
-    columns = max(1, min(_COLUMNS, len(ordered)))
-    # At least one row, so that a drawing of nothing is a drawing.
-    rows = max(1, -(-len(ordered) // columns))
-    row_height = len(networks) * _BUS + _HEIGHT + 2 * _GAP
-    width, height = columns * (_WIDTH + _GAP) + 2 * _GAP, rows * row_height + _GAP
-    places = {
-        node.name: (2 * _GAP + i % columns * (_WIDTH + _GAP), i // columns * row_height + len(networks) * _BUS + _GAP)
-        for i, node in enumerate(ordered)
-    }
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for i, network in enumerate(networks):
-        buses = [row * row_height + _BUS + i * _BUS for row in range(rows)]
-        parts += _bus(network, members[network], i, buses, width, places)
-    for link in wires:
-        if link.a in places and link.b in places:
-            parts.append(_wire(link, places[link.a], places[link.b]))
-    for node in ordered:
-        parts += _box(node, *places[node.name])
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-# What all three share -----------------------------------------------------------------------------------------------
-
-
-def _split(links: Iterable[Link]) -> tuple[dict[str, list[Link]], list[Link]]:
-    """The links of each network, with the node as `a`, and those between nodes."""
-    members: dict[str, list[Link]] = {}
-    wires = []
-    for link in sorted(links):
-        if is_network(link.a):
-            members.setdefault(link.a, []).append(Link(link.b, link.a, link.kind, link.cost))
-        elif is_network(link.b):
-            members.setdefault(link.b, []).append(link)
-        else:
-            wires.append(link)
-    for joined in members.values():
-        joined.sort()
-    return members, wires
-
-
-def _words(node: Node) -> list[str]:
-    """A node's addresses and pod CIDRs, a line of each that there are."""
-    addresses = ", ".join(map(str, node.addresses))
-    cidrs = ", ".join(map(str, node.pod_cidrs))
-    return [line for line in (addresses, f"pods {cidrs}" if cidrs else "") if line]
-
-
-# Text ---------------------------------------------------------------------------------------------------------------
-
-
-def _row(node: Node, remarks: Mapping[str, str] | None) -> list[str]:
-    cidrs = ", ".join(map(str, node.pod_cidrs))
-    return [
-        node.name,
-        ", ".join(map(str, node.addresses)),
-        f"pods {cidrs}" if cidrs else "",
-        (remarks or {}).get(node.name, ""),
-    ]
+def _row(node: DrawnNode) -> list[str]:
+    return [node.name, *(*node.lines, "", "")[:2], node.remark]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -155,7 +128,37 @@ def _plural(things: Sequence[object], word: str) -> str:
     return word if len(things) == 1 else f"{word}s"
 
 
-# DOT ----------------------------------------------------------------------------------------------------------------
+# For other programs ---------------------------------------------------------------------------------------------------
+
+
+def dot(drawing: Drawing) -> str:
+    """The graph in Graphviz's language."""
+    lines = ["graph topology {", "  overlap=false;", "  node [shape=box, style=rounded];"]
+    for node in drawing.nodes:
+        lines.append(f"  {_quote(node.name)} [label={_quote(chr(10).join([node.name, *node.lines]))}];")
+    lines += list(_dot_links(drawing))
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _dot_links(drawing: Drawing) -> Iterator[str]:
+    for network, _ in drawing.networks:
+        joined = drawing.members(network)
+        colour = COLOURS.get(joined[0].kind, "black") if joined else "black"
+        vertex = _quote(f"network/{network}")
+        yield f"  {vertex} [label={_quote(network)}, shape=ellipse, color={_quote(colour)}];"
+        # On a network the cost is the network's, and a label on each of its edges would hide it.
+        for link in joined:
+            yield f"  {_quote(link.a)} -- {vertex} [color={_quote(colour)}];"
+    for link in drawing.wires:
+        words = {
+            "color": COLOURS[link.kind],
+            "label": str(link.cost),
+            "taillabel": link.a_port,
+            "headlabel": link.b_port,
+            **({} if link.is_up else {"style": "dashed"}),
+        }
+        attributes = ", ".join(f"{key}={_quote(value)}" for key, value in words.items() if value)
+        yield f"  {_quote(link.a)} -- {_quote(link.b)} [{attributes}];"
 
 
 def _quote(words: str) -> str:
@@ -163,56 +166,19 @@ def _quote(words: str) -> str:
     return f'"{escaped}"'
 
 
-# SVG ----------------------------------------------------------------------------------------------------------------
-
-
-def _bus(
-    network: str,
-    joined: Sequence[Link],
-    index: int,
-    buses: Sequence[int],
-    width: int,
-    places: Mapping[str, tuple[int, int]],
-) -> list[str]:
-    """A network: a line above each row of nodes, one line on the left that joins these, and one down to each member."""
-    colour = _STYLES[joined[0].kind]
-    left = _GAP // 2 + 6 * index
-    parts = [f'<g stroke="{colour}" stroke-width="2">']
-    parts.append(f'<line x1="{left}" y1="{buses[0]}" x2="{left}" y2="{buses[-1]}"/>')
-    parts += [f'<line x1="{left}" y1="{y}" x2="{width - _GAP}" y2="{y}"/>' for y in buses]
-    for link in joined:
-        if link.a in places:
-            x, top = places[link.a]
-            x += _WIDTH // 2 + 12 * index
-            bus = max(y for y in buses if y < top)
-            parts.append(f'<line x1="{x}" y1="{bus}" x2="{x}" y2="{top}"/>')
-    words = escape(f"{display_name(network)} (cost {joined[0].cost})")
-    parts.append("</g>")
-    parts.append(f'<text x="{2 * _GAP}" y="{buses[0] - 5}" fill="{colour}">{words}</text>')
-    return parts
-
-
-def _wire(link: Link, start: tuple[int, int], end: tuple[int, int]) -> str:
-    (ax, ay), (bx, by) = start, end
-    ax, bx, ay, by = ax + _WIDTH // 2, bx + _WIDTH // 2, ay + _HEIGHT, by + _HEIGHT
-    words = escape(f"{link.a} to {link.b}, cost {link.cost}")
-    return (
-        f'<path d="M {ax} {ay} Q {(ax + bx) // 2} {max(ay, by) + 2 * _GAP} {bx} {by}" fill="none" '
-        f'stroke="{_STYLES[link.kind]}" stroke-width="2"><title>{words}</title></path>'
-    )
-
-
-def _box(node: Node, x: int, y: int) -> list[str]:
-    lines = [node.name, *_words(node)]
-    parts = [
-        f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" fill="#f8f9fa" stroke="#343a40"/>',
-    ]
-    for i, line in enumerate(lines):
-        weight = ' font-weight="bold"' if i == 0 else ' font-size="10"'
-        # A long line is squeezed into its box; all of it is in the title.
-        squeeze = f' textLength="{_WIDTH - 16}" lengthAdjust="spacingAndGlyphs"' if len(line) > 42 else ""
-        parts.append(
-            f'<text x="{x + 8}" y="{y + 20 + 18 * i}"{weight}{squeeze}>{escape(line)}'
-            f"<title>{escape(line)}</title></text>"
-        )
-    return parts
+def graphml(drawing: Drawing) -> str:
+    """The graph in GraphML, with parallel edges: what Gephi, yEd, igraph and networkx read."""
+    graph: nx.MultiGraph[str] = nx.MultiGraph()
+    for node in drawing.nodes:
+        graph.add_node(node.name, kind="node", remark=node.remark, transit=node.is_transit)
+    for network, cost in drawing.networks:
+        graph.add_node(f"network/{network}", kind="network", cost=cost)
+    for link in sorted(drawing.links):
+        state = "Up" if link.is_up else "Unconfirmed"
+        more = {"aPort": link.a_port, "bPort": link.b_port} if link.is_wire else {}
+        more_still = {"load": link.load} if link.load is not None else {}
+        end = link.b if link.is_wire else f"network/{link.b}"
+        graph.add_edge(link.a, end, kind=link.kind, cost=link.cost, state=state, **more, **more_still)
+    written = BytesIO()
+    nx.write_graphml_xml(graph, written)
+    return written.getvalue().decode() + "\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from controller.cli.ask import flows, get, policy, status, topology
+from controller.cli.ask import flows, get, policy, status
 from controller.cli.run import controller
+from controller.cli.topology import topology
 
 commands: list[click.Command] = [controller, get, flows, policy, topology, status]

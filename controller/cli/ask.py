@@ -1,14 +1,15 @@
-"""signalbox get, flows, topology, status: read-only questions to a running controller."""
+"""signalbox get, flows, policy, status: read-only questions to a running controller."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from controller.cli.printing import Column, Row, print_rows
+from controller.cli.questions import ask, dump, output_option, socket_options
 
 NODE_COLUMNS = [
     Column("NAME", "name"),
@@ -28,9 +29,21 @@ _POD_COLUMNS = [
     Column("STATUS", "status"),
     Column("ADDRESSES", "addresses"),
     Column("NODE", "node"),
+    Column("KIND", "kind", wide=True),
     Column("PORT", "port", wide=True),
     Column("PORT-NUMBER", "portNumber", wide=True),
     Column("MAC", "mac", wide=True),
+    Column("REASON", "reason", wide=True),
+]
+_WORKLOAD_COLUMNS = [
+    Column("NAMESPACE", "namespace"),
+    Column("NAME", "name"),
+    Column("STATUS", "status"),
+    Column("ADDRESSES", "addresses"),
+    Column("NODE", "node"),
+    Column("PORT", "port"),
+    Column("MAC", "mac"),
+    Column("PORT-NUMBER", "portNumber", wide=True),
     Column("REASON", "reason", wide=True),
 ]
 SERVICE_COLUMNS = [
@@ -82,7 +95,15 @@ _POLICY_COLUMNS = [
 ]
 _VERDICT_COLUMNS = [Column("ALLOWED", "allowed"), Column("DENIED", "denied")]
 COUNTER_COLUMNS = [Column("CONNECTIONS", "connections"), Column("PACKETS", "packets"), Column("BYTES", "bytes")]
-_LINK_COLUMNS = [Column("FROM", "from"), Column("TO", "to"), Column("KIND", "kind"), Column("COST", "cost")]
+_LINK_COLUMNS = [
+    Column("FROM", "from"),
+    Column("PORT", "fromPort"),
+    Column("TO", "to"),
+    Column("PORT", "toPort"),
+    Column("KIND", "kind"),
+    Column("COST", "cost"),
+    Column("STATE", "state"),
+]
 _BGP_COLUMNS = [
     Column("PEER", "name"),
     Column("AS", "as"),
@@ -102,6 +123,7 @@ _FLOW_COLUMNS = [
 ]
 #: Singular and short forms, as kubectl has them.
 _KINDS = {"nodes": "nodes", "node": "nodes", "no": "nodes", "pods": "pods", "pod": "pods", "po": "pods"}
+_KINDS |= {"workloads": "workloads", "workload": "workloads"}
 _KINDS |= {"links": "links", "link": "links"}
 _KINDS |= {"services": "services", "service": "services", "svc": "services"}
 _KINDS |= {"endpoints": "endpoints", "endpoint": "endpoints", "ep": "endpoints"}
@@ -110,56 +132,10 @@ _KINDS |= {"policies": "policies", "policy": "policies"}
 _KINDS |= dict.fromkeys(("networkpolicies", "networkpolicy", "netpol", "clusternetworkpolicies", "cnp"), "policies")
 _KINDS |= {"bgp": "bgp", "routes": "routes", "route": "routes"}
 #: Kinds whose objects are in namespaces.
-_NAMESPACED = ("pods", "services", "endpoints", "identities", "policies")
+_NAMESPACED = ("pods", "workloads", "services", "endpoints", "identities", "policies")
 _SINGULAR = {"identities": "identity", "policies": "policy", "bgp": "bgp"}
 #: What --counters adds.
 _COUNTED = {"services": COUNTER_COLUMNS, "endpoints": COUNTER_COLUMNS, "policies": _VERDICT_COLUMNS}
-
-
-def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    context.meta[f"{__name__}.{parameter.name}"] = value
-
-
-#: Where the controller is, if not on this machine. Every question has these; none is interested in them but `_ask`.
-_REMOTE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("--ca", {"type": click.Path(path_type=Path), "help": "The CA of that controller's certificate."}),
-    ("--token-file", {"type": click.Path(path_type=Path), "help": "A file with a token for --server."}),
-    ("--token", {"help": "A token for --server; others on the machine see it here, but not in the environment."}),
-    ("--server", {"metavar": "https://HOST:PORT", "help": "Ask a controller there, over TLS."}),
-]
-
-
-def _socket_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, more in _REMOTE_OPTIONS:
-        variable = "SIGNALBOX_" + name.strip("-").replace("-", "_").upper()
-        command = click.option(name, envvar=variable, expose_value=False, callback=_remember, **more)(command)
-    command = click.option(
-        "--socket", "socket_path", type=click.Path(path_type=Path), help="The controller's admin socket."
-    )(command)
-    return click.option("--lab", metavar="NAME", envvar="SIGNALBOX_LAB", help="Ask the controller of this lab.")(
-        command
-    )
-
-
-def _ask(socket_path: Path | None, lab: str | None, *resource: str, **query: str) -> Any:
-    # Imported late: `signalbox --help` shouldn't pay for an HTTP client.
-    from controller.cli import client
-
-    context = click.get_current_context()
-    server, token, token_file, ca = (
-        context.meta.get(f"{__name__}.{name}") for name in ("server", "token", "token_file", "ca")
-    )
-    named_lab = context.get_parameter_source("lab") is click.core.ParameterSource.COMMANDLINE
-    if server and socket_path is None and not named_lab:
-        return client.ask(client.remote(server, token, token_file, ca), list(resource), query)
-    path = socket_path or (client.socket_of_lab(lab) if lab else client.find_socket())
-    return client.ask(path, list(resource), query)
-
-
-def _output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        "-o", "--output", type=click.Choice(choices), default=choices[0], show_default=True, help="Output format."
-    )
 
 
 @click.command()
@@ -168,8 +144,8 @@ def _output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[...
 @click.option("-n", "--namespace", default="default", show_default=True, help="The objects' namespace.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Objects of every namespace.")
 @click.option("--counters", is_flag=True, help="What all switches together have counted for each.")
-@_output_option("table", "wide", "json", "yaml", "name")
-@_socket_options
+@output_option("table", "wide", "json", "yaml", "name")
+@socket_options
 def get(
     kind: str,
     name: str | None,
@@ -180,7 +156,7 @@ def get(
     socket_path: Path | None,
     lab: str | None,
 ) -> None:
-    """List nodes, pods, Services, their endpoints, policies, identities, links, or BGP's peers and routes."""
+    """List nodes, pods, workloads, Services, endpoints, policies, identities, links, or BGP's peers and routes."""
     known = _KINDS.get(kind.lower())
     if known is None:
         raise click.ClickException(
@@ -188,10 +164,15 @@ def get(
         )
     if counters and known not in _COUNTED:
         raise click.ClickException(f"--counters: {known} have none; services, endpoints and policies do")
-    rows: list[Row] = _ask(socket_path, lab, known, **({"counters": "1"} if counters else {}))["items"]
+    # Workloads are pods, to the controller too.
+    asked = "pods" if known == "workloads" else known
+    rows: list[Row] = ask(socket_path, lab, asked, **({"counters": "1"} if counters else {}))["items"]
+    if known == "workloads":
+        rows = [row for row in rows if row["kind"] == "Workload"]
     columns = {
         "nodes": NODE_COLUMNS,
         "pods": _POD_COLUMNS,
+        "workloads": _WORKLOAD_COLUMNS,
         "services": SERVICE_COLUMNS,
         "endpoints": ENDPOINT_COLUMNS,
         "identities": _IDENTITY_COLUMNS,
@@ -229,8 +210,8 @@ def get(
     help="Only flows made for this policy: of the cluster, or of namespace default where none is given.",
 )
 @click.option("--table", "table_name", metavar="NAME|NUMBER", help="Only flows of this table.")
-@_output_option("table", "ofctl", "json", "yaml")
-@_socket_options
+@output_option("table", "ofctl", "json", "yaml")
+@socket_options
 def flows(
     node: str,
     pod: str | None,
@@ -251,7 +232,7 @@ def flows(
         query["policy"] = policy
     if table_name is not None:
         query["table"] = table_name
-    rows: list[Row] = _ask(socket_path, lab, "nodes", node, "flows", **query)["items"]
+    rows: list[Row] = ask(socket_path, lab, "nodes", node, "flows", **query)["items"]
     if output == "ofctl":
         for row in rows:
             click.echo(row["ofctl"])
@@ -272,8 +253,8 @@ def policy() -> None:
 @click.option("--sctp", type=click.IntRange(1, 65535), metavar="PORT", help="SCTP to this port.")
 @click.option("--icmp", is_flag=True, help="A ping.")
 @click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
-@_output_option("text", "json", "yaml")
-@_socket_options
+@output_option("text", "json", "yaml")
+@socket_options
 def check(
     source: str,
     destination: str,
@@ -296,9 +277,9 @@ def check(
         raise click.UsageError("give one of --tcp PORT, --udp PORT, --sctp PORT and --icmp")
     ((protocol, port),) = asked
     query = {"from": source, "to": destination, "protocol": protocol, "port": str(port)}
-    answer = _ask(socket_path, lab, "policy-check", **query, **({"family": "6"} if ipv6 else {}))
+    answer = ask(socket_path, lab, "policy-check", **query, **({"family": "6"} if ipv6 else {}))
     if output != "text":
-        _dump(answer, output)
+        dump(answer, output)
     else:
         way = protocol + (f" port {port}" if port else "")
         word = "ALLOWED" if answer["allowed"] else "DENIED"
@@ -309,36 +290,14 @@ def check(
         raise SystemExit(1)
 
 
-def _dump(answer: Any, output: str) -> None:
-    import json
-
-    import yaml
-
-    click.echo(json.dumps(answer, indent=2) if output == "json" else yaml.safe_dump(answer, sort_keys=False))
-
-
 @click.command()
-@_output_option("text", "dot", "svg", "json")
-@_socket_options
-def topology(output: str, socket_path: Path | None, lab: str | None) -> None:
-    """Show how the nodes are connected."""
-    answer = _ask(socket_path, lab, "topology", format=output)
-    if output == "json":
-        import json
-
-        click.echo(json.dumps(answer, indent=2))
-    else:
-        click.echo(answer["text"], nl=False)
-
-
-@click.command()
-@_output_option("text", "json", "yaml")
-@_socket_options
+@output_option("text", "json", "yaml")
+@socket_options
 def status(output: str, socket_path: Path | None, lab: str | None) -> None:
     """Say whether everything is in order; the exit code is 1 where something isn't."""
-    answer = _ask(socket_path, lab, "status")
+    answer = ask(socket_path, lab, "status")
     if output != "text":
-        _dump(answer, output)
+        dump(answer, output)
     else:
         standby = answer.get("nodesInStandby", 0)
         others = f", {standby} of other replicas" if standby else ""

@@ -158,6 +158,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="How long a controller follows before others hand switches over to it.",
 )
 @click.option(
+    "--lldp-interval",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often bridges' ports tell one another what they are, by LLDP, to find what is wired to what; 0: never.",
+)
+@click.option(
     "--bgp-peer",
     "bgp_peers",
     multiple=True,
@@ -223,6 +231,7 @@ def controller(
     renew_deadline: float,
     retry_period: float,
     join_after: float,
+    lldp_interval: float,
     bgp_peers: tuple[str, ...],
     bgp_as: int | None,
     bgp_router_id: str | None,
@@ -293,7 +302,16 @@ def controller(
                 assert manifests is not None
                 feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica, interconnect=interconnect)
             asyncio.run(
-                run(listen, feed, socket_path, audit_interval, access=access, health_address=health, bgp=speaker)
+                run(
+                    listen,
+                    feed,
+                    socket_path,
+                    audit_interval,
+                    access=access,
+                    health_address=health,
+                    bgp=speaker,
+                    lldp_interval=lldp_interval,
+                )
             )
     except errors as error:
         raise click.ClickException(str(error)) from error

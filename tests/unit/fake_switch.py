@@ -44,6 +44,9 @@ class FakeSwitch:
         #: What has been received, by type; and commits and what no bundle can hold, in order.
         self.count: dict[int, int] = {}
         self.unbundled: list[bytes] = []
+        #: By port's number: bytes that it receives and sends between two looks, which are a second apart.
+        self.carries: dict[int, tuple[int, int]] = {}
+        self.looks = 0
         #: Packets that it was to send, by port.
         self.emitted: list[tuple[int, bytes]] = []
         self.roles = Roles()
@@ -179,6 +182,15 @@ class FakeSwitch:
         match kind:
             case Multipart.PORT_DESC:
                 return _reply(kind, b"".join(map(_port, self.ports.values())), xid)
+            case Multipart.PORT_STATS:
+                self.looks += 1
+                rows = [
+                    pack("!H2xIIIQQQQQQQQ", 80, each.number, self.looks, 0, 0, 0, rx * self.looks, tx * self.looks,
+                         0, 0, 0, 0)
+                    for each in self.ports.values()
+                    for rx, tx in (self.carries.get(each.number, (0, 0)),)
+                ]  # fmt: skip
+                return _reply(kind, b"".join(rows), xid)
             case Multipart.FLOW_DESC:
                 table = message[16]
                 found = [mod for key, mod in self.held.items() if table in (0xFF, key[0])]

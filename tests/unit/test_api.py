@@ -13,9 +13,10 @@ import pytest
 from fake_switch import FakeSwitch, Wire
 from test_sync import UPLINKS, node, pod, pod_port, snapshot, started
 
-from controller import app
+from controller import app, port_loads
 from controller.api import serve
 from controller.app import Controller
+from flows.openflow.wire import Type
 
 
 class Client:
@@ -61,11 +62,66 @@ async def test_pods_tell_where_they_are_and_what_they_wait_for(client: Client) -
 
 async def test_links_and_the_topology_in_every_form(client: Client) -> None:
     links = (await client.get("/v1/links"))["items"]
-    assert {(row["from"], row["to"]) for row in links} == {("n1", "overlay"), ("n2", "overlay")}
-    for form, part in (("text", "n1"), ("dot", "graph"), ("svg", "<svg")):
+    assert {(row["from"], row["to"], row["state"]) for row in links} == {
+        ("n1", "overlay", "Up"),
+        ("n2", "overlay", "Unconfirmed"),
+    }
+    for form, part in (("text", "n1"), ("dot", "graph"), ("svg", "<svg"), ("graphml", "<graphml")):
         assert part in (await client.get(f"/v1/topology?format={form}"))["text"]
-    assert (await client.get("/v1/topology?format=json"))["nodes"] == ["n1", "n2"]
-    assert "the formats are text, dot, svg and json" in (await client.get("/v1/topology?format=png", 400))["error"]
+    told = await client.get("/v1/topology")
+    assert [row["name"] for row in told["nodes"]] == ["n1", "n2"]
+    assert told["networks"] == [{"name": "overlay", "kind": "overlay", "cost": 10, "nodes": 2}]
+    assert told["links"] == links
+    said = (await client.get("/v1/topology?format=png", 400))["error"]
+    assert "the formats are json, text, dot, svg and graphml" in said
+
+
+async def test_the_way_from_a_pod_to_another_goes_by_the_tunnel_to_its_node(client: Client) -> None:
+    told = await client.get("/v1/path?from=a&to=default/b")
+    assert told["from"] == {"node": "n1", "pod": "default/a", "port": pod_port("a", 1).name}
+    assert told["to"]["node"] == "n2" and told["cost"] == 10
+    (hop,) = told["hops"]
+    assert (hop["from"], hop["to"], hop["kind"], hop["endpoint"]) == ("n1", "n2", "overlay", "172.30.0.2")
+    assert (await client.get("/v1/path?from=a&to=node/n1"))["hops"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("from=a", 400, "say 'to'"),
+        ("from=a&to=x", 404, "there is no pod 'x' in namespace default, and no such node"),
+        ("from=n1&to=other/x", 404, "there is no pod 'other/x'"),
+        ("from=node/n7&to=a", 404, "there is no node 'n7'"),
+    ],
+)
+async def test_a_way_that_isn_t_there_is_named(client: Client, query: str, status: int, said: str) -> None:
+    assert said in (await client.get(f"/v1/path?{query}", status))["error"]
+
+
+async def test_loads_are_of_two_looks_a_second_apart_and_then_of_one(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "MEASURED", 0.01)
+    monkeypatch.setattr(port_loads, "LEAST", 0.0)
+    wire = client.wire
+    assert wire is not None
+
+    async def ask() -> Any:
+        asking = asyncio.create_task(client.get("/v1/topology?load=1"))
+        while not asking.done():
+            await asyncio.sleep(0.005)
+            wire.pump()
+        return {row["from"]: row for row in (await asking)["links"]}
+
+    asked = wire.switch.count.get(Type.MULTIPART_REQUEST, 0)
+    wire.switch.carries = {2: (125_000, 250_000)}
+    told = await ask()
+    # A fake second for each look: a megabit one way, two the other; a tunnel has no speed.
+    assert (told["n1"]["rxBitsPerSecond"], told["n1"]["txBitsPerSecond"]) == (1_000_000, 2_000_000)
+    assert told["n1"]["load"] is None and told["n2"]["rxBitsPerSecond"] is None
+    assert wire.switch.count[Type.MULTIPART_REQUEST] == asked + 4
+    await ask()
+    assert wire.switch.count[Type.MULTIPART_REQUEST] == asked + 6
 
 
 async def test_status_is_healthy_only_when_every_switch_is_in_sync(client: Client) -> None:

@@ -7,18 +7,15 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 from fake_switch import FakeSwitch, Wire
-from hypothesis import given
-from hypothesis import strategies as st
 from test_replicas import Clock, Decided, tenure
 from test_sync import UPLINKS, assert_in_sync, node, pod, pod_port, snapshot
 
 from controller import app
 from controller.app import Controller
-from controller.packet_ins import PacketIns
+from controller.links import SETTLED_AFTER
 from controller.sync import Phase
 from flows import fields as f
 from flows.openflow.messages import PacketIn
-from flows.pipeline import CLASSIFY, EGRESS_POLICY
 from flows.state import Port
 from flows.values import PORT_LOCAL
 from topology.discovery import INTERVAL, MISSED
@@ -64,6 +61,23 @@ class Cluster:
             wires[number] = Wire(controller, switch, self.clock.now)
             self.pump()
 
+    def connect(self, number: int) -> None:
+        controller, _, switches, wires = self.members[0]
+        switch = switches.setdefault(number, FakeSwitch(node(number).datapath_id, UPLINKS))
+        wires[number] = Wire(controller, switch, self.clock.now)
+        self.pump()
+
+    def restart(self) -> None:
+        """Another controller, which knows nothing of the first, and is connected to nobody yet."""
+        _, mastery, switches, wires = self.members[0]
+        for wire in wires.values():
+            wire.cut()
+        for switch in switches.values():
+            switch.reset()
+        controller = Controller()
+        controller.take(snapshot(*self.objects.values()))
+        self.members[0] = (controller, mastery, switches, {})
+
     @property
     def controller(self) -> Controller:
         return self.members[0][0]
@@ -96,6 +110,7 @@ class Cluster:
         while self.clock.now < until:
             for controller, *_ in self.members:
                 controller.look_at_links()
+                controller.obey_leases()
                 controller.ask_ports()
             self.pump()
             self.clock.now += 0.1
@@ -116,11 +131,16 @@ class Cluster:
         self.pump()
 
 
+def used(here: Cluster) -> list[Link]:
+    """The wires that flows are made for."""
+    return list(here.controller.compiler.fabric.used())
+
+
 def test_a_wire_is_found_and_given_to_the_compiler(clock: Clock) -> None:
     here = Cluster(clock)
     here.run(1)
     assert here.links() == [THERE]
-    assert here.controller.compiler.links == (THERE,)
+    assert used(here) == [THERE]
     for number in (1, 2):
         assert_in_sync(here.controller, f"n{number}", here.members[0][2][number])
 
@@ -129,7 +149,7 @@ def test_a_wire_goes_with_its_port_at_once(clock: Clock) -> None:
     here = Cluster(clock)
     here.run(1)
     here.set_ports(1, pod_port("a", 1), msgspec.structs.replace(X1, up=False))
-    assert here.links() == [] and here.controller.compiler.links == ()
+    assert here.links() == [] and used(here) == []
     here.set_ports(1, pod_port("a", 1), X1)
     here.run(1)
     assert here.links() == [THERE]
@@ -190,9 +210,9 @@ def test_a_wire_costs_what_the_end_with_the_higher_cost_says(clock: Clock) -> No
     here.run(1)
     for costs, cost in (((("x1", 7), ("x9", 70)), 7), ((), 1), ((("x1", 3),), 3)):
         here.put(msgspec.structs.replace(node(1), link_costs=costs))
-        assert here.controller.compiler.links == (msgspec.structs.replace(THERE, cost=cost),)
+        assert used(here) == [msgspec.structs.replace(THERE, cost=cost)]
     here.put(msgspec.structs.replace(node(2), link_costs=(("x2", 10),)))
-    assert here.controller.compiler.links == (msgspec.structs.replace(THERE, cost=10),)
+    assert used(here) == [msgspec.structs.replace(THERE, cost=10)]
 
 
 def test_a_node_that_is_deleted_and_made_again_loses_its_wires_and_gets_them_back(clock: Clock) -> None:
@@ -200,7 +220,7 @@ def test_a_node_that_is_deleted_and_made_again_loses_its_wires_and_gets_them_bac
     here.run(1)
     gone = here.objects.pop(node(2).key)
     here.take()
-    assert here.links() == [] and here.controller.compiler.links == ()
+    assert here.links() == [] and used(here) == []
     here.put(gone)
     here.run(1)
     assert here.links() == [THERE]
@@ -241,6 +261,51 @@ def test_a_switch_that_is_away_for_a_while_keeps_its_wires(clock: Clock) -> None
     assert here.links() == [THERE] and controller.links.discovery.version == version
 
 
+def test_a_controller_that_starts_anew_sends_nothing_where_the_wires_are_what_they_were(clock: Clock) -> None:
+    here = Cluster(clock, node(1), node(2), node(3), pod("a", 1))
+    here.connect(3)
+    here.run(1)
+    assert used(here) == [THERE]
+    here.restart()
+    # One after the other, and the last one late.
+    for number in (3, 1, 2):
+        here.connect(number)
+        here.run(1.5)
+    here.run(SETTLED_AFTER)
+    assert used(here) == [THERE]
+    for number in (1, 2):
+        assert here.controller.fleet.syncs[f"n{number}"].counters.flow_mods == 0, number
+    for number, switch in here.members[0][2].items():
+        assert_in_sync(here.controller, f"n{number}", switch)
+
+
+def test_a_controller_that_starts_anew_doesn_t_wait_long_for_wires_that_are_gone(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.run(1)
+    here.restart()
+    here.cable = {}
+    for number in (1, 2):
+        here.connect(number)
+    held = [switch.flows for switch in here.members[0][2].values()]
+    here.run(1)
+    assert [switch.flows for switch in here.members[0][2].values()] == held
+    here.run(4)
+    for number, switch in here.members[0][2].items():
+        assert_in_sync(here.controller, f"n{number}", switch)
+        assert switch.flows != held[number - 1]
+
+
+def test_a_switch_that_never_comes_doesn_t_hold_the_others_up_for_good(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.run(1)
+    here.restart()
+    here.connect(1)
+    here.run(SETTLED_AFTER - 1)
+    assert here.controller.fleet.phase("n1") is Phase.READING
+    here.run(2)
+    assert_in_sync(here.controller, "n1", here.members[0][2][1])
+
+
 def test_where_no_interval_is_given_nobody_is_asked(clock: Clock) -> None:
     here = Cluster(clock)
     again = Controller()
@@ -260,32 +325,3 @@ def packet(table: int, data: bytes) -> PacketIn:
 
 
 LLDP = bytes(12) + b"\x88\xcc" + bytes(46)
-
-
-@pytest.mark.parametrize(
-    ("table", "data", "consumer"),
-    [
-        (CLASSIFY.number, LLDP, "links"),
-        (EGRESS_POLICY.number, LLDP, "connections"),
-        (EGRESS_POLICY.number, bytes(12) + b"\x08\x00" + bytes(46), "connections"),
-        (CLASSIFY.number, b"short", "connections"),
-    ],
-)
-def test_packets_go_to_whom_they_concern_and_of_a_standby_only_links(table: int, data: bytes, consumer: str) -> None:
-    found: list[str] = []
-
-    def taker(name: str) -> app.Callable[[str, PacketIn, float], None]:
-        return lambda node, packet, now: found.append(name)
-
-    here = PacketIns(links=taker("links"), connections=taker("connections"))
-    here.told("n1", packet(table, data), 0.0)
-    here.overheard("n1", packet(table, data), 0.0)
-    assert found == [consumer, *(["links"] if consumer == "links" else [])]
-
-
-@given(st.binary(max_size=80), st.integers(0, 255))
-def test_no_packet_is_too_odd_to_be_handed_on(data: bytes, table: int) -> None:
-    found: list[PacketIn] = []
-    here = PacketIns(links=lambda *_: found.append(_[1]), connections=lambda *_: found.append(_[1]))
-    here.told("n1", packet(table, data), 0.0)
-    assert len(found) == 1
