@@ -16,7 +16,7 @@ from flows.openflow import encode
 from flows.openflow.digest import flow_hash, group_hash, message_hash
 from flows.openflow.wire import GroupCommand, Type
 from flows.pipeline import AFFINITY, DIGEST, LEARNT, TABLES
-from flows.registers import Zone
+from flows.registers import Zone, zone_of
 from flows.tables.digest import digest_flow
 from flows.tables.service import learnt_by_means_of
 from flows.update import Forgotten, Update
@@ -119,6 +119,16 @@ def flushes(forgotten: Iterable[Forgotten]) -> tuple[bytes, ...]:
         zones = (Zone.IPV4, Zone.SNAT_IPV4) if version == 4 else (Zone.IPV6, Zone.SNAT_IPV6)
         messages += [encode.ct_flush(zone, PROTOCOLS[each.protocol], source, each.port) for zone in zones]
     return tuple(messages)
+
+
+def on_bridge(messages: Iterable[bytes], bridge_index: int) -> Iterable[bytes]:
+    """What `flushes` made, for a bridge with zones of its own: a message ends with the zone and two bytes."""
+    if not bridge_index:
+        return messages
+    zones = {zone: zone_of(zone, bridge_index) for zone in Zone}
+    return [
+        each[:-4] + zones[Zone(int.from_bytes(each[-4:-2], "big"))].to_bytes(2, "big") + each[-2:] for each in messages
+    ]
 
 
 def change(update: Update, scope: Scope, digest: int) -> list[Step]:

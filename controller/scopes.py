@@ -29,6 +29,8 @@ class Source(Protocol):
 
     def groups(self, scope: str) -> Iterable[Group]: ...
 
+    def bridge_index(self, node: str) -> int: ...
+
 
 class OwnOnly:
     """A source for switches in transit, which have nothing of the cluster's scope."""
@@ -43,6 +45,10 @@ class OwnOnly:
     def groups(self, scope: str) -> Iterable[Group]:
         """A node's own groups."""
         return () if scope == CLUSTER else self._source.groups(scope)
+
+    def bridge_index(self, node: str) -> int:
+        """A node's number among those whose bridges share its datapath."""
+        return self._source.bridge_index(node)
 
 
 class ScopeState:

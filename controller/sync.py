@@ -38,6 +38,7 @@ from controller.batch import (
     change,
     digest_step,
     flushes,
+    on_bridge,
     replacement,
 )
 from controller.leases import Tenure
@@ -421,8 +422,8 @@ class SwitchSync:
         buffers = [encode.bundle_control(BundleControl.OPEN_REQUEST, BUNDLE_ID, opening)]
         buffers += [buffer for each in batches for buffer in each.buffers]
         buffers.append(encode.bundle_control(BundleControl.COMMIT_REQUEST, BUNDLE_ID, commit))
-        buffers += [message for each in batches for message in each.after]
-        buffers += self._flushes
+        after = [message for each in batches for message in each.after]
+        buffers += on_bridge([*after, *self._flushes], self._source.bridge_index(self.node))
         self._flushes = ()
         self.counters.bundles += 1
         self.counters.flow_mods += sum(each.flow_mods for each in batches)

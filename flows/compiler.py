@@ -548,7 +548,7 @@ class Compiler:
         if zone:
             yield service.locality_flow(zone_number(zone), mark)
         translations = translation_addresses(node.pod_cidrs) if node.pod_cidrs else ()
-        yield from track.node_flows(translations, mark)
+        yield from track.node_flows(translations, node.bridge_index, mark)
         if gateway is not None:
             own = tuple(dict.fromkeys(gateway_addresses(node.pod_cidrs) + node.addresses))
             yield from classify.gateway_flows(gateway.number, own, mark)
@@ -557,9 +557,11 @@ class Compiler:
             if self.interconnect.routes:
                 yield from classify.routed_flows(gateway.number, node.pod_cidrs, mark)
                 yield from output.routed_flows(gateway.number, mark)
-                yield from track.routed_flows(gateway.number, translations, mark)
-        for subnet in self.interconnect.subnets_of(node):
-            yield track.subnet_flow(subnet.version, self.interconnect.number(subnet), mark)
+                yield from track.routed_flows(gateway.number, translations, node.bridge_index, mark)
+        subnets = {each.version: self.interconnect.number(each) for each in self.interconnect.subnets_of(node)}
+        for version in (4, 6):
+            if version in subnets or node.bridge_index:
+                yield track.own_flow(version, subnets.get(version, 0), node.bridge_index, mark)
         if tunnel is not None:
             yield from classify.tunnel_flows(tunnel.number, mark, keyed=self._keyed)
             yield from output.tunnel_flows(tunnel.number, mark)
@@ -697,6 +699,11 @@ class Compiler:
         for port in self._ports.get(node, {}).values():
             if self._is_open(node, port):
                 yield port
+
+    def bridge_index(self, node: str) -> int:
+        """A node's number among those whose bridges share its datapath."""
+        found = self.cluster.nodes.get(node)
+        return found.bridge_index if found is not None else 0
 
     @property
     def transit(self) -> Collection[str]:

@@ -147,7 +147,8 @@ class Conntrack:
     def track(self, packet: dict[Field, int], ct: Ct) -> None:
         """Carry out a ct action on a packet: its ct_* fields are set, NAT is done, a connection may be committed."""
         ends = _ends(packet)
-        entry, reply = self._find(ct.zone, ends)
+        zone = ct.zone if isinstance(ct.zone, int) else _read(packet, ct.zone)
+        entry, reply = self._find(zone, ends)
         state = f.CT_TRK
         if entry is None:
             state |= f.CT_NEW
@@ -158,12 +159,12 @@ class Conntrack:
             state |= f.CT_EST if entry.answered else f.CT_NEW
         if ct.commit and entry is None:
             entry = _Entry(ends, _translated(ends, ct.nat))
-            self._zones.setdefault(ct.zone, []).append(entry)
+            self._zones.setdefault(zone, []).append(entry)
         if ct.nat is not None and entry is not None:
             _rewrite(packet, entry.original.reversed() if reply else entry.translated)
         if ct.commit and entry is not None:
             _execute(entry, packet, ct.execute)
-        packet[f.CT_STATE], packet[f.CT_ZONE] = state, ct.zone
+        packet[f.CT_STATE], packet[f.CT_ZONE] = state, zone
         packet[f.CT_MARK], packet[f.CT_LABEL] = (entry.mark, entry.label) if entry is not None else (0, 0)
 
     def _find(self, zone: int, ends: _Ends) -> tuple[_Entry | None, bool]:

@@ -78,7 +78,8 @@ TRACK = Table(
     "Track",
     "sends IPv4 and IPv6 through conntrack, a zone for each; says on which L2 segment this node is",
     next=(_TRACK_STATE,),
-    writes=(registers.SUBNET,),
+    reads=(registers.CT_ZONE,),
+    writes=(registers.SUBNET, registers.CT_ZONE, registers.SNAT_ZONE),
 )
 TRACK_STATE = Table(
     _TRACK_STATE,
@@ -105,7 +106,7 @@ SERVICE = Table(
     "Service",
     "finds the Service by address and port, and has its group choose an endpoint; refuses what no Service offers",
     next=(_AFFINITY, _ENDPOINT, _SERVICE_STATS, _ROUTE, _COMMIT),
-    reads=(registers.SOURCE, registers.TO_NODE, registers.ZONE),
+    reads=(registers.SOURCE, registers.TO_NODE, registers.ZONE, registers.CT_ZONE),
     writes=(registers.SERVICE, registers.EXIT),
 )
 AFFINITY = Table(
@@ -120,7 +121,7 @@ ENDPOINT = Table(
     "Endpoint",
     "sends a new connection to the endpoint in the register, or has the Service's group choose one",
     next=(_SERVICE_STATS,),
-    reads=(registers.SERVICE, registers.ENDPOINT, registers.SOURCE),
+    reads=(registers.SERVICE, registers.ENDPOINT, registers.SOURCE, registers.CT_ZONE),
 )
 SERVICE_STATS = Table(
     _SERVICE_STATS,
@@ -206,7 +207,7 @@ COMMIT = Table(
     "Commit",
     "commits new connections, and gives them another source where answers would else miss this bridge",
     next=(_OUTPUT,),
-    reads=(registers.SOURCE, registers.EXIT, registers.TO_POD),
+    reads=(registers.SOURCE, registers.EXIT, registers.TO_POD, registers.CT_ZONE, registers.SNAT_ZONE),
     writes=(registers.HAIRPIN, registers.SOURCE_IDENTITY),
 )
 OUTPUT = Table(
@@ -282,6 +283,8 @@ def _read(flow: Flow) -> Iterator[tuple[Field, int]]:
             yield action.bits.field, action.bits.mask
         elif isinstance(action, Move) and action.source.field in _REGISTER_FIELDS:
             yield action.source.field, action.source.mask
+        elif isinstance(action, Ct) and not isinstance(action.zone, int):
+            yield action.zone.field, action.zone.mask
 
 
 def _written(flow: Flow) -> Iterator[tuple[Field, int]]:

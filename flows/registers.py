@@ -107,9 +107,12 @@ TO_POD = Bits("to_pod", fields.REG6, 24, 1, "the receiver is a pod, and its iden
 #: Scratch space inside one action list, meaningless between tables.
 SCRATCH = Bits("scratch", fields.REG7, 0, 32, "scratch of the ARP responder; 1 where a policy tells of what it allows")
 
+CT_ZONE = Bits("ct_zone", fields.REG8, 0, 16, "the conntrack zone of connections as clients see them")
+SNAT_ZONE = Bits("snat_zone", fields.REG8, 16, 16, "the conntrack zone of those that are given another source")
+
 REGISTERS: tuple[Bits, ...] = (
     *(SOURCE, EXIT, HAIRPIN, TO_NODE, BY_ADDRESS, SUBNET, EXIT_PORT, ENDPOINT, SERVICE, ZONE),
-    *(SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD, SCRATCH),
+    *(SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD, SCRATCH, CT_ZONE, SNAT_ZONE),
 )
 #: The part of a tunnel's key that is the sender's identity.
 TUNNEL_KEY = Bits("tunnel_key", fields.TUN_ID, 0, 24)
@@ -127,12 +130,25 @@ MARKS: tuple[Bits, ...] = (MARK_SERVICE, MARK_WORLD, LABEL_ENDPOINT, LABEL_SERVI
 
 
 class Zone(IntEnum):
-    """Conntrack zones. Each family has two: connections as their clients see them, and those given another source."""
+    """Conntrack zones. Each family has two: connections as their clients see them, and those given another source.
+
+    These are what a bridge uses that is the only one of ours on its datapath. Bridges share their datapath's zones, so
+    others have zones of their own (`zone_of`).
+    """
 
     IPV4 = 0x5B04
     IPV6 = 0x5B06
     SNAT_IPV4 = 0x5B14
     SNAT_IPV6 = 0x5B16
+
+
+#: How far apart the zones are of bridges that share a datapath.
+_ZONE_STEP = 0x20
+
+
+def zone_of(zone: Zone, bridge_index: int) -> int:
+    """The number of a zone on a bridge with this index among ours on its datapath, from 0."""
+    return zone + _ZONE_STEP * bridge_index
 
 
 def _check_overlap() -> None:

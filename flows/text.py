@@ -215,7 +215,7 @@ def _ct_text(ct: Ct, names: bool) -> str:
     parts = ["commit"] * ct.commit + ["force"] * ct.force
     if ct.table is not None:
         parts.append(f"table={table_text(ct.table, names)}")
-    parts.append(f"zone={int(ct.zone)}")
+    parts.append(f"zone={int(ct.zone) if isinstance(ct.zone, int) else _bits_text(ct.zone)}")
     if ct.nat is not None:
         parts.append(_nat_text(ct.nat))
     if ct.execute:

@@ -72,9 +72,12 @@ class Nat(msgspec.Struct, frozen=True):
 
 
 class Ct(msgspec.Struct, frozen=True):
-    """Send the packet through conntrack; with `table`, it comes back there with ct_state set (a recirculation)."""
+    """Send the packet through conntrack; with `table`, it comes back there with ct_state set (a recirculation).
 
-    zone: int
+    `zone` is a number, or the bits of a register that hold it.
+    """
+
+    zone: int | Bits
     commit: bool = False
     force: bool = False
     table: int | None = None

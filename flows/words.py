@@ -226,8 +226,8 @@ def _told(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names, exit_
     return "" if identity in parts else f"{who} is a pod"
 
 
-def _track(ct: Ct, zone: int) -> str:
-    where = f" in zone {_ZONES.get(zone, zone)}"
+def _track(ct: Ct, zone: int | Bits) -> str:
+    where = f" in zone {_ZONES.get(zone, zone)}" if isinstance(zone, int) else f" in the {zone.name.replace('_', ' ')}"
     onward = f", go on in {TABLE_NAMES.get(ct.table, ct.table)}" if ct.table else ""
     if ct.commit:
         return "commit the connection" + where + _translation(ct.nat) + onward

@@ -14,7 +14,7 @@ import msgspec
 
 from topology import manifest_fields as fields
 from topology.link_costs import link_costs
-from topology.model import ContainerPort, EndpointSlice, Key, Namespace, Node, labels_of
+from topology.model import BRIDGE_INDEX, BRIDGES, ContainerPort, EndpointSlice, Key, Namespace, Node, labels_of
 from topology.naming import Network, places
 from topology.policies import Policy
 from topology.policy_manifests import is_policy, logged, policy
@@ -216,7 +216,18 @@ def _node(node: _Object) -> Node:
         pod_cidrs=_pod_cidrs(node.tree),
         labels=labels_of(labels),
         link_costs=link_costs(node.tree, fields.Remarks(node.report, node.note)),
+        bridge_index=_bridge_index(node.tree),
     )
+
+
+def _bridge_index(tree: Tree) -> int:
+    found = tree.get("metadata", "annotations", BRIDGE_INDEX)
+    if not found:
+        return 0
+    text = found.text()
+    if not (text.isascii() and text.isdecimal() and int(text) < BRIDGES):
+        raise found.error(f"is {text!r}; it must be a whole number below {BRIDGES}, in quotes")
+    return int(text)
 
 
 def _pod_cidrs(tree: Tree) -> tuple[Network, ...]:

@@ -17,6 +17,8 @@ from topology.metadata import labels_of as labels_of
 from topology.naming import Address, Network, datapath_id, pod_port_name
 from topology.policies import Policy
 
+#: The annotation that tells nodes apart whose bridges share a datapath, and how many there may be on one.
+BRIDGE_INDEX, BRIDGES = "signalbox.io/bridge-index", 1000
 #: The label of a node that is a switch between others.
 TRANSIT = ("signalbox.io/role", "transit")
 
@@ -31,6 +33,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     labels: Labels = ()
     #: What wires at ports of its bridge cost, by the ports' names; those that aren't named cost 1.
     link_costs: tuple[tuple[str, int], ...] = ()
+    #: Its number among the bridges of ours on one datapath, from 0: they share connections but for their zones.
+    bridge_index: int = 0
 
     @property
     def key(self) -> Key:

@@ -50,6 +50,8 @@ class Signalbox(Controller):  # type: ignore[misc]
         self._process: subprocess.Popen[bytes] | None = None
         self._hosts: dict[str, dict[str, Any]] = {}
         self._declared: set[str] = set()
+        #: Switches by the order in which they came.
+        self._indices: dict[str, int] = {}
         super().__init__(name, port=port, **params)
 
     # What Mininet calls -----------------------------------------------------------------------------------------
@@ -124,7 +126,8 @@ class Signalbox(Controller):  # type: ignore[misc]
         assert self._directory is not None
         mine = list(attachments)
         self._declared.update(each.name for each in mine)
-        documents = manifests.switch_documents(switch, mine, self._hosts)
+        index = self._indices.setdefault(switch, len(self._indices))
+        documents = manifests.switch_documents(switch, mine, self._hosts, index)
         manifests.write(self._directory / "manifests" / f"switch-{switch}.yaml", documents)
 
     def forget(self, switch: str) -> None:

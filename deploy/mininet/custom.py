@@ -1,6 +1,7 @@
 """For `mn --custom`: what `--topo signalbox,...`, `--switch signalbox`, `--controller signalbox` stand for.
 
-Loaded this way, switches and controller are ours also where the command line doesn't name them.
+Loaded this way, switches and controller are ours also where the command line doesn't name them: mn takes every name of
+this file for its own.
 """
 
 from __future__ import annotations
@@ -17,5 +18,10 @@ from deploy.mininet import Signalbox, SignalboxHost, SignalboxSwitch, SignalboxT
 
 topos = {"signalbox": SignalboxTopo}
 switches = {"signalbox": SignalboxSwitch, "default": SignalboxSwitch}
-controllers = {"signalbox": Signalbox, "default": Signalbox}
+controllers = {"signalbox": Signalbox}
 hosts = {"signalbox": SignalboxHost}
+
+
+def findController() -> type[Signalbox]:
+    """What mn asks for the controller to use where none is named."""
+    return Signalbox

@@ -18,6 +18,7 @@ import yaml
 API_VERSION = "signalbox.io/v1alpha1"
 #: A label of switches without hosts: they carry what others send, and need nothing else.
 TRANSIT = {"signalbox.io/role": "transit"}
+_BRIDGE_INDEX = "signalbox.io/bridge-index"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
@@ -74,16 +75,23 @@ def strangers(hosts: Mapping[str, Any], known: Iterable[str]) -> list[str]:
 
 
 def switch_documents(
-    switch: str, attachments: Iterable[Attachment], hosts: Mapping[str, dict[str, Any]] | None = None
+    switch: str, attachments: Iterable[Attachment], hosts: Mapping[str, dict[str, Any]] | None = None, index: int = 0
 ) -> list[dict[str, Any]]:
-    """A switch and the hosts on it. Raises MininetError for a name that Kubernetes couldn't have."""
+    """A switch and the hosts on it. `index`: which one it is of those on the machine; they share a datapath.
+
+    Raises MininetError for a name that Kubernetes couldn't have.
+    """
     mine = list(attachments)
     for name in (switch, *(each.name for each in mine)):
         if not _NAME.fullmatch(name):
             raise MininetError(f"{name!r}: names have small letters, digits, dashes and dots only; call it otherwise")
     labels = {} if mine else TRANSIT
     found: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": switch, "labels": labels}, "spec": {}, "status": {}}
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": switch, "labels": labels, "annotations": {_BRIDGE_INDEX: str(index)}},
+        }
     ]
     for each in mine:
         said = (hosts or {}).get(each.name, {})

@@ -487,9 +487,10 @@ def _bits(field: Field, start: int, width: int) -> Bits:
 
 
 def _ct(encoded: bytes) -> Ct:
-    flags, zone_source, zone, table, alg = unpack_from("!HIHB3xH", encoded, 10)
-    if zone_source or alg or flags & ~0b11:
-        raise UnknownPartError("a ct action with a zone from a field, an alg or unknown flags")
+    flags, source, number, table, alg = unpack_from("!HIHB3xH", encoded, 10)
+    if alg or flags & ~0b11:
+        raise UnknownPartError("a ct action with an alg or unknown flags")
+    zone = _bits(_field(encoded[12:16]), number >> 6, (number & 0x3F) + 1) if source else number
     nat, execute = None, []
     offset = 24
     while offset < len(encoded):

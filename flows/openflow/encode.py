@@ -284,7 +284,11 @@ def _ct(ct: Ct) -> bytes:
     flags = ct.commit | ct.force << 1
     table = NO_TABLE if ct.table is None else ct.table
     size = 24 + len(nested)
-    return pack("!HHIHHIHB3xH", ACTION_EXPERIMENTER, size, NICIRA, NX_CT, flags, 0, ct.zone, table, 0) + nested
+    if isinstance(ct.zone, int):
+        source, zone = 0, int(ct.zone)
+    else:
+        source, zone = int.from_bytes(ct.zone.field.header, "big"), ct.zone.start << 6 | ct.zone.width - 1
+    return pack("!HHIHHIHB3xH", ACTION_EXPERIMENTER, size, NICIRA, NX_CT, flags, source, zone, table, 0) + nested
 
 
 def _nat(nat: Nat) -> bytes:

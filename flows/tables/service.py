@@ -27,9 +27,7 @@ from flows.pipeline import (
     SERVICE_STATS,
 )
 from flows.registers import (
-    ENDPOINT as ENDPOINT_BITS,
-)
-from flows.registers import (
+    CT_ZONE,
     FROM_WORLD,
     MARK_SERVICE,
     MARK_WORLD,
@@ -37,7 +35,9 @@ from flows.registers import (
     TO_NODE,
     ZONE,
     Source,
-    Zone,
+)
+from flows.registers import (
+    ENDPOINT as ENDPOINT_BITS,
 )
 from flows.registers import (
     SERVICE as SERVICE_BITS,
@@ -83,7 +83,6 @@ _TARGETS = {"TCP": f.TCP_DST, "UDP": f.UDP_DST, "SCTP": f.SCTP_DST}
 _ETHERTYPES = {4: f.ETH_TYPE(f.ETH_IPV4), 6: f.ETH_TYPE(f.ETH_IPV6)}
 _SOURCES = {4: f.IPV4_SRC, 6: f.IPV6_SRC}
 _DESTINATIONS = {4: f.IPV4_DST, 6: f.IPV6_DST}
-_ZONES = {4: Zone.IPV4, 6: Zone.IPV6}
 _MARK = SetField(MARK_SERVICE.field, MARK_SERVICE.mask, MARK_SERVICE.mask)
 _REMEMBER_WORLD = Move(FROM_WORLD, MARK_WORLD)
 
@@ -247,7 +246,7 @@ def _bucket(balancer: Balancer, each: Chosen) -> Program:
 def _to_endpoint(address: Address, port: int, label: int) -> Ct:
     nat = Nat("dst", address_min=int(address), ipv6=address.version == 6, port_min=port)
     remember = (SetField(f.CT_LABEL, label), _MARK, _REMEMBER_WORLD)
-    return Ct(_ZONES[address.version], commit=True, table=SERVICE_STATS.number, nat=nat, execute=remember)
+    return Ct(CT_ZONE, commit=True, table=SERVICE_STATS.number, nat=nat, execute=remember)
 
 
 def _learning(balancer: Balancer, each: Chosen) -> Program:

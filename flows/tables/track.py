@@ -14,11 +14,13 @@ from flows import fields as f
 from flows.fields import Term
 from flows.pipeline import COMMIT, LOCALITY, OUTPUT, ROUTE, SERVICE_STATS, TRACK, TRACK_STATE, UNSNAT
 from flows.registers import (
+    CT_ZONE,
     EXIT,
     FROM_WORLD,
     HAIRPIN,
     MARK_SERVICE,
     MARK_WORLD,
+    SNAT_ZONE,
     SOURCE,
     SOURCE_IDENTITY,
     SUBNET,
@@ -28,6 +30,7 @@ from flows.registers import (
     Identity,
     Source,
     Zone,
+    zone_of,
 )
 from flows.state import LocalPod
 from flows.values import DROP, Ct, Flow, Goto, Move, Nat, Program, SetField, load
@@ -38,7 +41,6 @@ _ERROR, _RESOURCE, _COMMITTED, _OF_WORLD = 240, 230, 220, 210
 #: Of TrackState.
 _INVALID_FIRST, _OF_SERVICE = 220, 210
 _PRIORITY, _OTHERWISE = 200, 0
-_FAMILIES = ((f.ETH_IPV4, Zone.IPV4), (f.ETH_IPV6, Zone.IPV6))
 _SNAT_ZONES = {4: Zone.SNAT_IPV4, 6: Zone.SNAT_IPV6}
 _ETHERTYPES = {4: f.ETH_TYPE(f.ETH_IPV4), 6: f.ETH_TYPE(f.ETH_IPV6)}
 _ZONES = {4: Zone.IPV4, 6: Zone.IPV6}
@@ -56,9 +58,8 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
         yield _unsnat(hairpin, cookie, hairpin=True)
     yield Flow(UNSNAT.number, _OTHERWISE, (), (Goto(TRACK.number),), cookie)
 
-    for ethertype, zone in _FAMILIES:
-        track = (Ct(zone, table=TRACK_STATE.number, nat=Nat()),)
-        yield Flow(TRACK.number, _PRIORITY, (f.ETH_TYPE(ethertype),), track, cookie)
+    for version in (4, 6):
+        yield Flow(TRACK.number, _PRIORITY, (_ETHERTYPES[version],), _track(version), cookie)
 
     # A packet of no connection that can't open one either: a late segment, an answer that nobody asked for.
     yield Flow(TRACK_STATE.number, _INVALID_FIRST, (_INVALID,), DROP, cookie)
@@ -68,19 +69,18 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     yield Flow(TRACK_STATE.number, _OTHERWISE, (), (Goto(ROUTE.number),), cookie)
 
     for version, hairpin in zip((4, 6), HAIRPIN_ADDRESSES, strict=True):
-        family, zone = _ETHERTYPES[version], _ZONES[version]
+        family = _ETHERTYPES[version]
         # From the host to the host: for its own packets it would take answers to itself for nobody's.
         for source in (Source.GATEWAY, Source.WORLD):
             match = f.match(SOURCE(source), EXIT(Exit.GATEWAY), _FORWARD, family)
-            yield Flow(COMMIT.number, _RESOURCE, match, _back_to_host(version, hairpin), cookie)
+            yield Flow(COMMIT.number, _RESOURCE, match, _back_to_host(hairpin), cookie)
         # The first packets of a connection, until it has been answered. Both nodes of a path commit: so both know
         # replies. What has an endpoint was committed with it.
         yield Flow(COMMIT.number, _COMMITTED, f.match(_NEW, MARK_SERVICE(1), family), (Goto(OUTPUT.number),), cookie)
-        commit = (Ct(zone, commit=True, execute=(_FROM_WORLD,)), Goto(OUTPUT.number))
+        commit = (Ct(CT_ZONE, commit=True, execute=(_FROM_WORLD,)), Goto(OUTPUT.number))
         yield Flow(COMMIT.number, _OF_WORLD, f.match(SOURCE(Source.WORLD), _NEW, family), commit, cookie)
-        yield Flow(
-            COMMIT.number, _PRIORITY, f.match(_NEW, family), (Ct(zone, commit=True), Goto(OUTPUT.number)), cookie
-        )
+        commit = (Ct(CT_ZONE, commit=True), Goto(OUTPUT.number))
+        yield Flow(COMMIT.number, _PRIORITY, f.match(_NEW, family), commit, cookie)
     yield Flow(COMMIT.number, _OTHERWISE, (), (Goto(OUTPUT.number),), cookie)
 
 
@@ -92,14 +92,17 @@ def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
         yield Flow(COMMIT.number, _RESOURCE, match, (load(HAIRPIN, 1), _snat(hairpin)), cookie)
 
 
-def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]:
+def node_flows(translations: tuple[Address, ...], bridge_index: int, cookie: int) -> Iterator[Flow]:
     """What the world sends to a Service on another node gets this node's own source: so answers come back here.
 
     The same address stands for the host where it refuses what came by itself: Linux takes no IPv4 packet for true that
     claims to be from one of its own addresses, and ICMP errors do.
     """
+    if bridge_index:
+        for hairpin in HAIRPIN_ADDRESSES:
+            yield _unsnat(hairpin, cookie, hairpin=True, bridge_index=bridge_index)
     for address in translations:
-        yield _unsnat(address, cookie, hairpin=False)
+        yield _unsnat(address, cookie, hairpin=False, bridge_index=bridge_index)
         ethertype = _ETHERTYPES[address.version]
         for way in TO_OTHER_NODES:
             match = f.match(SOURCE(Source.WORLD), EXIT(way), _FORWARD, MARK_SERVICE(1), ethertype)
@@ -115,7 +118,7 @@ def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]
             yield Flow(COMMIT.number, _ERROR, refusals, program, cookie)
 
 
-def routed_flows(gateway: int, translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]:
+def routed_flows(gateway: int, translations: tuple[Address, ...], bridge_index: int, cookie: int) -> Iterator[Flow]:
     """What came from the host and goes back there.
 
     What the world, or the host itself, sends to a Service on another node gets this node's own source, and the answers
@@ -123,36 +126,45 @@ def routed_flows(gateway: int, translations: tuple[Address, ...], cookie: int) -
     """
     for version, hairpin in zip((4, 6), HAIRPIN_ADDRESSES, strict=True):
         match = f.match(f.IN_PORT(gateway), SOURCE(Source.TUNNEL), EXIT(Exit.GATEWAY), _FORWARD, _ETHERTYPES[version])
-        yield Flow(COMMIT.number, _RESOURCE, match, _back_to_host(version, hairpin), cookie)
+        yield Flow(COMMIT.number, _RESOURCE, match, _back_to_host(hairpin), cookie)
     for address in translations:
         ethertype = _ETHERTYPES[address.version]
         for source in (Source.GATEWAY, Source.WORLD):
             match = f.match(SOURCE(source), EXIT(Exit.ROUTED), _FORWARD, MARK_SERVICE(1), ethertype)
             yield Flow(COMMIT.number, _RESOURCE, match, (load(HAIRPIN, 1), _snat(address)), cookie)
-        yield _unsnat(address, cookie, hairpin=True, port=gateway)
+        yield _unsnat(address, cookie, hairpin=True, port=gateway, bridge_index=bridge_index)
 
 
-def subnet_flow(version: int, subnet: int, cookie: int) -> Flow:
-    """The L2 segment that this node is on with its addresses of one family: what is of that family may stay on it."""
-    track = Ct(_ZONES[version], table=TRACK_STATE.number, nat=Nat())
-    return Flow(TRACK.number, _PRIORITY + 1, (_ETHERTYPES[version],), (load(SUBNET, subnet), track), cookie)
+def own_flow(version: int, subnet: int, bridge_index: int, cookie: int) -> Flow:
+    """What is this node's own about one family: its zones on a datapath that it shares, and its L2 segment, 0 for none.
+
+    What is of that family may stay on the segment.
+    """
+    own = (load(SUBNET, subnet),) if subnet else ()
+    return Flow(TRACK.number, _PRIORITY + 1, (_ETHERTYPES[version],), (*own, *_track(version, bridge_index)), cookie)
 
 
-def _back_to_host(version: int, hairpin: Address) -> Program:
-    return (Ct(_ZONES[version], commit=True, execute=(_FROM_WORLD,)), load(HAIRPIN, 1), _snat(hairpin))
+def _track(version: int, bridge_index: int = 0) -> Program:
+    zones = zone_of(_SNAT_ZONES[version], bridge_index) << SNAT_ZONE.start | zone_of(_ZONES[version], bridge_index)
+    return (SetField(CT_ZONE.field, zones), Ct(CT_ZONE, table=TRACK_STATE.number, nat=Nat()))
+
+
+def _back_to_host(hairpin: Address) -> Program:
+    return (Ct(CT_ZONE, commit=True, execute=(_FROM_WORLD,)), load(HAIRPIN, 1), _snat(hairpin))
 
 
 def _snat(address: Address) -> Ct:
     nat = Nat("src", address_min=int(address), ipv6=address.version == 6)
-    return Ct(_SNAT_ZONES[address.version], commit=True, table=OUTPUT.number, nat=nat)
+    return Ct(SNAT_ZONE, commit=True, table=OUTPUT.number, nat=nat)
 
 
-def _unsnat(address: Address, cookie: int, *, hairpin: bool, port: int = 0) -> Flow:
-    undo = Ct(_SNAT_ZONES[address.version], table=TRACK.number, nat=Nat())
+def _unsnat(address: Address, cookie: int, *, hairpin: bool, port: int = 0, bridge_index: int = 0) -> Flow:
+    # Before Track, which says what the zones are.
+    undo = Ct(zone_of(_SNAT_ZONES[address.version], bridge_index), table=TRACK.number, nat=Nat())
     program = (load(HAIRPIN, 1), undo) if hairpin else (undo,)
     entry = (f.IN_PORT(port),) if port else ()
     match = (*entry, _ETHERTYPES[address.version], _to(address))
-    return Flow(UNSNAT.number, _PRIORITY + bool(port), match, program, cookie)
+    return Flow(UNSNAT.number, _PRIORITY + bool(port) + bool(bridge_index), match, program, cookie)
 
 
 def _from(address: Address) -> Term:

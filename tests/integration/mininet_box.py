@@ -17,6 +17,10 @@ _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 _SCRIPT = """
 set -e
 mount -t tmpfs tmpfs /run
+# Mininet clears up in /tmp after an error.
+mkdir /run/box && mount --bind "$TMPDIR" /run/box
+mount -t tmpfs tmpfs /tmp
+mkdir -p "$TMPDIR" && mount --bind /run/box "$TMPDIR" && cd "$TMPDIR"
 ip link set lo up
 ovsdb-tool create "$OVS_DBDIR/conf.db" SCHEMA
 options="--pidfile --detach --no-chdir -vconsole:off --log-file"

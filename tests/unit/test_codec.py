@@ -50,7 +50,7 @@ from flows.openflow.messages import (
     Unknown,
 )
 from flows.openflow.wire import BundleControl, GroupCommand, Role
-from flows.registers import EXIT, EXIT_PORT
+from flows.registers import EXIT, EXIT_PORT, SNAT_ZONE
 from flows.values import (
     DROP,
     Bucket,
@@ -237,6 +237,7 @@ def serialized(action: Any) -> bytes:
         (Conjunction(0xFFFF_FFFF, 2, 3), lambda: parser.NXActionConjunction(1, 3, 0xFFFF_FFFF)),
         (OutputBits(EXIT_PORT), lambda: parser.NXActionOutputReg(31, "reg1", 0)),
         (Ct(4, commit=True), lambda: parser.NXActionCT(1, "", 4, 255, 0, [])),
+        (Ct(SNAT_ZONE, table=20), lambda: parser.NXActionCT(0, "reg8", 16 << 6 | 15, 20, 0, [])),
         (Ct(4, commit=True, force=True, table=20), lambda: parser.NXActionCT(3, "", 4, 20, 0, [])),
         (Ct(4, table=20, nat=Nat()), lambda: parser.NXActionCT(0, "", 4, 20, 0, [parser.NXActionNAT(0)])),
         (

@@ -14,7 +14,8 @@ H1 = Attachment("h1", "s1-eth1", "5e:00:00:00:00:01", ("10.0.0.1",))
 
 def test_a_switch_with_hosts_is_a_node_with_workloads() -> None:
     node, workload = switch_documents("s1", [H1])
-    assert (node["kind"], node["metadata"]) == ("Node", {"name": "s1", "labels": {}})
+    assert node["kind"] == "Node"
+    assert node["metadata"] == {"name": "s1", "labels": {}, "annotations": {"signalbox.io/bridge-index": "0"}}
     assert (workload["kind"], workload["metadata"]) == ("Workload", {"name": "h1"})
     assert workload["spec"] == {
         "node": "s1",

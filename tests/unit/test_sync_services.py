@@ -14,7 +14,7 @@ from hypothesis.stateful import initialize, rule
 from test_sync import Outages, assert_in_sync, connect, node, pod, pod_port, snapshot, started, switch_of
 
 from controller import sync as syncs
-from controller.batch import flushes
+from controller.batch import flushes, on_bridge
 from flows.openflow import encode
 from flows.openflow.wire import CT_TUPLE_SOURCE_PORT, Type
 from flows.registers import Zone
@@ -219,3 +219,11 @@ def test_connections_are_forgotten_by_where_their_answers_come_from_in_both_zone
         assert message.endswith(zone.to_bytes(2, "big") + bytes(2))
         # A port of 0 stands for all: it is left out.
         assert (pack("!HHH2x", CT_TUPLE_SOURCE_PORT, 8, gone.port) in message) == bool(gone.port)
+
+
+def test_a_bridge_that_shares_a_datapath_forgets_connections_in_zones_of_its_own() -> None:
+    messages = flushes([Forgotten("UDP", ip_address("10.250.0.1"), 5353), Forgotten("TCP", ip_address("fd00::1"))])
+    assert list(on_bridge(messages, 0)) == list(messages)
+    zones = [int.from_bytes(each[-4:-2], "big") for each in on_bridge(messages, 3)]
+    assert zones == [zone + 0x60 for zone in (Zone.IPV4, Zone.SNAT_IPV4, Zone.IPV6, Zone.SNAT_IPV6)]
+    assert [each[:-4] for each in on_bridge(messages, 3)] == [each[:-4] for each in messages]
