@@ -11,6 +11,7 @@ argument.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -25,10 +26,13 @@ from flows.values import PORT_CONTROLLER, Output
 from topology.discovery import Discovery, Plug, Sender, State
 from topology.graph import Wire
 from topology.model import Key, Node, Object, Pod
-from topology.naming import is_pod_port
 
 #: Seconds after its start for which a controller may be in want of wires that there are.
 SETTLED_AFTER = 10.0
+
+
+#: A port sends the same again and again.
+_packet_out = lru_cache(maxsize=1 << 17)(lambda frame, port: encode.packet_out(frame, (Output(port),), PORT_CONTROLLER))
 
 
 class Switches(Protocol):
@@ -57,7 +61,7 @@ class Links:
         self._unsettled, self._looked_again = False, float("-inf")
         #: The nodes with ports that are asked.
         self._asked: set[str] = set()
-        #: Pods on ports whose names aren't derived from theirs, and the nodes that they are on.
+        #: Pods on ports that they name, and the nodes that they are on.
         self._workloads: dict[Key, str] = {}
 
     @property
@@ -80,9 +84,9 @@ class Links:
             if isinstance(each, Node):
                 concerned.add(each.name)
                 costs = True
-            elif isinstance(each, Pod) and (each.key in self._workloads or not is_pod_port(each.port_name)):
+            elif isinstance(each, Pod) and (each.port or each.key in self._workloads):
                 concerned |= {each.node, self._workloads.pop(each.key, each.node)}
-                if not is_pod_port(each.port_name):
+                if each.port:
                     self._workloads[each.key] = each.node
         for key in gone:
             if key[0] == "Node":
@@ -144,8 +148,7 @@ class Links:
         """Send what is to be sent, and tell the compiler where something has changed."""
         messages: dict[str, list[bytes]] = {}
         for each in self.discovery.due(now) if self.interval else ():
-            out = encode.packet_out(each.frame, (Output(each.port),), PORT_CONTROLLER)
-            messages.setdefault(each.node, []).append(out)
+            messages.setdefault(each.node, []).append(_packet_out(each.frame, each.port))
         for node, batch in messages.items():
             self._switches.send(node, batch, now)
         if anew or self.discovery.version != self._version:

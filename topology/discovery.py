@@ -100,6 +100,8 @@ class _Turn(msgspec.Struct):
     at: float
     eager: int
     sent: float = float("-inf")
+    #: What it sends, always the same.
+    sending: Sending | None = None
 
 
 class Discovery:
@@ -203,7 +205,9 @@ class Discovery:
             if here.sender is not Sender.US:
                 # When it is ours to speak for, it gets a turn.
                 continue
-            found.append(self._sending(end, here.plugs[end[1]]))
+            if turn.sending is None:
+                turn.sending = self._sending(end, here.plugs[end[1]])
+            found.append(turn.sending)
             turn.sent = now
             if turn.eager and end not in self._wires:
                 turn.eager -= 1

@@ -177,20 +177,10 @@ def test_ports_of_pods_of_the_host_and_of_tunnels_are_never_asked(clock: Clock) 
     assert [flow.match[0] for flow in told] == [f.IN_PORT(X1.number)]
 
 
-class Workload(Pod, frozen=True, kw_only=True):
-    """A pod on a port whose name is given."""
-
-    at: str
-
-    @property
-    def port_name(self) -> str:
-        return self.at
-
-
 def test_a_port_that_a_workload_claims_has_no_wire_until_it_is_gone(clock: Clock) -> None:
     here = Cluster(clock)
     here.run(1)
-    claim = Workload(namespace="default", name="vm", node="n1", at="x1", addresses=(ip_address("10.244.1.99"),))
+    claim = Pod(namespace="default", name="vm", node="n1", port="x1", mac=0x52, addresses=(ip_address("10.244.1.99"),))
     here.put(claim)
     here.run(1)
     assert here.links() == []
@@ -202,10 +192,10 @@ def test_a_port_that_a_workload_claims_has_no_wire_until_it_is_gone(clock: Clock
     here.put(claim)
     assert here.links() == []
     # It moves to another port, and to another node.
-    here.put(msgspec.structs.replace(claim, at="x9"))
+    here.put(msgspec.structs.replace(claim, port="x9"))
     here.run(1)
     assert here.links() == [THERE]
-    here.put(msgspec.structs.replace(claim, at="x2", node="n2"))
+    here.put(msgspec.structs.replace(claim, port="x2", node="n2"))
     assert here.links() == []
 
 
