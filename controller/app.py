@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller import health, policy_views, service_counts, views
+from controller import dhcp, health, policy_views, service_counts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
@@ -32,17 +32,18 @@ from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
 from controller.links import Links
-from controller.packet_ins import PacketIns
+from controller.packet_ins import PacketIns, Purpose, in_port
 from controller.port_loads import Load, PortLoads
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
+from flows.openflow import encode
 from flows.openflow.messages import FlowStats, GroupStats, PacketIn, PortDesc, PortStats
 from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
-from flows.values import Flow, Group
+from flows.values import PORT_CONTROLLER, Flow, Group, Output
 from topology.announcements import Elections, Route, routes
 from topology.discovery import INTERVAL, Sender
 from topology.graph import Interconnect
@@ -84,7 +85,13 @@ class Controller:
         interconnect: Interconnect | None = None,
     ) -> None:
         self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, interconnect=interconnect)
-        packets = PacketIns(links=self._linked, connections=self._told)
+        packets = PacketIns(
+            {
+                Purpose.CONNECTION: self._log_connection,
+                Purpose.DHCP: self._answer_dhcp,
+                Purpose.LLDP: self._linked,
+            }
+        )
         events = Events(
             ports=self._ports_changed,
             refused=self._refused,
@@ -227,7 +234,7 @@ class Controller:
         if len(lines) > DRIFT_LINES:
             log.warning("node %s drifted, repaired: %d flows more", node, len(lines) - DRIFT_LINES)
 
-    def _told(self, node: str, packet: PacketIn, now: float) -> None:
+    def _log_connection(self, node: str, packet: PacketIn, now: float) -> None:
         for line in self._connections.take(node, packet, now):
             connection_log.info("%s", line)
 
@@ -236,6 +243,15 @@ class Controller:
 
     def _unsettled(self, node: str, now: float) -> bool:
         return self.links.are_unsettled(self.fleet.syncs.keys(), now)
+
+    def _answer_dhcp(self, node: str, packet: PacketIn, now: float) -> None:
+        number = in_port(packet)
+        found = self.compiler.pod_at(node, number)
+        if found is None or not found[0].dhcp:
+            return
+        reply = dhcp.answer(packet.data, found[0])
+        if reply is not None:
+            self.fleet.send(node, [encode.packet_out(reply, (Output(number),), PORT_CONTROLLER)], now)
 
     def _maker(self, item: Flow | Group) -> str:
         """The object that a flow was made for."""
@@ -356,11 +372,18 @@ class Controller:
                 yield f"node {name}: its switch isn't connected"
             for port, reason in self.compiler.refusals(name):
                 yield f"node {name}: port {port.name} is refused: {reason}"
+        told = {problem.object for problem in self.problems}
+        for workload, reason in self.compiler.misfits():
+            words = f"Workload {workload.namespace}/{workload.name}"
+            if words not in told:
+                yield f"{words}: {reason}"
         for name, sync in self.fleet.syncs.items():
             for refusals in sync.refusals.values():
                 for refusal in refusals.values():
                     text = flow_text(refusal.item, names=True)
                     yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
+        for wire, reason in self.compiler.unused_wires():
+            yield f"wire {wire.a}:{wire.a_port} - {wire.b}:{wire.b_port}: {reason}"
         for service, reason in self.compiler.services.clashes():
             yield f"Service {service.namespace}/{service.name}: {reason}"
         for key, reason in self.compiler.host_port_refusals():

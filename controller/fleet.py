@@ -10,13 +10,13 @@ Sans-I/O: a connection gives a Peer its bytes and a function to write with. Time
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from controller.batch import Xids
 from controller.leases import Tenure
 from controller.refusals import Refusals, RefusedError, Why
-from controller.scopes import ClusterLog, ScopeState, Source
+from controller.scopes import ClusterLog, OwnOnly, ScopeState, Source
 from controller.session import Session, SessionError
 from controller.sync import ALONE, Events, Phase, SwitchSync, SyncError
 from flows.openflow.messages import FeaturesReply
@@ -35,6 +35,13 @@ class Link(Protocol):
     def write(self, buffers: Iterable[bytes]) -> None: ...
 
     def close(self, reason: str) -> None: ...
+
+
+class Whole(Source, Protocol):
+    """What makes every scope, and knows which switches have nothing of the cluster's."""
+
+    @property
+    def transit(self) -> Collection[str]: ...
 
 
 class Mastery(Protocol):
@@ -62,7 +69,7 @@ class Fleet:
 
     def __init__(
         self,
-        source: Source,
+        source: Whole,
         events: Events,
         node_of: Callable[[int], str | None],
         mastery: Mastery | None = None,
@@ -77,6 +84,10 @@ class Fleet:
         self._mastery = mastery or Alone()
         self._xids = Xids()
         self.cluster = ClusterLog(source, self._xids)
+        #: Switches in transit have a log in which nothing ever happens. Who is connected as one.
+        self._own_only = OwnOnly(source)
+        self._no_cluster = ClusterLog(self._own_only, self._xids)
+        self._in_transit: set[str] = set()
         self._scopes: dict[str, ScopeState] = {}
 
     def scope(self, node: str) -> ScopeState:
@@ -119,7 +130,13 @@ class Fleet:
             sync.send(messages, now)
 
     def admit(self, now: float) -> None:
-        """Look again at switches that were unknown: call when nodes have come."""
+        """Look again at switches that were unknown, or are of another kind now: call when nodes have changed."""
+        for node in self._in_transit.symmetric_difference(self._source.transit):
+            if node in self.peers:
+                # What it has of the cluster's scope, or lacks, its digest says when it connects anew.
+                self.peers[node].close(
+                    "it is in transit now" if node in self._source.transit else "it isn't in transit"
+                )
         for datapath_id, peer in list(self.unknown.items()):
             if self._node_of(datapath_id) is not None:
                 del self.unknown[datapath_id]
@@ -147,12 +164,24 @@ class Fleet:
             self.peers[node].close("the switch has connected anew")
         # Made before the ports are told: what they change is counted in.
         scope = self.scope(node)
-        sync = SwitchSync(node, self._source, self.cluster, scope, self._xids, peer.write, self._events)
+        source, cluster = self._shared_with(node)
+        sync = SwitchSync(node, source, cluster, scope, self._xids, peer.write, self._events)
         self.peers[node] = peer
         self.syncs[node] = sync
         peer.sync = sync
         log.info("switch of node %s connected", node)
         sync.begin(now, self._mastery.tenure(node), self._mastery.epoch(node))
+
+    def _shared_with(self, node: str) -> tuple[Source, ClusterLog]:
+        """What makes the flows of a node's switch, and the log of the cluster's scope as it is for it."""
+        if node in self._source.transit:
+            self._in_transit.add(node)
+            return self._own_only, self._no_cluster
+        return self._source, self.cluster
+
+    def shared(self, node: str) -> ScopeState:
+        """What a node's switch should hold of the cluster's scope."""
+        return (self._no_cluster if node in self._source.transit else self.cluster).state
 
     def obey(self, now: float) -> None:
         """Be to each switch what the leases say by now, and look whether what waits has waited long enough."""
@@ -174,6 +203,7 @@ class Fleet:
             if each is peer:
                 del self.peers[node]
                 del self.syncs[node]
+                self._in_transit.discard(node)
 
     def phase(self, node: str) -> Phase | None:
         """How far a node's switch is; None where it isn't connected."""

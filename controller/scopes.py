@@ -30,6 +30,21 @@ class Source(Protocol):
     def groups(self, scope: str) -> Iterable[Group]: ...
 
 
+class OwnOnly:
+    """A source for switches in transit, which have nothing of the cluster's scope."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def flows(self, scope: str) -> Iterable[Flow]:
+        """A node's own flows."""
+        return () if scope == CLUSTER else self._source.flows(scope)
+
+    def groups(self, scope: str) -> Iterable[Group]:
+        """A node's own groups."""
+        return () if scope == CLUSTER else self._source.groups(scope)
+
+
 class ScopeState:
     """A scope in numbers: its digest (64 bits) and how many flows each table has of it."""
 

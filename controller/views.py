@@ -27,11 +27,10 @@ Row = dict[str, Any]
 
 def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
     """Every node and how its switch is."""
-    shared = sum(fleet.cluster.state.counts.values())
     for name, node in sorted(compiler.cluster.nodes.items()):
         phase = fleet.phase(name)
         sync = fleet.syncs.get(name)
-        scope = fleet.scope(name)
+        shared, scope = fleet.shared(name), fleet.scope(name)
         master, since = replica.master(name) if replica is not None else ("", "")
         yield {
             "name": name,
@@ -39,9 +38,9 @@ def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> I
             "addresses": [str(address) for address in node.addresses],
             "podCIDRs": [str(cidr) for cidr in node.pod_cidrs],
             "pods": sum(1 for _ in compiler.local_pods(name)),
-            "flows": shared + sum(scope.counts.values()) if sync is not None else 0,
+            "flows": sum(shared.counts.values()) + sum(scope.counts.values()) if sync is not None else 0,
             "datapathID": f"{node.datapath_id:016x}",
-            "digest": f"{fleet.cluster.state.digest:016x}/{scope.digest:016x}",
+            "digest": f"{shared.digest:016x}/{scope.digest:016x}",
             "flowModsSent": sync.counters.flow_mods if sync is not None else 0,
             "bundlesSent": sync.counters.bundles if sync is not None else 0,
             "refused": sync.counters.refused if sync is not None else 0,
@@ -54,9 +53,10 @@ def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> I
 
 
 def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
-    """Every pod, where it is and whether its flows are in its switch."""
+    """Every pod and workload, where it is and whether its flows are in its switch."""
     local = {pod.key: found for name in compiler.cluster.nodes for pod, found in compiler.local_pods(name)}
     refused = {(name, port.name): reason for name in compiler.cluster.nodes for port, reason in compiler.refusals(name)}
+    misfits = {workload.key: reason for workload, reason in compiler.misfits()}
     for _, pod in sorted(compiler.cluster.pods.items()):
         found = local.get(pod.key)
         reason = ""
@@ -64,10 +64,12 @@ def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> It
         if pod.host_network:
             status = "HostNetwork"
             addresses = [str(address) for address in node.addresses] if node is not None else []
-        elif found is None:
+        elif found is None or pod.key in misfits:
             addresses = [str(address) for address in pod.addresses]
             status = "Pending"
-            if not pod.node:
+            if pod.key in misfits:
+                status, reason = "Refused", misfits[pod.key]
+            elif not pod.node:
                 reason = "not scheduled to a node"
             elif node is None:
                 reason = f"there is no node {pod.node}"
@@ -89,12 +91,13 @@ def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> It
         yield {
             "namespace": pod.namespace,
             "name": pod.name,
+            "kind": "Workload" if pod.port else "Pod",
             "status": status,
             "addresses": addresses,
             "node": pod.node,
             "port": "" if pod.host_network else pod.port_name,
             "portNumber": found.port if found is not None else None,
-            "mac": format_mac(found.mac) if found is not None else None,
+            "mac": format_mac(found.mac if found is not None else pod.mac) if found is not None or pod.port else None,
             "reason": reason,
             "labels": dict(pod.labels),
         }

@@ -17,6 +17,7 @@ wanted='
     procps:ps
     tcpdump:tcpdump
     bird2:bird
+    udhcpc:udhcpc
     git:git
     gcc:cc
     libc6-dev:/usr/include/stdlib.h

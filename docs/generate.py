@@ -196,7 +196,7 @@ node:
 ```
 
     signalbox controller --config /etc/signalbox/config.yaml
-    signalbox node --config /etc/signalbox/config.yaml --config /var/lib/signalbox/node.yaml
+    signalbox node --config /etc/signalbox/config.yaml --config /etc/signalbox/node-1.yaml
 
 One file serves both commands, so what both must have alike is written once: a command reads section `shared` and its
 own. In a cluster it is the content of a ConfigMap. A key is the option's name in camelCase: `--pod-cidr` is
@@ -222,7 +222,7 @@ _INTRODUCTIONS = {
     config.SHARED: "What both know. Services' ranges must be the same on both sides, so give them here.",
     "controller": "Options of [`signalbox controller`](cli.md#signalbox-controller).",
     "node": "Options of [`signalbox node`](cli.md#signalbox-node). `name`, `nodeIp` and `podCidr` differ from node to "
-    "node; [in Kubernetes](install.md#what-runs-where) a second file has them, made from the Node object.",
+    "node: a second file may have them, or the agent is [told by Kubernetes](node.md#told-by-kubernetes).",
 }
 
 

@@ -16,7 +16,7 @@ before workloads, and of two workloads the first by name has the address, or the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
@@ -173,6 +173,8 @@ class Compiler:
 
     def _follow(self, change: FabricChange) -> list[Update]:
         """What a change of the fabric means: the nodes' own part is there, routes to nodes may be others too."""
+        if not change:
+            return []
         for (a, b), cost in change.links:
             if cost is None:
                 self.topology.cut(a, b)
@@ -211,8 +213,7 @@ class Compiler:
         parts |= before.keys() | self.services.parts(names) | self.services.announcements(before)
         forgotten |= used - self.services.endpoints(names)
         updates = self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)), judged)
-        nodes = [change.key[2] for change in changes if change.key[0] == Node.kind]
-        return updates + self._follow(self.fabric.nodes_changed(nodes)) if nodes else updates
+        return updates + self._follow(self.fabric.objects_changed(changes))
 
     def _carry_out(self, change: Change) -> None:
         if change.new is None:
@@ -437,8 +438,7 @@ class Compiler:
 
         One hop by the host or a tunnel: nobody sends on what came by one. Wires are preferred to either.
         """
-        mac = self.fabric.mac(node.name)
-        tunnel = None
+        mac, tunnel, by_host = self.fabric.mac(node.name), None, False
         for source in self.topology.ways_to(node.name):
             for hop in self.topology.next_hops(source, node.name):
                 if hop.node != node.name:
@@ -446,10 +446,10 @@ class Compiler:
                 if hop.kind is LinkKind.OVERLAY:
                     tunnel = tunnel or hop.endpoint
                 elif hop.kind in (LinkKind.ROUTED, LinkKind.SUBNET) and mac is None:
+                    by_host = by_host or hop.kind is LinkKind.ROUTED
                     yield from self._routed_flows(node, networks, hop, self.topology.cidr(source), mark)
-        program = route.node_program(tunnel, mac)
-        if program:
-            yield from route.elsewhere_flows(networks, program, mark)
+        if not by_host:
+            yield from route.elsewhere_flows(networks, route.node_program(tunnel, mac), mark)
 
     def _interconnect_flows(self) -> Iterator[Flow]:
         """What doesn't depend on which nodes there are."""
@@ -592,6 +592,8 @@ class Compiler:
         pod, local = found
         mark = cookie(Scope.NODE, Kind.POD, object_id("Pod", pod.namespace, pod.name))
         yield from classify.pod_flows(local, mark)
+        if pod.dhcp:
+            yield from classify.dhcp_flows(local, mark)
         yield from route.pod_flows(local, mark)
         yield from track.pod_flows(local, mark)
         yield from self._host_port_flows(node, pod, local, mark)
@@ -669,6 +671,12 @@ class Compiler:
             if not isinstance(found, str):
                 yield found
 
+    def pod_at(self, node: str, number: int) -> tuple[Pod, LocalPod] | None:
+        """The pod behind the port of this number, if there is one."""
+        name = next((port.name for port in self._ports.get(node, {}).values() if port.number == number), "")
+        found = self._find_pod(node, name)
+        return None if isinstance(found, str) else found
+
     def refusals(self, node: str) -> Iterator[tuple[Port, str]]:
         """Pod ports of a node that get no flows, and why."""
         for name, port in self._ports.get(node, {}).items():
@@ -689,6 +697,11 @@ class Compiler:
         for port in self._ports.get(node, {}).values():
             if self._is_open(node, port):
                 yield port
+
+    @property
+    def transit(self) -> Collection[str]:
+        """The nodes whose switches have nothing of the cluster's scope."""
+        return self.cluster.transit
 
     def unused_wires(self) -> Iterator[tuple[Wire, str]]:
         """Wires that carry nothing, and why."""

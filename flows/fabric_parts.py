@@ -25,7 +25,7 @@ from flows.update import Update
 from flows.values import Flow, Group
 from flows.wiring import Wiring
 from topology.graph import Wire
-from topology.model import Cluster
+from topology.model import Change, Cluster
 from topology.naming import fabric_mac, object_id
 from topology.paths import Edge, Mask, Paths
 
@@ -47,6 +47,10 @@ class FabricChange(msgspec.Struct, frozen=True):
     links: tuple[tuple[Edge, int | None], ...] = ()
     #: Who is wired now and wasn't, or the other way round.
     flipped: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether it means anything."""
+        return bool(self.updates or self.links or self.flipped)
 
 
 class _Exit(msgspec.Struct, frozen=True, order=True):
@@ -149,12 +153,12 @@ class FabricParts:
         """The wires that there are now, all of them."""
         return self._follow(*self._wiring.set_wires(wires))
 
-    def nodes_changed(self, names: Iterable[str]) -> FabricChange:
-        """Nodes have come, changed or gone."""
-        return self._follow(*self._wiring.nodes_changed(names))
+    def objects_changed(self, changes: Iterable[Change]) -> FabricChange:
+        """Objects of the cluster have come, changed or gone."""
+        return self._follow(*self._wiring.objects_changed(changes))
 
     def ports_changed(self, node: str, names: Iterable[str]) -> FabricChange:
-        """Ports of a node have come, gone, or become others, or are somebody's now."""
+        """Ports of a node have come, gone, or become others."""
         return self._follow(*self._wiring.ports_changed(node, names))
 
     def flip(self, names: Iterable[str]) -> None:

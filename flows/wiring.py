@@ -15,7 +15,7 @@ import msgspec
 
 from flows.state import Port
 from topology.graph import Wire
-from topology.model import Cluster
+from topology.model import Change, Cluster, Node, Pod
 from topology.naming import GATEWAY_PORT, TUNNEL_PORT, fabric_mac, is_pod_port
 from topology.paths import Edge
 
@@ -123,16 +123,24 @@ class Wiring:
         self._look_at(concerned)
         return _ends_of(concerned | changed)
 
-    def nodes_changed(self, names: Iterable[str]) -> tuple[set[str], set[Edge]]:
-        """Nodes have come, changed or gone."""
-        names = [name for name in names if name in self._of]
-        concerned = self._admit(names)
+    def objects_changed(self, changes: Iterable[Change]) -> tuple[set[str], set[Edge]]:
+        """Objects of the cluster have come, changed or gone: nodes, and pods whose ports wires may end at."""
+        names: set[str] = set()
+        concerned: set[Wire] = set()
+        for change in changes:
+            for version in (change.old, change.new):
+                match version:
+                    case Node(name=name) if name in self._of:
+                        names.add(name)
+                    case Pod(node=name) if name in self._of:
+                        concerned |= self._at.get((name, version.port_name), set())
+        concerned |= self._admit(names)
         self._look_at(concerned)
         nodes, pairs = _ends_of(concerned)
-        return nodes | set(names), pairs
+        return nodes | names, pairs
 
     def ports_changed(self, node: str, names: Iterable[str]) -> tuple[set[str], set[Edge]]:
-        """Ports of a node have come, gone, or become others, or are somebody's now."""
+        """Ports of a node have come, gone, or become others."""
         concerned = {wire for name in names for wire in self._at.get((node, name), ())}
         self._look_at(concerned)
         return _ends_of(concerned)

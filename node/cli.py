@@ -48,7 +48,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--kubernetes",
     is_flag=True,
-    help="Take pod CIDRs and addresses that aren't given from the node's Node object, as the pod's service account.",
+    help="Ask Kubernetes, as the pod's service account, for what isn't given of pod CIDRs and addresses.",
 )
 @click.option(
     "--kubeconfig", type=click.Path(path_type=Path), help="The same, with the API server and account of this file."

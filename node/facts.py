@@ -1,12 +1,10 @@
 """What an agent must know of its node that Kubernetes says, and a directory in which it is kept for starts without it.
 
-Files are written beside and renamed, so no half is ever read. The certificate's are what `--tls-cert` and so on would
-name: whoever looks at them again finds them changed.
+The certificate's files are what `--tls-cert` and so on would name: whoever looks at them again finds them changed.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
@@ -15,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from node.credentials import TlsFiles
+from node.files import place
 from topology.naming import Address, Network
 
 #: The data of a Secret of type kubernetes.io/tls: the key first, so that whoever sees the certificate finds its key.
@@ -43,7 +42,7 @@ class Kept:
     def __init__(self, directory: Path) -> None:
         tls = directory / "tls"
         self.tls = TlsFiles(tls / "tls.crt", tls / "tls.key", tls / "ca.crt")
-        self._directory, self._tls = directory, tls
+        self._tls = tls
         self._file = directory / "node.json"
 
     def read(self, *, tls: bool) -> NodeFacts | None:
@@ -61,35 +60,21 @@ class Kept:
 
     def write(self, facts: NodeFacts) -> None:
         """Keep facts. What is there already is not written again."""
-        self._directory.mkdir(parents=True, exist_ok=True)
         if facts.tls:
-            self._tls.mkdir(mode=0o700, exist_ok=True)
+            self._tls.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, data in zip(TLS_NAMES, facts.tls, strict=False):
-            _write(self._tls / name, data)
+            place(self._tls / name, data, 0o600)
         file = _File(
             [str(each) for each in facts.pod_cidrs],
             [str(each) for each in facts.addresses],
             {label: [str(each) for each in found] for label, found in facts.labelled},
         )
-        _write(self._file, msgspec.json.encode(file) + b"\n")
+        place(self._file, msgspec.json.encode(file) + b"\n", 0o600)
 
     def remove(self) -> None:
         """Forget everything."""
         self._file.unlink(missing_ok=True)
         shutil.rmtree(self._tls, ignore_errors=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    if path.exists() and path.read_bytes() == data:
-        return
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    beside.rename(path)
 
 
 # Controllers ----------------------------------------------------------------------------------------------------------

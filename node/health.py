@@ -1,5 +1,8 @@
 """What Kubernetes' kubelet asks, over plain HTTP: GET /healthz, whether the event loop turns; GET /readyz, whether the
-node is set up, so that pods can be attached."""
+node is set up, so that pods can be attached.
+
+controller/health.py does the same for the controller: neither of the two parts may import the other.
+"""
 
 from __future__ import annotations
 

@@ -75,6 +75,8 @@ def notes_of(flows: bytes) -> list[Note]:
         (length,) = unpack_from("!H", flows, offset)
         if length < 56:
             raise ValueError(f"a flow of {length} bytes")
+        if offset + length > len(flows):
+            raise ValueError(f"a flow of {length} bytes, of which {len(flows) - offset} are there")
         (match_length,) = unpack_from("!H", flows, offset + 50)
         at = offset + 48 + match_length + -match_length % 8
         while at + 8 <= offset + length:

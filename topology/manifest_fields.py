@@ -77,8 +77,8 @@ def check_label_value(tree: Tree, value: str) -> None:
         )
 
 
-def address(tree: Tree) -> Address:
-    """An address that others can send to."""
+def address(tree: Tree, *, loopback: bool = False) -> Address:
+    """An address that others can send to, or, if `loopback` ones may be, processes of the node itself."""
     text = tree.text()
     try:
         found = ip_address(text)
@@ -86,6 +86,8 @@ def address(tree: Tree) -> Address:
         raise tree.error(f"is {text!r}; it must be an IPv4 or IPv6 address, as 192.0.2.1 or 2001:db8::1") from error
     if "%" in text:
         raise tree.error(f"is {text!r}, an address with a zone; write it without")
+    if found.is_loopback and loopback:
+        return found
     if found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified:
         raise tree.error(f"is {found}, which no other node can send to; give the address that nodes reach it by")
     return found

@@ -183,10 +183,12 @@ class _Claims:
             found = self._overlapping(ip_network(address))
             if found is not None:
                 _, _, taken, owner = found
-                reason = f"its spec.addresses has {address}, which is the {taken} of"
-                if taken.startswith("pod"):
-                    reason = f"its spec.addresses has {address}, which its agent may give to a pod: {taken} is of"
-                return f"{reason} {object_words(owner.key)} ({owner.place}); take an address that nobody has"
+                whose = f"{taken} of {object_words(owner.key)} ({owner.place})"
+                if taken.startswith("pod CIDR"):
+                    return (
+                        f"its spec.addresses has {address}, which is in {whose}, for its pods; take one outside of it"
+                    )
+                return f"its spec.addresses has {address}, which is {whose}; take one that nobody has"
         place = f"{pod.port} of node {pod.node}"
         for field, value, words in (("port", (pod.node, pod.port), place), ("mac", pod.mac, format_mac(pod.mac))):
             other = self._taken.get((field, value))

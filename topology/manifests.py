@@ -337,7 +337,7 @@ def _ports(container: Tree) -> list[ContainerPort]:
                 name=name.text() if name else "",
                 protocol=fields.protocol(tree.get("protocol")),
                 host_port=host_port.number(1, 65535) if (host_port := tree.get("hostPort")) else 0,
-                host_ip=None if everywhere or host_ip is None else fields.address(host_ip),
+                host_ip=None if everywhere or host_ip is None else fields.address(host_ip, loopback=True),
             )
         )
     return ports

@@ -77,7 +77,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
 
     A pod with `host_network` has its node's addresses and no port. `ready` and `terminating` are as its status says.
     One with a `port` is a Workload: a host, virtual machine or container that somebody else has put on that port of
-    its node's bridge, with `addresses` and a `mac` (48 bits) of its own. `dhcp`: it asks for them.
+    its node's bridge, with `addresses` and a `mac` (48 bits) of its own. With `dhcp` it asks for them, and hears `mtu`.
     """
 
     kind: ClassVar[str] = "Pod"
@@ -95,6 +95,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     port: str = ""
     mac: int = 0
     dhcp: bool = False
+    mtu: int = 0
 
     @property
     def key(self) -> Key:

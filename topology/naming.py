@@ -25,6 +25,8 @@ GATEWAY_MAC = 0x0A57_0000_0002
 
 #: What a client is seen as by itself, through a Service: a pod that calls its own Service, a host that calls itself.
 HAIRPIN_ADDRESSES: tuple[Address, ...] = (IPv4Address("169.254.91.1"), IPv6Address("fd5b:91::1"))
+#: The gateway of what DHCP configures, and the server of DHCP: the bridge is both, for whoever is on it.
+ROUTER_ADDRESS = IPv4Address("169.254.91.3")
 #: Where a host's kernel sends what comes for its NodePorts and host ports; the switch knows it as "this node".
 ENTRY_ADDRESSES: tuple[Address, ...] = (IPv4Address("169.254.91.2"), IPv6Address("fd5b:91::2"))
 

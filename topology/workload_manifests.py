@@ -24,17 +24,19 @@ _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 #: Linux's limit for the name of an interface.
 _LONGEST_PORT = 15
 _MULTICAST = 1 << 40
+#: The least that every host of IPv4 takes (RFC 791), and what fits into every tunnel over a network of 1,500.
+_LEAST_MTU, DEFAULT_MTU = 576, 1400
 
 
 def port_workload(namespace: str, name: str, tree: Tree) -> PortWorkload:
     """A workload as it is declared."""
     spec = tree.require("spec", remedy="say where it is: its node, port, mac and addresses")
-    fields.known(spec, "node", "port", "mac", "addresses", "ports", "dhcp")
+    fields.known(spec, "node", "port", "mac", "addresses", "ports", "dhcp", "mtu")
     addresses = _addresses(spec.require("addresses", remedy="list its addresses, as [192.0.2.10]"))
     dhcp = spec.get("dhcp")
     if dhcp is not None and dhcp.flag() and all(address.version == 6 for address in addresses):
         raise dhcp.error("is true, and DHCP tells IPv4 addresses; give it one in spec.addresses, or leave dhcp out")
-    ports = spec.get("ports")
+    ports, mtu = spec.get("ports"), spec.get("mtu")
     pod = Pod(
         namespace=namespace,
         name=name,
@@ -45,6 +47,7 @@ def port_workload(namespace: str, name: str, tree: Tree) -> PortWorkload:
         port=_port_name(spec.require("port", remedy="name its port, as ovs-vsctl list-ports br-int does")),
         mac=_mac(spec.require("mac", remedy='give its MAC address, as "52:54:00:12:34:56"')),
         dhcp=dhcp.flag() if dhcp else False,
+        mtu=mtu.number(_LEAST_MTU, 65535) if mtu else DEFAULT_MTU,
     )
     return PortWorkload(pod=pod)
 

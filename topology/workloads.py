@@ -193,7 +193,9 @@ def _generated(prefix: str, what: str, taken: Collection[str]) -> str:
 
 def _template_hash(template: Template) -> str:
     """Another for another template, as Kubernetes': pods of a changed Deployment are other pods."""
-    return _letters(_hash("template", msgspec.json.encode(template).decode()), 10)
+    # Of what is in it, only addresses have no form of their own in JSON.
+    text = msgspec.json.encode(template, enc_hook=str).decode()
+    return _letters(_hash("template", text), 10)
 
 
 def _letters(number: int, length: int) -> str:

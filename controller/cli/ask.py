@@ -29,9 +29,21 @@ _POD_COLUMNS = [
     Column("STATUS", "status"),
     Column("ADDRESSES", "addresses"),
     Column("NODE", "node"),
+    Column("KIND", "kind", wide=True),
     Column("PORT", "port", wide=True),
     Column("PORT-NUMBER", "portNumber", wide=True),
     Column("MAC", "mac", wide=True),
+    Column("REASON", "reason", wide=True),
+]
+_WORKLOAD_COLUMNS = [
+    Column("NAMESPACE", "namespace"),
+    Column("NAME", "name"),
+    Column("STATUS", "status"),
+    Column("ADDRESSES", "addresses"),
+    Column("NODE", "node"),
+    Column("PORT", "port"),
+    Column("MAC", "mac"),
+    Column("PORT-NUMBER", "portNumber", wide=True),
     Column("REASON", "reason", wide=True),
 ]
 SERVICE_COLUMNS = [
@@ -111,6 +123,7 @@ _FLOW_COLUMNS = [
 ]
 #: Singular and short forms, as kubectl has them.
 _KINDS = {"nodes": "nodes", "node": "nodes", "no": "nodes", "pods": "pods", "pod": "pods", "po": "pods"}
+_KINDS |= {"workloads": "workloads", "workload": "workloads"}
 _KINDS |= {"links": "links", "link": "links"}
 _KINDS |= {"services": "services", "service": "services", "svc": "services"}
 _KINDS |= {"endpoints": "endpoints", "endpoint": "endpoints", "ep": "endpoints"}
@@ -119,7 +132,7 @@ _KINDS |= {"policies": "policies", "policy": "policies"}
 _KINDS |= dict.fromkeys(("networkpolicies", "networkpolicy", "netpol", "clusternetworkpolicies", "cnp"), "policies")
 _KINDS |= {"bgp": "bgp", "routes": "routes", "route": "routes"}
 #: Kinds whose objects are in namespaces.
-_NAMESPACED = ("pods", "services", "endpoints", "identities", "policies")
+_NAMESPACED = ("pods", "workloads", "services", "endpoints", "identities", "policies")
 _SINGULAR = {"identities": "identity", "policies": "policy", "bgp": "bgp"}
 #: What --counters adds.
 _COUNTED = {"services": COUNTER_COLUMNS, "endpoints": COUNTER_COLUMNS, "policies": _VERDICT_COLUMNS}
@@ -143,7 +156,7 @@ def get(
     socket_path: Path | None,
     lab: str | None,
 ) -> None:
-    """List nodes, pods, Services, their endpoints, policies, identities, links, or BGP's peers and routes."""
+    """List nodes, pods, workloads, Services, endpoints, policies, identities, links, or BGP's peers and routes."""
     known = _KINDS.get(kind.lower())
     if known is None:
         raise click.ClickException(
@@ -151,10 +164,15 @@ def get(
         )
     if counters and known not in _COUNTED:
         raise click.ClickException(f"--counters: {known} have none; services, endpoints and policies do")
-    rows: list[Row] = ask(socket_path, lab, known, **({"counters": "1"} if counters else {}))["items"]
+    # Workloads are pods, to the controller too.
+    asked = "pods" if known == "workloads" else known
+    rows: list[Row] = ask(socket_path, lab, asked, **({"counters": "1"} if counters else {}))["items"]
+    if known == "workloads":
+        rows = [row for row in rows if row["kind"] == "Workload"]
     columns = {
         "nodes": NODE_COLUMNS,
         "pods": _POD_COLUMNS,
+        "workloads": _WORKLOAD_COLUMNS,
         "services": SERVICE_COLUMNS,
         "endpoints": ENDPOINT_COLUMNS,
         "identities": _IDENTITY_COLUMNS,

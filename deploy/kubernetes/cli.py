@@ -23,7 +23,11 @@ def kubernetes() -> None:
 @click.option("--service-cidr", multiple=True, metavar="CIDR", help="Services' range; one for each family.")
 @click.option("--service-node-port-range", metavar="LOW-HIGH", help="The node ports that Services may have.")
 @click.option("--load-balancer-pool", multiple=True, metavar="CIDR", help="Load balancers' addresses.")
-@click.option("--encap", type=click.Choice(["vxlan", "geneve"]), help="Encapsulation between nodes.")
+@click.option(
+    "--mode", type=click.Choice(["overlay", "routed", "hybrid"]), help="How nodes reach one another (docs/topology.md)."
+)
+@click.option("--encap", type=click.Choice(["vxlan", "geneve", "gre"]), help="Encapsulation between nodes.")
+@click.option("--subnet", multiple=True, metavar="CIDR", help="With --mode hybrid: an L2 segment of nodes.")
 @click.option("--mtu", type=click.IntRange(576, 65535), help="MTU of pods.")
 @click.option("--config", "file", type=_file, metavar="FILE", help="A configuration file to start from, with all else.")
 @click.option("--image", default=IMAGE, show_default=True, help="Image of controller and agent.")
@@ -46,8 +50,13 @@ def manifest(file: Path | None, api_server: str | None, only_clean: bool, **opti
         "serviceCidr": list(options["service_cidr"]) or None,
         "serviceNodePortRange": options["service_node_port_range"],
     }
-    node = {"clusterCidr": list(options["cluster_cidr"]) or None, "encap": options["encap"], "mtu": options["mtu"]}
-    controller = {"loadBalancerPool": list(options["load_balancer_pool"]) or None}
+    node = {"clusterCidr": list(options["cluster_cidr"]) or None, "mtu": options["mtu"]}
+    controller = {
+        "loadBalancerPool": list(options["load_balancer_pool"]) or None,
+        "mode": options["mode"],
+        "encap": options["encap"],
+        "subnet": list(options["subnet"]) or None,
+    }
     settings = {"shared": shared, "controller": controller, "node": node}
     choices = manifests.Choices(
         components=options["components"],

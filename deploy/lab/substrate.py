@@ -44,7 +44,6 @@ _PROGRAMS = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "ethtool": "ethtool",
-    "sysctl": "procps",
     "nft": "nftables",
     "ovs-vswitchd": "openvswitch-switch",
     "ovsdb-server": "openvswitch-common",
@@ -106,7 +105,7 @@ def remove_namespace(netns: str) -> None:
 def make_underlay(layout: Layout, settings: LabSettings) -> None:
     """The network between nodes, and a host outside the cluster on it, behind which is the world."""
     make_namespace(layout.net)
-    _ip(layout.net, "link add br0 type bridge", "link set br0 up")
+    _ip(layout.net, f"link add br0 address {_router_mac(settings, 0)} type bridge", "link set br0 up")
     if settings.segments > 1:
         _make_router(layout, settings)
     if settings.tls:
@@ -132,7 +131,8 @@ def _make_router(layout: Layout, settings: LabSettings) -> None:
     for number in range(settings.segments):
         bridge = f"br{number}"
         if number:
-            commands += [f"link add {bridge} type bridge", f"link set {bridge} up"]
+            mac = _router_mac(settings, number)
+            commands += [f"link add {bridge} address {mac} type bridge", f"link set {bridge} up"]
         for address in router_addresses(settings, number):
             commands.append(f"addr add {address}/{_prefix(settings, address)} dev {bridge}{_nodad(address)}")
     for address in outside_addresses(settings):
@@ -142,7 +142,8 @@ def _make_router(layout: Layout, settings: LabSettings) -> None:
             for cidr, address in zip(pod_cidrs(settings, index), node_addresses(settings, index), strict=True):
                 commands.append(f"route add {cidr} via {address}")
     _ip(layout.net, *commands)
-    run(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], netns=layout.net)
+    for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        run(["tee", f"/proc/sys/net/{setting}"], netns=layout.net, text="1\n")
 
 
 def make_node(layout: Layout, settings: LabSettings, name: str, index: int) -> None:
@@ -191,6 +192,9 @@ def prepare_switch(layout: Layout, settings: LabSettings, name: str, index: int)
             for address in node_addresses(settings, other):
                 mac = underlay_mac(node_addresses(settings, other)[0])
                 appctl(layout, name, "tnl/neigh/set", "br-phy", str(address), mac)
+    for address in router if settings.segments > 1 else ():
+        mac = _router_mac(settings, segment_of(settings, index))
+        appctl(layout, name, "tnl/neigh/set", "br-phy", str(address), mac)
 
 
 def start_database(layout: Layout, node: str) -> None:
@@ -314,6 +318,10 @@ def _ip(netns: str, *commands: str) -> None:
 def _prefix(settings: LabSettings, address: Address) -> int:
     v4, v6 = networks(settings.underlay, "underlay")
     return v4.prefixlen if address.version == 4 else v6.prefixlen
+
+
+def _router_mac(settings: LabSettings, number: int) -> str:
+    return underlay_mac(router_addresses(settings, number)[0])
 
 
 def _everywhere(address: Address) -> str:

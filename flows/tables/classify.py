@@ -7,6 +7,7 @@ from its own IPv6 or link-local address. Everything else that enters by its port
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 from flows import fields as f
 from flows.fields import Term
@@ -16,15 +17,18 @@ from flows.registers import SOURCE_IDENTITY as IDENTITY
 from flows.state import LocalPod
 from flows.values import DROP, PORT_CONTROLLER, Flow, Goto, Move, Output, Program, load
 from topology.lldp import ETH_LLDP, LONGEST, NEAREST_BRIDGE
-from topology.naming import GATEWAY_MAC, Address, Network, link_local
+from topology.naming import GATEWAY_MAC, ROUTER_ADDRESS, Address, Network, link_local
 
 #: Neighbour solicitations are admitted above the rule that drops all neighbour discovery, packets below it.
-SOLICITATION, NO_DISCOVERY, PACKET, OWN_POD, WORLD = 220, 210, 200, 195, 190
+SOLICITATION, NO_DISCOVERY, DHCP, PACKET, OWN_POD, WORLD = 220, 210, 205, 200, 195, 190
 _OTHERWISE = 0
+_EVERYBODY = IPv4Address("255.255.255.255")
 #: Router solicitation to redirect (RFC 4861 section 4): the switch is every neighbour, so no host may play one.
 _DISCOVERY_TYPES = (133, 134, 135, 136, 137)
 _SOLICITATION_TYPE = 135
 
+#: Longer than any message of DHCP that one packet carries.
+_TO_CONTROLLER = (Output(PORT_CONTROLLER, 2048),)
 _TO_ARP = (Goto(ARP.number),)
 _FROM_TUNNEL = (load(SOURCE, Source.TUNNEL), Move(TUNNEL_KEY, IDENTITY), Goto(UNSNAT.number))
 _FROM_OTHER_NODE = (load(SOURCE, Source.TUNNEL), load(IDENTITY, Identity.OTHER_NODE), Goto(UNSNAT.number))
@@ -70,6 +74,13 @@ def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
             for sender in (address, link_local(pod.mac)):
                 asks_v6 = (port, source, _IPV6, _ICMPV6, f.IPV6_SRC(int(sender)), _SOLICITS, _CODE_0, f.ND_SLL(pod.mac))
                 yield Flow(table, SOLICITATION, asks_v6, _TO_ARP, cookie)
+
+
+def dhcp_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
+    """Questions of DHCP, to everybody or to the bridge that was the server before: the controller answers them."""
+    for server in (_EVERYBODY, ROUTER_ADDRESS):
+        asks = (f.IN_PORT(pod.port), f.ETH_SRC(pod.mac), _IPV4, f.IPV4_DST(int(server)), f.IP_PROTO(f.PROTO_UDP))
+        yield Flow(CLASSIFY.number, DHCP, f.match(*asks, f.UDP_SRC(68), f.UDP_DST(67)), _TO_CONTROLLER, cookie)
 
 
 def gateway_flows(port: int, addresses: tuple[Address, ...], cookie: int) -> Iterator[Flow]:

@@ -90,7 +90,8 @@ def nobody_flows(networks: Iterable[Network], cookie: int) -> Iterator[Flow]:
 def node_program(endpoint: Address | None, fabric_mac: int | None) -> Program:
     """To another node: by wire where it has a `fabric_mac`, by a tunnel that ends at `endpoint` else.
 
-    What goes by wire knows the tunnel too: it is taken from where no wire leads there. Without either, it is dropped.
+    What goes by wire knows the tunnel too: it is taken from where no wire leads there. Without either it is dropped: it
+    is none of the world's.
     """
     if endpoint is None and fabric_mac is None:
         return DROP

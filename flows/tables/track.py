@@ -30,7 +30,7 @@ from flows.registers import (
     Zone,
 )
 from flows.state import LocalPod
-from flows.values import DROP, Ct, Flow, Goto, Move, Nat, SetField, load
+from flows.values import DROP, Ct, Flow, Goto, Move, Nat, Program, SetField, load
 from topology.naming import HAIRPIN_ADDRESSES, Address
 
 #: Of Commit: what gets another source comes before what is committed as it is.
@@ -70,10 +70,9 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     for version, hairpin in zip((4, 6), HAIRPIN_ADDRESSES, strict=True):
         family, zone = _ETHERTYPES[version], _ZONES[version]
         # From the host to the host: for its own packets it would take answers to itself for nobody's.
-        again = (Ct(zone, commit=True, execute=(_FROM_WORLD,)), load(HAIRPIN, 1), _snat(hairpin))
         for source in (Source.GATEWAY, Source.WORLD):
             match = f.match(SOURCE(source), EXIT(Exit.GATEWAY), _FORWARD, family)
-            yield Flow(COMMIT.number, _RESOURCE, match, again, cookie)
+            yield Flow(COMMIT.number, _RESOURCE, match, _back_to_host(version, hairpin), cookie)
         # The first packets of a connection, until it has been answered. Both nodes of a path commit: so both know
         # replies. What has an endpoint was committed with it.
         yield Flow(COMMIT.number, _COMMITTED, f.match(_NEW, MARK_SERVICE(1), family), (Goto(OUTPUT.number),), cookie)
@@ -117,10 +116,14 @@ def node_flows(translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]
 
 
 def routed_flows(gateway: int, translations: tuple[Address, ...], cookie: int) -> Iterator[Flow]:
-    """What the world, or the host, sends to a Service on another node by the host: with this node's own source.
+    """What came from the host and goes back there.
 
-    It came from the host and goes back there. So do the answers, which the host brings too.
+    What the world, or the host itself, sends to a Service on another node gets this node's own source, and the answers
+    come the same way. What another node's pod sends to a port of this node is for the host, or to be refused by it.
     """
+    for version, hairpin in zip((4, 6), HAIRPIN_ADDRESSES, strict=True):
+        match = f.match(f.IN_PORT(gateway), SOURCE(Source.TUNNEL), EXIT(Exit.GATEWAY), _FORWARD, _ETHERTYPES[version])
+        yield Flow(COMMIT.number, _RESOURCE, match, _back_to_host(version, hairpin), cookie)
     for address in translations:
         ethertype = _ETHERTYPES[address.version]
         for source in (Source.GATEWAY, Source.WORLD):
@@ -133,6 +136,10 @@ def subnet_flow(version: int, subnet: int, cookie: int) -> Flow:
     """The L2 segment that this node is on with its addresses of one family: what is of that family may stay on it."""
     track = Ct(_ZONES[version], table=TRACK_STATE.number, nat=Nat())
     return Flow(TRACK.number, _PRIORITY + 1, (_ETHERTYPES[version],), (load(SUBNET, subnet), track), cookie)
+
+
+def _back_to_host(version: int, hairpin: Address) -> Program:
+    return (Ct(_ZONES[version], commit=True, execute=(_FROM_WORLD,)), load(HAIRPIN, 1), _snat(hairpin))
 
 
 def _snat(address: Address) -> Ct:

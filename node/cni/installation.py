@@ -8,10 +8,10 @@ itself. Everything is written beside and renamed, because the runtime reads at a
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from node.cni.build import SOURCE
+from node.files import place
 from node.settings import Settings
 
 PLUGIN = "signalbox-cni"
@@ -47,13 +47,13 @@ def configuration(socket: Path) -> bytes:
 def install_plugin(directory: Path) -> None:
     """Put the plugin into a directory, if it isn't there as it should be. Raises OSError."""
     source = _COMPILED if is_compiled() else _SCRIPT
-    _place(directory / PLUGIN, source.read_bytes(), 0o755)
+    place(directory / PLUGIN, source.read_bytes(), 0o755)
 
 
 def install_configuration(settings: Settings) -> None:
     """Tell the runtime that this node takes pods. Raises OSError."""
     if settings.cni_conf_dir is not None:
-        _place(settings.cni_conf_dir / CONFIGURATION, configuration(settings.socket), 0o644)
+        place(settings.cni_conf_dir / CONFIGURATION, configuration(settings.socket), 0o644)
 
 
 def remove(settings: Settings) -> None:
@@ -62,19 +62,3 @@ def remove(settings: Settings) -> None:
         (settings.cni_conf_dir / CONFIGURATION).unlink(missing_ok=True)
     if settings.cni_bin_dir is not None:
         (settings.cni_bin_dir / PLUGIN).unlink(missing_ok=True)
-
-
-def _place(path: Path, data: bytes, mode: int) -> None:
-    try:
-        if path.read_bytes() == data and path.stat().st_mode & 0o777 == mode:
-            return
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    # Not a name that a runtime takes for a configuration's.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.chmod(mode)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)

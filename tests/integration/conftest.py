@@ -48,25 +48,25 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         here.down()
 
 
+def make_service_lab(name: str, directory: Path, **settings: Any) -> Iterator[Lab]:
+    """What services.yaml has, and no Services: each test makes its own. Modules that use it call it `lab`."""
+    yield from _make_lab("services.yaml", name, directory, settings)
+
+
 @pytest.fixture(scope="session")
 def service_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """What services.yaml has, and no Services: each test makes its own. Modules that use it call it `lab`."""
-    text = (HERE / "services.yaml").read_text().replace("SERVER", str(HERE / "line_server.py"))
-    manifests = tmp_path_factory.mktemp("services") / "services.yaml"
-    manifests.write_text(text)
-    here = Lab(f"s{os.getpid()}")
-    problems = here.up(settings_for(here.layout.name, None, [manifests], **owner(os.getpid())), [manifests])
-    try:
-        assert not problems
-        yield here
-    finally:
-        here.down()
+    """What services.yaml has, as labs are if nobody says otherwise."""
+    yield from make_service_lab("s", tmp_path_factory.mktemp("services"))
 
 
-def make_policy_lab(name: str, directory: Path, **settings: str) -> Iterator[Lab]:
+def make_policy_lab(name: str, directory: Path, **settings: Any) -> Iterator[Lab]:
     """What policies.yaml has, and no policies: each test makes its own. Modules that use it call it `lab`."""
-    text = (HERE / "policies.yaml").read_text().replace("SERVER", str(HERE / "line_server.py"))
-    manifests = directory / "policies.yaml"
+    yield from _make_lab("policies.yaml", name, directory, settings)
+
+
+def _make_lab(file: str, name: str, directory: Path, settings: dict[str, Any]) -> Iterator[Lab]:
+    text = (HERE / file).read_text().replace("SERVER", str(HERE / "line_server.py"))
+    manifests = directory / file
     manifests.write_text(text)
     here = Lab(f"{name}{os.getpid()}")
     problems = here.up(settings_for(here.layout.name, None, [manifests], **settings, **owner(os.getpid())), [manifests])

@@ -15,7 +15,6 @@ from probes import addresses, inside, node_addresses, pings, until
 
 from deploy.lab import processes, substrate
 from deploy.lab.cluster import Lab, owner, settings_for
-from deploy.lab.layout import node_manifest
 from deploy.lab.processes import Process
 
 ROOT = Path(__file__).parents[2]
@@ -120,62 +119,6 @@ def test_a_directory_that_can_t_be_written_to_ends_the_agent_with_a_word(agent: 
     agent.start()
     until(lambda: not processes.is_alive(agent.process), "the agent ends")
     assert "--cni-bin-dir" in (agent.lab.layout.node(NODE) / "agent.log").read_text().splitlines()[-1]
-
-
-# What Kubernetes says of the node -------------------------------------------------------------------------------------
-
-API_PORT = 18443
-
-
-@pytest.fixture
-def node_file(lab: Lab, tmp_path: Path) -> Iterator[Path]:
-    """The node's Node object, as an API server on the node serves it."""
-    path = tmp_path / "node.json"
-    write(path, node_manifest(lab.settings, NODE, 0))
-    argv = ["python3", "-IS", str(Path(__file__).with_name("node_api.py")), str(API_PORT), str(path)]
-    server = processes.start(argv, tmp_path / "api.log", netns=lab.layout.node_netns(NODE))
-    yield path
-    processes.stop([server])
-
-
-def write(path: Path, document: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(document))
-    temporary.rename(path)
-
-
-def test_an_agent_takes_cidrs_and_addresses_from_its_node_object_and_ends_when_they_change(
-    lab: Lab, agent: Agent, node_file: Path, tmp_path: Path
-) -> None:
-    told = agent.argv
-    given = {at for at, word in enumerate(told) if word in ("--pod-cidr", "--node-ip")}
-    agent.argv = [word for at, word in enumerate(told) if at not in given and at - 1 not in given]
-    kubeconfig = tmp_path / "kubeconfig"
-    write(
-        kubeconfig,
-        {
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-            "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{API_PORT}"}}],
-            "users": [{"name": "u", "user": {}}],
-        },
-    )
-    agent.argv += ["--kubeconfig", str(kubeconfig)]
-    agent.start()
-    lab.wait_for_agents()
-    web = next(row for row in lab.ask("pods")["items"] if row["name"].startswith("web-") and row["node"] != NODE)
-    assert pings(lab.layout.node_netns(NODE), web["addresses"][0]) == 1
-    document: Any = node_manifest(lab.settings, NODE, 0)
-    write(node_file, {**document, "metadata": {**document["metadata"], "labels": {"only": "labels"}}})
-    document["status"]["addresses"].pop(0)
-    assert processes.is_alive(agent.process)
-    write(node_file, document)
-    until(lambda: not processes.is_alive(agent.process), "the agent ends")
-    last = (lab.layout.node(NODE) / "agent.log").read_text().splitlines()[-1]
-    assert (
-        last == f"Error: the Node object of {NODE} has other pod CIDRs or addresses than before: "
-        "the agent ends, to be started anew"
-    )
 
 
 # kube-proxy -----------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ async def test_beside_the_kernel_s_datapath_the_switch_is_told_both_limits(lab: 
     try:
         assert await database.until(lambda rows: rows.bridge, 10)
         limits = Bandwidth(Limit(30_000_000, 20_000_000), Limit(5_000_000, 4_000_000))
-        await database.transact(add_pod_port("limited", {}, limits))
+        await database.transact(add_pod_port("limited", {}, limits, database.rows.last_place))
         columns = ("ingress_policing_rate", "ingress_policing_burst")
         assert substrate.vsctl(lab.layout, "node-3", "get", "interface", "limited", *columns).split() == [
             "5000",

@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from api_process import ROOT, Api
 from probes import PODS, pings, pod_netns, until
 
 from deploy.lab import processes
 from deploy.lab.cluster import Lab
-from deploy.lab.layout import netns_path
-
-ROOT = Path(__file__).parents[2]
-
-
-class Api:
-    """The emulator, as a process in the controller's network namespace."""
-
-    def __init__(self, lab: Lab, directory: Path) -> None:
-        self.kubeconfig = directory / "kubeconfig"
-        argv = [sys.executable, str(ROOT / "tests/unit/api_server.py")]
-        self._process = subprocess.Popen(
-            ["nsenter", f"--net={netns_path(lab.layout.net)}", "--", *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert self._process.stdout is not None
-        self.kubeconfig.write_text(self._process.stdout.readline())
-
-    def tell(self, *words: Any) -> Any:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(words) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
 
 
 def as_kubernetes_has_it(lab: Lab) -> Iterator[dict[str, Any]]:
@@ -72,7 +39,7 @@ def as_kubernetes_has_it(lab: Lab) -> Iterator[dict[str, Any]]:
 @pytest.fixture
 def api(lab: Lab, tmp_path: Path) -> Iterator[Api]:
     """The lab's controller replaced by one that is fed by an API server, for the length of a test."""
-    here = Api(lab, tmp_path)
+    here = Api(lab.layout.net, tmp_path)
     layout = lab.layout
     try:
         here.tell("put", *as_kubernetes_has_it(lab))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from callers import AT_ONCE, OUTSIDE, applied, call, ip, names, service, to, vips
+from callers import AT_ONCE, OUTSIDE, applied, call, ip, names, service, signalbox, to, vips
 from machines import Machine
 from policing import policed, policy
 from probes import HERE, addresses, answers, inside, node_addresses, pings, pod_netns, until
@@ -155,3 +156,41 @@ def test_a_port_that_is_plugged_in_after_its_workload_was_declared_works_and_sto
         assert not pings(pod_netns(lab, "c1"), late.addresses[0], wait=0.3)
     finally:
         late.leave()
+
+
+def test_a_machine_that_asks_by_dhcp_is_told_what_is_declared_of_it(lab: Lab, tmp_path: Path) -> None:
+    asking = Machine(lab, "asking", "node-3", "52:54:00:00:00:04", ("203.0.113.68", "2001:db8:2::4"))
+    told = tmp_path / "told"
+    argv = ["udhcpc", "-f", "-q", "-n", "-t", "5", "-T", "1", "-i", "eth0", "-s", str(HERE / "udhcpc.sh")]
+    argv += ["-O", "mtu", "-O", "staticroutes"]
+    try:
+        asking.plug()
+        with applied(lab, asking.document(dhcp=True, mtu=1350)):
+            until(functools.partial(ready, lab, "asking"), "asking is ready")
+            done = inside(asking.netns, ["env", f"TOLD={told}", *argv])
+            assert done.returncode == 0, done.stderr
+            _, bound = told.read_text().splitlines()
+            assert bound == (
+                "bound ip=203.0.113.68 mask=32 mtu=1350 router=169.254.91.3 "
+                "routes=169.254.91.3/32 0.0.0.0 0.0.0.0/0 169.254.91.3 lease=604800 server=169.254.91.3"
+            )
+            answers(asking.netns, addresses(lab, "c1")[0])
+            answers(asking.netns, addresses(lab, "c3")[0])
+            # It asks for another, and is refused; so it asks anew, and has its own in the end.
+            done = inside(asking.netns, ["env", f"TOLD={told}", *argv, "-r", "203.0.113.99"])
+            assert done.returncode == 0, done.stderr
+            assert told.read_text().splitlines()[-1] == bound
+        # Nobody answers whose workload doesn't say that it asks.
+        with applied(lab, asking.document()):
+            until(functools.partial(ready, lab, "asking"), "asking is ready")
+            assert inside(asking.netns, ["env", f"TOLD={told}", *argv, "-t", "1"]).returncode != 0
+    finally:
+        asking.leave()
+
+
+def test_machines_are_listed_among_pods_and_by_themselves(lab: Lab, machines: tuple[Machine, Machine]) -> None:
+    header, *rows = [line.split() for line in signalbox(lab, "get", "workloads").splitlines()]
+    assert header == ["NAME", "STATUS", "ADDRESSES", "NODE", "PORT", "MAC"]
+    assert [row[0] for row in rows] == ["m1", "m2"]
+    assert rows[0][1:] == ["Ready", "203.0.113.65,2001:db8:2::1", "node-1", "m1-eth0", "52:54:00:00:00:01"]
+    assert {"m1", "m2", "c1", "s1"} <= {line.split()[0] for line in signalbox(lab, "get", "pods").splitlines()}

@@ -335,6 +335,9 @@ class ApiServer:
                     async with asyncio.timeout(self.settings.bookmarks):
                         await news.wait()
                 except TimeoutError:
+                    if news.is_set():
+                        # Both at once: what came goes first, or the bookmark would pass it over.
+                        continue
                     since = max(since, self.version)
                     await response.write(self.bookmark(kind, since))
         return response

@@ -92,6 +92,11 @@ def network_policy(namespace: str, name: str, **spec: object) -> Json:
     return {"kind": "NetworkPolicy", "metadata": meta(name, namespace), "spec": {"podSelector": {}, **spec}}
 
 
+def workload(namespace: str, name: str, **spec: object) -> Json:
+    given = {"node": "n1", "port": "vnet0", "mac": "52:54:00:00:00:01", "addresses": ["203.0.113.7"], **spec}
+    return {"kind": "Workload", "metadata": meta(name, namespace, {"app": name}), "spec": given}
+
+
 def cluster_policy(name: str, **spec: object) -> Json:
     return {
         "kind": "ClusterNetworkPolicy",

@@ -40,6 +40,9 @@ def _walk(kind: str, value: Any, path: str) -> Iterator[str]:
             return
         for key, each in value.items():
             yield from _walk(match[1], each, f"{path}.{key}")
+    elif kind == "object" and path.endswith(".items"):
+        # Of a custom resource's schema: what a list in it holds, which the client leaves open.
+        yield from _model(models.V1JSONSchemaProps, value, path)
     elif hasattr(models, kind):
         yield from _model(getattr(models, kind), value, path)
     elif not _is(kind, value):

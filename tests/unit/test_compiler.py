@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from random import Random
 
 import pytest
+from fabric import WAYS, Way
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,9 @@ from flows.state import Port
 from flows.update import CLUSTER, Update
 from flows.values import Flow, FlowKey, Group
 from topology.endpoints import ZONE_LABEL
+from topology.graph import Wire
 from topology.model import (
+    TRANSIT,
     ContainerPort,
     Endpoint,
     EndpointPort,
@@ -44,15 +47,31 @@ from topology.naming import (
 )
 
 
-def node(number: int, *, address: int | None = None, cidr: int | None = None, zone: str = "") -> Node:
+def node(
+    number: int, *, address: int | None = None, cidr: int | None = None, zone: str = "", transit: bool = False
+) -> Node:
     """Node n<number>; `address` and `cidr` make it claim those of another."""
     cidr = number if cidr is None else cidr
     return Node(
         name=f"n{number}",
         addresses=(ip_address(f"172.30.0.{number if address is None else address}"),),
         pod_cidrs=(ip_network(f"10.244.{cidr}.0/24"), ip_network(f"fd00:10:244:{cidr}::/64")),
-        labels=((ZONE_LABEL, zone),) if zone else (),
+        labels=(*(((ZONE_LABEL, zone),) if zone else ()), *((TRANSIT,) if transit else ())),
     )
+
+
+#: Wires as they may be: parallel ones, one that claims another's port, one of a node to itself, one to nowhere.
+WIRES = [
+    Wire("n1", "e1", "n2", "e1"),
+    Wire("n1", "e2", "n2", "e2", 2),
+    Wire("n1", "e2", "n2", "e2"),
+    Wire("n1", "e3", "n3", "e1"),
+    Wire("n2", "e2", "n3", "e2"),
+    Wire("n2", "e3", "n3", "e3", 3),
+    Wire("n2", "e4", "n2", "e5"),
+    Wire("n3", "e4", "n9", "e1"),
+    Wire("n1", "e1", "n3", TUNNEL_PORT),
+]
 
 
 def pod_port(number: int, namespace: str, name: str, place: int, cidr: int = 1) -> Port:
@@ -109,6 +128,11 @@ def assert_same_as_afresh(compiler: Compiler, switches: Switches) -> None:
         assert digest(flows, groups) == switches.digests.get(scope, 0)
         for flow in flows:
             pipeline.check(flow)
+
+
+def wires_of(compiler: Compiler) -> set[Wire]:
+    """The wires that it was told of."""
+    return {*compiler.fabric.used(), *(wire for wire, _ in compiler.unused_wires())}
 
 
 names = st.sampled_from(["a", "b", "c"])
@@ -177,10 +201,15 @@ def slices(draw: st.DrawFn) -> EndpointSlice:
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
     """One event: a node, pod or namespace comes, changes or goes; a switch announces its ports."""
-    match draw(st.sampled_from(["node", "pod", "ports", "namespace", "remove node", "remove pod", *_MORE])):
+    kinds = ["node", "pod", "ports", "wires", "namespace", "remove node", "remove pod", *_MORE]
+    match draw(st.sampled_from(kinds)):
+        case "wires":
+            wires = draw(st.sets(st.sampled_from(WIRES)))
+            return lambda compiler: compiler.set_links(wires)
         case "node":
             zone = draw(st.sampled_from(["", "east", "west"]))
-            new = node(draw(numbers), address=draw(numbers), cidr=draw(numbers), zone=zone)
+            transit = draw(st.sampled_from([False, False, True]))
+            new = node(draw(numbers), address=draw(numbers), cidr=draw(numbers), zone=zone, transit=transit)
             return lambda compiler: compiler.put(new)
         case "workload":
             # Some are others' neighbours: by port, by address, by an address that is a node's or for its pods.
@@ -240,15 +269,17 @@ def steps(draw: st.DrawFn) -> Step:
         for index, name in enumerate(sorted(which))
     ]
     ports += draw(st.sampled_from([[], UPLINKS, UPLINKS[:1]]))
-    ports += draw(st.sampled_from([[], [Port(20, "veth1", 0x5C)], [Port(20, "veth1", 0x5C), Port(21, "veth2", 0x5C)]]))
+    ports += draw(st.sampled_from([[], [Port(40, "veth1", 0x5C)], [Port(40, "veth1", 0x5C), Port(41, "veth2", 0x5C)]]))
+    for index in draw(st.sets(st.integers(1, 5))):
+        ports.append(Port(20 + index + draw(st.sampled_from([0, 0, 10])), f"e{index}", index, up=draw(flags)))
     where = f"n{draw(numbers)}"
     return lambda compiler: compiler.set_ports(where, ports)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(steps(), max_size=25), flags)
-def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: list[Step], keyed: bool) -> None:
-    compiler = Compiler(keyed=keyed)
+@given(st.lists(steps(), max_size=25), st.sampled_from(list(WAYS.values())))
+def test_updates_in_any_order_add_up_to_what_a_fresh_compilation_makes(events: list[Step], way: Way) -> None:
+    compiler = Compiler(keyed=way.keyed, interconnect=way.interconnect)
     switches = Switches(compiler)
     for event in events:
         switches.take(event(compiler))
@@ -308,6 +339,7 @@ def test_many_changes_at_once_end_up_where_one_after_another_do(first: list[Step
         event(goal)
     for name in ("n1", "n2", "n3"):
         switches.take(compiler.set_ports(name, goal.ports(name)))
+    switches.take(compiler.set_links(wires_of(goal)))
     switches.take(compiler.set_down(goal.services.down))
     wanted = {each.key: each for each in goal.cluster.objects()}
     gone = [each.key for each in compiler.cluster.objects() if each.key not in wanted]
@@ -322,6 +354,7 @@ def test_many_changes_at_once_end_up_where_one_after_another_do(first: list[Step
     for name in ("n1", "n2", "n3"):
         afresh.set_ports(name, goal.ports(name))
     afresh.set_down(goal.services.down)
+    afresh.set_links(wires_of(goal))
     for scope in (CLUSTER, "n1", "n2", "n3"):
         for made in (goal, afresh):
             assert set(compiler.flows(scope)) == set(made.flows(scope))
@@ -382,6 +415,7 @@ def test_what_there_is_in_the_end_decides_and_not_how_it_came_to_be(events: list
     left: list[Step] = [put(each) for each in compiler.cluster.objects()]
     left += [_announce(name, list(compiler.ports(name))) for name in ("n1", "n2", "n3")]
     left.append(lambda other: other.set_down(compiler.services.down))
+    left.append(lambda other: other.set_links(wires_of(compiler)))
     random.shuffle(left)
     for event in left:
         event(afresh)

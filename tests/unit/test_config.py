@@ -82,7 +82,7 @@ def test_the_command_line_beats_the_environment_and_that_the_file_and_that_the_d
     rows = shown("node", file)
     assert rows["mtu"] == (1400, f"{file}:11")
     assert rows["logLevel"] == ("debug", f"{file}:3")
-    assert rows["encap"] == ("vxlan", "default")
+    assert rows["datapathType"] == ("system", "default")
     rows = shown("node", file, SIGNALBOX_NODE_MTU="1300", SIGNALBOX_NODE_POD_CIDR="10.244.1.0/24 fd00::/64")
     assert rows["mtu"] == (1300, "SIGNALBOX_NODE_MTU")
     assert rows["podCidr"] == (["10.244.1.0/24", "fd00::/64"], "SIGNALBOX_NODE_POD_CIDR")
@@ -135,7 +135,8 @@ def test_the_command_takes_what_the_file_says(file: Path) -> None:
         ("node: {podCidr: 10.0.0.0/8}", 3, "node.podCidr is '10.0.0.0/8'; it must be a list"),
         ("node:\n  podCidr:\n  - 10.0.0.1/8", 5, "node.podCidr[0] can't be: 10.0.0.1/8 has host bits set"),
         ("node: {nodeIp: [node-1]}", 3, "node.nodeIp[0] can't be: 'node-1' does not appear to be an IPv4 or IPv6"),
-        ("node: {encap: gre}", 3, "node.encap can't be: 'gre' is not one of 'vxlan', 'geneve'"),
+        ("controller: {encap: stt}", 3, "controller.encap can't be: 'stt' is not one of 'vxlan', 'geneve', 'gre'"),
+        ("controller: {subnet: [10.0.0.1/8]}", 3, "controller.subnet[0] can't be: 10.0.0.1/8 has host bits set"),
         ("node: {mtu: 10}", 3, "node.mtu can't be: 10 is not in the range 576<=x<=65535"),
         ("node: {mtu: large}", 3, "node.mtu is 'large'; it must be a number"),
         ("node: {name: 7}", 3, 'node.name is 7 (a number); it must be a string: write it in quotes, "7"'),
@@ -169,7 +170,7 @@ def test_every_problem_is_said_in_the_order_of_lines(file: Path) -> None:
 
 
 def test_a_command_refuses_a_file_with_all_of_its_own_problems(file: Path) -> None:
-    file.write_text(HEAD + "node: {mtu: x, encap: y}\ncontroller: {fromTheFuture: true}\n")
+    file.write_text(HEAD + "node: {mtu: x, datapathType: y}\ncontroller: {fromTheFuture: true}\n")
     result = run("node", "--config", str(file))
     assert result.exit_code == 1
     assert result.output.count(str(file)) == 2 and "fromTheFuture" not in result.output

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from fabric import Fabric
+from fabric import WAYS, Fabric
 from wired import Wired, join
 
 from flows.pipeline import DIGEST, FABRIC, SOURCE_IDENTITY, TABLES, Table
@@ -26,9 +26,9 @@ from topology.selectors import Operator, Requirement
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def flows(*, keyed: bool = True) -> list[Flow]:
+def flows(way: str = "by key") -> list[Flow]:
     """Node n1 of two, a zone and a pod each, and between the pods Services, and policies of every tier."""
-    compiler = Fabric(2, [(1, "web"), (2, "client")], objects(), {1: "east", 2: "west"}, keyed=keyed).compiler
+    compiler = Fabric(2, [(1, "web"), (2, "client")], objects(), {1: "east", 2: "west"}, way=WAYS[way]).compiler
     return [*compiler.flows(CLUSTER), *compiler.flows("n1")]
 
 
@@ -91,15 +91,18 @@ def wired_flows() -> list[Flow]:
 
 def golden(table: Table) -> str:
     # Where tunnels have keys, no flow asks whose an address is.
-    found = wired_flows() if table is FABRIC else flows(keyed=table is not SOURCE_IDENTITY)
+    ways = "by address" if table is SOURCE_IDENTITY else "by key"
+    found = wired_flows() if table is FABRIC else flows(ways)
     mine = sorted((flow for flow in found if flow.table == table.number), key=lambda flow: -flow.priority)
     return "".join(f"{flow_text(flow, names=True)}\n" for flow in mine)
 
 
 @pytest.mark.parametrize("table", [table for table in TABLES if table is not DIGEST], ids=lambda table: table.name)
 def test_the_flows_of_a_table_are_those_that_were_reviewed(table: Table) -> None:
-    path = GOLDEN / f"{table.name}.txt"
-    text = golden(table)
+    compare(GOLDEN / f"{table.name}.txt", golden(table))
+
+
+def compare(path: Path, text: str) -> None:
     if os.environ.get("UPDATE_GOLDENS"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
@@ -107,6 +110,15 @@ def test_the_flows_of_a_table_are_those_that_were_reviewed(table: Table) -> None
     if text != known:
         diff = difflib.unified_diff(known.splitlines(), text.splitlines(), "reviewed", "compiled", lineterm="")
         pytest.fail("\n".join([*diff, "", "if that is meant: UPDATE_GOLDENS=1 pytest, and look at the diff"]))
+
+
+@pytest.mark.parametrize("mode", ["routed", "hybrid"])
+def test_the_flows_that_a_mode_has_besides_are_those_that_were_reviewed(mode: str) -> None:
+    others = set(flows())
+    mine = sorted(
+        (flow for flow in set(flows(mode)) - others), key=lambda flow: (flow.table, -flow.priority, str(flow))
+    )
+    compare(GOLDEN / "modes" / f"{mode}.txt", "".join(f"{flow_text(flow, names=True)}\n" for flow in mine))
 
 
 def test_no_golden_is_of_a_table_that_is_gone() -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from struct import pack, unpack
 from typing import Any
@@ -23,12 +23,15 @@ from flows import values
 from flows.tables import host as host_table
 from flows.values import Flow
 from node import host as node_host
+from node import interconnect as node_interconnect
 from node import netlink, nftables, notes
-from node.host import Health, Host, Tasks, tasks_of
+from node.host import Health, Host, Tasks, UnknownError, tasks_of
+from node.interconnect import PeerRoute
 from node.netlink import LinkError
 from node.nftables import HostPort, NftError
 from node.notes import HOST_TABLE, Note, NotesError, notes_of
 from node.settings import Settings
+from topology.graph import Encap, Interconnect, Mode
 from topology.naming import BRIDGE, Address, gateway_addresses
 
 FLOWS = [
@@ -39,6 +42,13 @@ FLOWS = [
     host_table.address_port_flow("UDP", 53, ip_address("192.0.2.11"), (ip_address("10.244.1.2"), 5353), 1),
     host_table.health_flow(32000, "shop", "web", 0, 1),
     host_table.health_flow(32000, "shop", "web", 3, 1),
+]
+SEGMENT = ip_network("192.0.2.0/24")
+WAYS = [
+    host_table.network_flow(Interconnect(Mode.HYBRID, Encap.GRE, (SEGMENT,)), 1),
+    host_table.route_flow(ip_network("10.244.2.0/24"), ip_address("192.0.2.12"), SEGMENT, 1),
+    host_table.route_flow(ip_network("fd00:10:244:2::/64"), ip_address("2001:db8::12"), None, 1),
+    host_table.node_flow(ip_address("192.0.2.12"), 1),
 ]
 TASKS = Tasks(
     addresses=frozenset({ip_address("198.51.100.1"), ip_address("2001:db8:1::1")}),
@@ -101,6 +111,33 @@ def test_a_note_that_makes_no_sense_is_logged_and_the_others_count(bad: Note, ca
 
 def test_a_kind_of_note_of_a_later_release_is_passed_over() -> None:
     assert tasks_of([{"kind": "later", "thing": 1}]) == Tasks()
+
+
+def test_how_nodes_reach_one_another_is_understood_and_asks_for_the_note_that_says_it() -> None:
+    routes = {
+        PeerRoute(ip_network("10.244.2.0/24"), ip_address("192.0.2.12"), SEGMENT),
+        PeerRoute(ip_network("fd00:10:244:2::/64"), ip_address("2001:db8::12")),
+    }
+    ways = tasks_of(map(read, WAYS)).interconnect
+    assert ways == node_interconnect.Interconnect(
+        "hybrid", "gre", frozenset(routes), frozenset({ip_address("192.0.2.12")})
+    )
+    assert tasks_of(map(read, WAYS[1:])).interconnect is None
+    later = [{"kind": "network", "mode": "telepathy", "encap": "gre"}]
+    assert tasks_of([*later, *map(read, WAYS[1:])]).interconnect is None
+
+
+def test_a_host_routes_to_nodes_of_its_subnet_or_where_there_is_none_to_those_on_its_networks() -> None:
+    ways = tasks_of(map(read, WAYS)).interconnect
+    assert ways is not None
+    first, second = ip_network("10.244.2.0/24"), ip_network("fd00:10:244:2::/64")
+    near, far = ip_address("192.0.2.12"), ip_address("2001:db8::12")
+    mine = [ip_address("192.0.2.11")]
+    assert ways.peers(mine, [ip_network("2001:db8::/64")]) == {first: near, second: far}
+    assert ways.peers(mine, [ip_network("192.0.2.0/24")]) == {first: near}
+    assert ways.peers([ip_address("198.51.100.1")], []) == {}
+    # The node itself doesn't.
+    assert ways.peers([near, far], [ip_network("2001:db8::/64")]) == {}
 
 
 # Notes out of flows ---------------------------------------------------------------------------------------------------
@@ -222,6 +259,8 @@ class Machine:
         monkeypatch.setattr(netlink, "interface_of", lambda address: f"the uplink of {address}")
         monkeypatch.setattr(netlink, "set_announced", self._set_announced)
         monkeypatch.setattr(netlink, "announce", lambda *words: self._do("tell", *words))
+        monkeypatch.setattr(netlink, "connected", lambda but: [])
+        monkeypatch.setattr(netlink, "set_ways", lambda *words: self._do("ways", *words))
 
     async def _read(self, rundir: Path, table: int, patience: float) -> list[Note]:
         assert table == 71
@@ -335,6 +374,33 @@ async def test_what_fails_is_said_once_and_tried_again_until_it_is_done(
         machine.fails = {}
         assert what in [each[0] for each in await machine.settle()]
         assert await machine.settle() == []
+
+
+async def test_ways_to_other_nodes_are_made_once_and_kept_while_the_switch_says_nothing_of_them(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.notes = [read(flow) for flow in WAYS[:2]]
+    async with following() as host:
+        ways = [each for each in await machine.settle() if each[0] == "ways"]
+        peers = {ip_network("10.244.2.0/24"): ip_address("192.0.2.12")}
+        assert ways == [("ways", "sb-gw0", SETTINGS.cluster_cidrs, True, peers, gateway_addresses(SETTINGS.pod_cidrs))]
+        assert await machine.settle() == []
+        machine.notes = []
+        assert await machine.settle() == []
+        assert host.interconnect is not None and (await host.interconnected(1)).way == ("hybrid", "gre")
+        machine.notes = [read(host_table.network_flow(Interconnect(Mode.ROUTED), 1))]
+        assert ("ways", "sb-gw0", SETTINGS.cluster_cidrs, False, {}) in [each[:5] for each in await machine.settle()]
+        # Its host's networks may become others.
+        monkeypatch.setattr(node_host, "_ROUTES_INTERVAL", 0.0)
+        assert {each[0] for each in await machine.settle()} == {"ways"}
+
+
+async def test_a_switch_that_has_not_been_told_how_nodes_reach_one_another_is_waited_for(machine: Machine) -> None:
+    async with following() as host:
+        with pytest.raises(UnknownError, match="no controller has told this node's switch yet"):
+            await host.interconnected(0.05)
+        machine.notes = [read(WAYS[0])]
+        assert (await host.interconnected(5)).encap == "gre"
 
 
 async def test_without_a_table_of_notes_nothing_is_followed(machine: Machine) -> None:
@@ -484,6 +550,7 @@ def test_the_whole_table_is_replaced_at_once() -> None:
         '    iifname != "sb-gw0" return\n'
         "    ip daddr 127.0.0.0/8 counter drop\n"
         '    fib daddr oifname != "sb-gw0" return\n'
+        "    ip daddr 10.244.0.0/16 counter reject with icmpx host-unreachable\n"
         "    meta l4proto tcp counter reject with tcp reset\n"
         "    counter reject with icmpx port-unreachable\n"
         "  }\n"

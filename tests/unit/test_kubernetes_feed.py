@@ -28,6 +28,7 @@ from controller.replica import Replica
 from flows.state import Port
 from topology.kubernetes import reflector as reflectors
 from topology.kubernetes.client import Client, TransportError
+from topology.kubernetes.resources import RESOURCES
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
 from topology.services import ServiceRanges
 
@@ -47,7 +48,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def server() -> AsyncIterator[ApiServer]:
     async with serving() as here:
-        here.settings.optional = {"ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"}
+        here.settings.optional = {each.kind for each in RESOURCES if each.optional}
         here.put(namespace("default"), namespace("signalbox"), node("n1", 1), node("n2", 2))
         yield here
 
@@ -231,6 +232,16 @@ async def test_what_cant_be_done_is_an_event_of_its_object_and_repetitions_are_c
     server.put(bad)
     await until(lambda: server.objects("Event")[0].get("series", {}).get("count") == 2, "the count")
     assert len(server.objects("Event")) == 1
+
+
+async def test_a_pod_that_goes_without_its_host_port_has_an_event(server: ApiServer, running: Running) -> None:
+    ports = [{"containerPort": 80, "hostPort": 8080, "hostIP": "127.0.0.1", "protocol": "TCP"}]
+    spec = {"containers": [{"name": "c", "image": "i", "ports": ports}]}
+    server.put(*(pod("default", name, "n1", spec=spec) for name in ("first", "second")))
+    await until(lambda: len(server.objects("Event")) == 1, "an event")
+    (event,) = server.objects("Event")
+    assert (event["regarding"]["kind"], event["regarding"]["name"]) == ("Pod", "second")
+    assert event["note"].startswith("host port 8080/TCP of 127.0.0.1 is Pod default/first's already on node n1")
 
 
 async def test_an_outage_is_told_and_takes_nothing_from_the_switches(

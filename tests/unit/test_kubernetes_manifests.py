@@ -247,7 +247,7 @@ def test_choices_are_in_the_configuration_and_the_rest_of_it_stays() -> None:
     assert content["node"]["clusterCidr"] == ["10.1.0.0/16", "fd00:1::/48"]
     assert content["shared"]["serviceCidr"] == ["10.2.0.0/16"]
     assert content["controller"]["loadBalancerPool"] == ["192.0.2.0/24"]
-    assert (content["node"]["encap"], content["node"]["mtu"]) == ("geneve", 1400)
+    assert (content["controller"]["encap"], content["node"]["mtu"]) == ("geneve", 1400)
     assert content["controller"]["listen"] == ["ssl:0.0.0.0:6653"]
     assert {each["image"] for _, each in containers(objects)} == {"r.example/s:1", "r.example/o:1"}
     assert named(objects, "Deployment", "signalbox-controller")["spec"]["replicas"] == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from ipaddress import ip_address, ip_network
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 import yaml
 from api_server import ApiServer, serving
+from kubernetes.aio.config import incluster_config
 
+from deploy import certificates
 from node import kubernetes_node
 from node.facts import NodeFacts
 from node.kubernetes_node import Follower, Wanted
@@ -196,6 +199,30 @@ async def test_a_server_that_goes_and_comes_back_takes_nothing_away(server: ApiS
         await server.stop()
         server.put(node("n1", CIDRS, "192.0.2.99"))
         await server.start()
+        assert (await changed).addresses == (ip_address("192.0.2.99"),)
+
+
+async def test_in_a_pod_the_service_account_says_who_asks_and_its_token_may_change(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates.make_ca(tmp_path)
+    made = certificates.make_controller(tmp_path, ["127.0.0.1"])
+    await server.stop()
+    server.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.tls.load_cert_chain(made.certificate, made.key)
+    await server.start()
+    (tmp_path / "token").write_text(server.token)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    async with aclosing(Follower(Wanted("n1")).facts()) as facts:
+        await soon(facts)
+        changed = asyncio.ensure_future(soon(facts))
+        server.token = "another"
+        (tmp_path / "token").write_text(server.token)
+        server.cut()
+        server.put(node("n1", CIDRS, "192.0.2.99"))
         assert (await changed).addresses == (ip_address("192.0.2.99"),)
 
 

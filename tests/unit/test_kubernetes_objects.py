@@ -21,6 +21,7 @@ from kubernetes_objects import (
     node,
     pod,
     service,
+    workload,
 )
 
 from topology.kubernetes.objects import READERS, Reading, Unreadable
@@ -30,6 +31,7 @@ from topology.manifests import parse
 from topology.model import ContainerPort, Endpoint, EndpointSlice, Key, Namespace, Node, Pod, Service
 from topology.policies import Action, Policy, Tier
 from topology.services import ServiceRanges
+from topology.workloads import PortWorkload
 
 
 def found(written: Json) -> Found:
@@ -219,6 +221,41 @@ def test_what_cant_be_read_stays_as_it_was(cluster: Clusters) -> None:
     cluster.remove("NetworkPolicy", "default", "p")
     cluster.remove("Service", "default", "s")
     assert cluster.problems == [] and len(cluster.model) == 1
+
+
+def test_a_workload_is_a_pod_and_means_what_the_same_text_means_in_a_manifest(cluster: Clusters) -> None:
+    written = workload("default", "db", ports=[{"port": 5432, "name": "sql"}], dhcp=True)
+    cluster.put(written)
+    (declared,) = parse("f.yaml", json.dumps({"apiVersion": "signalbox.io/v1alpha1", **written}).encode()).declared
+    assert isinstance(declared.value, PortWorkload)
+    assert cluster.model["Pod", "default", "db"] == declared.value.pod
+    assert cluster.state.objects()["Pod", "default", "db"] == declared.value.pod
+    assert not cluster.state.problems()
+    cluster.remove("Workload", "default", "db")
+    assert ("Pod", "default", "db") not in cluster.model
+
+
+def test_a_workload_waits_for_its_namespace(cluster: Clusters) -> None:
+    cluster.put(workload("late", "db"))
+    assert ("Pod", "late", "db") not in cluster.model
+    cluster.put(namespace("late"))
+    assert ("Pod", "late", "db") in cluster.model
+
+
+def test_of_a_pod_and_a_workload_of_one_name_the_pod_is_there_and_it_is_said(cluster: Clusters) -> None:
+    batch = cluster.put(workload("default", "db"), pod("default", "db", "n1", ["10.244.1.7"]))
+    assert cluster.model["Pod", "default", "db"].port == ""
+    said = "has the name of Pod default/db, and both are pods to Services and policies; rename one"
+    assert [str(problem) for problem in batch.problems] == [f"Workload default/db: {said}"]
+    batch = cluster.remove("Pod", "default", "db")
+    assert cluster.model["Pod", "default", "db"].port == "vnet0" and not batch.problems
+
+
+def test_a_workload_that_can_t_be_read_stays_as_it_was_and_it_is_said(cluster: Clusters) -> None:
+    cluster.put(workload("default", "db"))
+    batch = cluster.put(workload("default", "db", port="sb-gw0"))
+    assert cluster.model["Pod", "default", "db"].port == "vnet0"
+    assert "spec.port is sb-gw0, a port that the node's agent makes" in str(batch.problems[0])
 
 
 def test_an_object_without_a_name_is_none() -> None:

@@ -7,19 +7,15 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 from fake_switch import FakeSwitch, Wire
-from hypothesis import given
-from hypothesis import strategies as st
 from test_replicas import Clock, Decided, tenure
 from test_sync import UPLINKS, assert_in_sync, node, pod, pod_port, snapshot
 
 from controller import app
 from controller.app import Controller
 from controller.links import SETTLED_AFTER
-from controller.packet_ins import PacketIns
 from controller.sync import Phase
 from flows import fields as f
 from flows.openflow.messages import PacketIn
-from flows.pipeline import CLASSIFY, EGRESS_POLICY
 from flows.state import Port
 from flows.values import PORT_LOCAL
 from topology.discovery import INTERVAL, MISSED
@@ -319,32 +315,3 @@ def packet(table: int, data: bytes) -> PacketIn:
 
 
 LLDP = bytes(12) + b"\x88\xcc" + bytes(46)
-
-
-@pytest.mark.parametrize(
-    ("table", "data", "consumer"),
-    [
-        (CLASSIFY.number, LLDP, "links"),
-        (EGRESS_POLICY.number, LLDP, "connections"),
-        (EGRESS_POLICY.number, bytes(12) + b"\x08\x00" + bytes(46), "connections"),
-        (CLASSIFY.number, b"short", "connections"),
-    ],
-)
-def test_packets_go_to_whom_they_concern_and_of_a_standby_only_links(table: int, data: bytes, consumer: str) -> None:
-    found: list[str] = []
-
-    def taker(name: str) -> app.Callable[[str, PacketIn, float], None]:
-        return lambda node, packet, now: found.append(name)
-
-    here = PacketIns(links=taker("links"), connections=taker("connections"))
-    here.told("n1", packet(table, data), 0.0)
-    here.overheard("n1", packet(table, data), 0.0)
-    assert found == [consumer, *(["links"] if consumer == "links" else [])]
-
-
-@given(st.binary(max_size=80), st.integers(0, 255))
-def test_no_packet_is_too_odd_to_be_handed_on(data: bytes, table: int) -> None:
-    found: list[PacketIn] = []
-    here = PacketIns(links=lambda *_: found.append(_[1]), connections=lambda *_: found.append(_[1]))
-    here.told("n1", packet(table, data), 0.0)
-    assert len(found) == 1

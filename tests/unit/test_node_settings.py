@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import nftables
+from node.interconnect import Interconnect
 from node.nftables import HostPort
 from node.places import ExhaustedError, next_place
 from node.settings import Settings, SettingsError, port_range
@@ -42,18 +43,31 @@ def test_a_setting_that_can_t_be_is_named_with_its_option(change: dict[str, Any]
 
 
 def test_pods_get_the_underlay_s_mtu_less_the_encapsulation_of_its_family() -> None:
-    assert Settings(**GOOD).pod_mtu(1500) == 1450
-    assert Settings(**{**GOOD, "node_ips": (ip_address("2001:db8::1"),)}).pod_mtu(9000) == 8930
-    assert Settings(**GOOD, mtu=1400).pod_mtu(1500) == 1400
+    left = {
+        (mode, encap, version): Settings(**GOOD).pod_mtu(1500, Interconnect(mode, encap).overhead(version))
+        for mode, encap in (("overlay", "vxlan"), ("overlay", "geneve"), ("hybrid", "gre"), ("routed", "gre"))
+        for version in (4, 6)
+    }
+    assert left == {
+        ("overlay", "vxlan", 4): 1450,
+        ("overlay", "vxlan", 6): 1430,
+        ("overlay", "geneve", 4): 1450,
+        ("overlay", "geneve", 6): 1430,
+        ("hybrid", "gre", 4): 1458,
+        ("hybrid", "gre", 6): 1438,
+        ("routed", "gre", 4): 1500,
+        ("routed", "gre", 6): 1500,
+    }
+    assert Settings(**GOOD, mtu=1400).pod_mtu(1500, 50) == 1400
 
 
 def test_an_mtu_that_ipv6_can_t_live_with_is_refused_with_the_remedy() -> None:
     with pytest.raises(
         SettingsError, match=r"an MTU of 1250, and IPv6 needs 1280: raise the underlay's MTU \(it is 1300\)"
     ):
-        Settings(**GOOD).pod_mtu(1300)
+        Settings(**GOOD).pod_mtu(1300, 50)
     alone = {**GOOD, "pod_cidrs": (V4,)}
-    assert Settings(**alone).pod_mtu(1300) == 1250
+    assert Settings(**alone).pod_mtu(1300, 50) == 1250
 
 
 def test_the_first_place_is_after_the_gateway_s() -> None:
@@ -90,6 +104,17 @@ def test_only_what_leaves_the_cluster_is_masqueraded() -> None:
         'oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 counter masquerade',
         'oifname != "sb-gw0" ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 counter masquerade',
         'oifname "sb-gw0" ip saddr 127.0.0.0/8 counter masquerade',
+    ]
+
+
+def test_pods_are_known_to_nodes_by_their_own_addresses() -> None:
+    nodes = [ip_address(each) for each in ("192.0.2.12", "192.0.2.11", "2001:db8::11")]
+    rules = nftables.rules(GOOD["cluster_cidrs"], (30000, 32767), nodes=nodes)
+    assert [line.strip() for line in rules.splitlines() if "masquerade" in line] == [
+        'oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 ip daddr != { 192.0.2.11, 192.0.2.12 } '
+        "counter masquerade",
+        'oifname != "sb-gw0" ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 ip6 daddr != { 2001:db8::11 } '
+        "counter masquerade",
     ]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
-from fabric import GATEWAY, OUT, Fabric
+from fabric import GATEWAY, OUT, WAYS, Fabric
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from policy_oracle import Party as Asked
 from policy_oracle import World, verdict
 from policy_worlds import Case, Question, Raw, address_of, cases
@@ -86,15 +87,15 @@ def _receiver(fabric: Fabric, asked: Asked, address: Address, node: str) -> tupl
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(cases())
-def test_switches_and_the_model_say_what_the_policies_say(case: Case) -> None:
-    agree(case)
+@given(cases(), st.permutations(list(WAYS)))
+def test_switches_and_the_model_say_what_the_policies_say(case: Case, ways: Sequence[str]) -> None:
+    agree(case, ways[:2])
 
 
-def agree(case: Case) -> None:
-    """The oracle, the model, and switches with and without keys in their tunnels say the same to every question."""
+def agree(case: Case, ways: Iterable[str] = WAYS) -> None:
+    """The oracle, the model, and switches say the same to every question, whichever way nodes reach one another."""
     world, found = World(case.objects), snapshot(case.objects)
-    fabrics = [Fabric.of(ordered(found), keyed=keyed) for keyed in (True, False)]
+    fabrics = [Fabric.of(ordered(found), way=way) for way in map(WAYS.__getitem__, ways)]
     for fabric in fabrics:
         for scope in (CLUSTER, *fabric.names):
             for flow in fabric.compiler.flows(scope):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
 import pytest
-from fabric import GATEWAY, OUT, TUNNEL, Fabric, gateway_address, of_family
+from fabric import GATEWAY, OUT, TUNNEL, WAYS, Fabric, Way, gateway_address, of_family
 from policy_objects import has
 from test_services import both, service, slice_of
 
@@ -20,7 +20,7 @@ from topology.naming import GATEWAY_MAC, Address
 from topology.policies import Action, IpBlock, PodSet, Policy, PolicyPort, Rule, Tier
 
 FAMILIES = pytest.mark.parametrize("version", [4, 6])
-KEYS = pytest.mark.parametrize("keyed", [True, False], ids=["by key", "by address"])
+WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 PODS = [(1, "a1"), (1, "a2"), (2, "b1")]
 WORLD = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
 OTHER_WORLD = {4: ip_address("192.0.2.129"), 6: ip_address("2001:db8::8001")}
@@ -37,8 +37,8 @@ def policy(subject: str, **directions: tuple[Rule, ...]) -> Policy:
     return Policy(namespace="default", name=f"for-{subject}", subjects=named(subject), **directions)
 
 
-def fabric(*objects: Object, keyed: bool = True) -> Fabric:
-    return Fabric(2, PODS, objects, keyed=keyed)
+def fabric(*objects: Object, way: Way = WAYS["by key"]) -> Fabric:
+    return Fabric(2, PODS, objects, way=way)
 
 
 def address(made: Fabric, name: str, version: int) -> Address:
@@ -66,16 +66,16 @@ TIERS = {table.name for table in TABLES if table.name.startswith(("Egress", "Ing
 
 
 @FAMILIES
-@KEYS
+@WAY
 @pytest.mark.parametrize("rules", [{"ingress": ()}, {"egress": ()}], ids=["ingress", "egress"])
 def test_pod_to_pod_is_judged_at_the_receiver_s_node_in_both_directions(
-    rules: dict[str, tuple[Rule, ...]], keyed: bool, version: int
+    rules: dict[str, tuple[Rule, ...]], way: Way, version: int
 ) -> None:
     judged = policy("b1" if "ingress" in rules else "a1", **rules)
-    made = fabric(judged, keyed=keyed)
+    made = fabric(judged, way=way)
     node, packet = call(made, "a1", address(made, "b1", version))
     walk = made.walk(node, packet)
-    assert [each.port for each in walk.emissions] == [TUNNEL] and not asked(walk)
+    assert [each.port for each in walk.emissions] == [made.way_out(node, packet)] and not asked(walk)
     assert made.send(node, packet) == []
     made.compiler.remove(judged.key)
     made.interpret()
@@ -105,9 +105,9 @@ def test_what_leaves_the_pods_network_is_judged_where_it_leaves(version: int) ->
 
 
 @FAMILIES
-@KEYS
-def test_answers_are_not_judged(keyed: bool, version: int) -> None:
-    made = fabric(policy("a1", ingress=()), policy("b1", egress=()), keyed=keyed)
+@WAY
+def test_answers_are_not_judged(way: Way, version: int) -> None:
+    made = fabric(policy("a1", ingress=()), policy("b1", egress=()), way=way)
     node, packet = call(made, "a1", address(made, "b1", version))
     assert len(made.send(node, packet)) == 1
     there, other = made.pod("b1")
@@ -158,26 +158,26 @@ def test_an_answer_through_a_tunnel_says_that_it_is_one(version: int) -> None:
 
 
 @FAMILIES
-@KEYS
-def test_a_host_reaches_its_own_pods_whatever_policies_say_and_no_other_node_s(keyed: bool, version: int) -> None:
-    made = fabric(policy("a1", ingress=()), policy("b1", ingress=()), keyed=keyed)
+@WAY
+def test_a_host_reaches_its_own_pods_whatever_policies_say_and_no_other_node_s(way: Way, version: int) -> None:
+    made = fabric(policy("a1", ingress=()), policy("b1", ingress=()), way=way)
     for own in (gateway_address(made.node("n1"), version), of_family(made.node("n1").addresses, version)):
         assert len(made.send("n1", from_host(own, address(made, "a1", version)))) == 1
         assert made.send("n1", from_host(own, address(made, "b1", version))) == []
 
 
 @FAMILIES
-@KEYS
-def test_an_address_of_a_node_is_told_by_blocks(keyed: bool, version: int) -> None:
+@WAY
+def test_an_address_of_a_node_is_told_by_blocks(way: Way, version: int) -> None:
     node = {4: "172.30.0.1/32", 6: "fd00:172:30::1/128"}[version]
-    made = fabric(policy("b1", ingress=(Rule(peers=(IpBlock(ip_network(node)),)),)), keyed=keyed)
+    made = fabric(policy("b1", ingress=(Rule(peers=(IpBlock(ip_network(node)),)),)), way=way)
     own = of_family(made.node("n1").addresses, version)
     assert len(made.send("n1", from_host(own, address(made, "b1", version)))) == 1
 
 
 @FAMILIES
 def test_without_keys_an_address_of_pods_that_no_pod_has_is_nobody_s(version: int) -> None:
-    made = fabric(keyed=False)
+    made = fabric(way=WAYS["by address"])
     for place, arrives in ((2, True), (77, False)):
         sender = next(each for each in made.node("n2").pod_cidrs if each.version == version)[place]
         packet = packets.tcp(TUNNEL, (1, 2), (sender, 40000), (address(made, "a1", version), 80))
@@ -186,44 +186,45 @@ def test_without_keys_an_address_of_pods_that_no_pod_has_is_nobody_s(version: in
     assert BY_NUMBER[walk.tables[-1]].name == "Policy"
 
 
-def world_fabric(judged: Iterable[Policy], version: int, keyed: bool) -> Fabric:
+def world_fabric(judged: Iterable[Policy], version: int, way: Way) -> Fabric:
     """A Service of b1 with addresses for the world, and policies."""
     ends = [each for each in both("b1") if each.address.version == version]
-    return fabric(service(), slice_of(*ends), *judged, keyed=keyed)
+    return fabric(service(), slice_of(*ends), *judged, way=way)
 
 
 @FAMILIES
-@KEYS
-def test_the_world_is_judged_where_it_enters_by_its_own_address(keyed: bool, version: int) -> None:
-    made = world_fabric([policy("b1", ingress=(Rule(peers=OF_WORLD),))], version, keyed)
+@WAY
+def test_the_world_is_judged_where_it_enters_by_its_own_address(way: Way, version: int) -> None:
+    made = world_fabric([policy("b1", ingress=(Rule(peers=OF_WORLD),))], version, way)
     walk = made.walk("n1", from_host(WORLD[version], VIP[version]))
     (out,) = walk.emissions
-    assert out.port == TUNNEL and asked(walk) == {"IngressAdmin", "IngressPolicy"}
+    assert out.port == made.way_out("n1", out.packet) and asked(walk) == {"IngressAdmin", "IngressPolicy"}
     source = out.packet[f.IPV4_SRC if version == 4 else f.IPV6_SRC]
-    assert source != int(WORLD[version]) and out.packet[f.TUN_ID] == Identity.JUDGED
+    assert source != int(WORLD[version])
+    assert out.port == GATEWAY or out.packet[f.TUN_ID] == Identity.JUDGED
     assert len(made.send("n1", from_host(WORLD[version], VIP[version]))) == 1
     denied = made.walk("n1", from_host(OTHER_WORLD[version], VIP[version]))
     assert denied.emissions == () and asked(denied) == {"IngressAdmin", "IngressPolicy"}
 
 
 @FAMILIES
-@KEYS
-def test_the_world_that_reaches_a_pod_by_its_own_address_is_judged_at_the_pod(keyed: bool, version: int) -> None:
-    made = fabric(policy("a1", ingress=(Rule(peers=OF_WORLD),)), keyed=keyed)
+@WAY
+def test_the_world_that_reaches_a_pod_by_its_own_address_is_judged_at_the_pod(way: Way, version: int) -> None:
+    made = fabric(policy("a1", ingress=(Rule(peers=OF_WORLD),)), way=way)
     target = address(made, "a1", version)
     assert len(made.send("n1", from_host(WORLD[version], target))) == 1
     assert made.send("n1", from_host(OTHER_WORLD[version], target)) == []
 
 
 @FAMILIES
-@KEYS
-def test_policies_see_a_service_s_endpoint_and_its_port_and_nothing_of_the_service(keyed: bool, version: int) -> None:
+@WAY
+def test_policies_see_a_service_s_endpoint_and_its_port_and_nothing_of_the_service(way: Way, version: int) -> None:
     vip = {4: ip_address("10.96.0.10"), 6: ip_address("fd00:10:96::10")}[version]
     for port, arrives in ((8080, True), (80, False)):
         rule = Rule(peers=(named("a1"),), ports=(PolicyPort("TCP", port),))
-        made = world_fabric([policy("b1", ingress=(rule,))], version, keyed)
+        made = world_fabric([policy("b1", ingress=(rule,))], version, way)
         assert bool(made.send(*call(made, "a1", vip))) == arrives
-    made = world_fabric([policy("a1", egress=(Rule(peers=(IpBlock(ip_network(f"{vip}")),)),))], version, keyed)
+    made = world_fabric([policy("a1", egress=(Rule(peers=(IpBlock(ip_network(f"{vip}")),)),))], version, way)
     assert made.send(*call(made, "a1", vip)) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
+import msgspec
 import pytest
 from fabric import GATEWAY, OUT, Arrival, Fabric, gateway_address, of_family
 
@@ -15,9 +16,9 @@ from flows.packets import Fields
 from flows.pipeline import CLASSIFY, HOST
 from flows.state import LocalPod, Port
 from flows.update import CLUSTER
-from flows.values import Note
+from flows.values import PORT_CONTROLLER, Note
 from topology.model import Node, Object, Pod, Service, ServicePort
-from topology.naming import GATEWAY_MAC, ROUTER_MAC, Address
+from topology.naming import GATEWAY_MAC, ROUTER_ADDRESS, ROUTER_MAC, Address
 from topology.policies import PodSet, Policy, Rule
 from topology.selectors import Operator, Requirement
 
@@ -190,6 +191,23 @@ def test_nodes_without_addresses_and_pod_cidrs_carry_workloads_among_themselves(
     fabric = Fabric.of([node(1, bare=True), workload(1, "h1", 1), workload(1, "h2", 2)])
     arrived(fabric, ping(fabric, "h1", "h2", 4), "h2")
     arrived(fabric, ping(fabric, "h2", "h1", 4, reply=True), "h1")
+
+
+def asks(pod: LocalPod, target: Address, mac: int, port: int = 67) -> Fields:
+    return packets.udp(pod.port, (mac, 0xFFFF_FFFF_FFFF), (ip_address("0.0.0.0"), 68), (target, port))
+
+
+def test_only_a_workload_that_has_dhcp_is_heard_asking_and_nobody_else_hears_it() -> None:
+    everybody = ip_address("255.255.255.255")
+    fabric = Fabric.of([node(1), workload(1, "h1", 1), msgspec.structs.replace(workload(1, "h2", 2), dhcp=True)])
+    _, deaf = fabric.pod("h1")
+    _, heard = fabric.pod("h2")
+    for target in (everybody, ROUTER_ADDRESS):
+        (emission,) = fabric.walk("n1", asks(heard, target, heard.mac)).emissions
+        assert emission.port == PORT_CONTROLLER
+    assert not fabric.walk("n1", asks(deaf, everybody, deaf.mac)).emissions
+    assert not fabric.walk("n1", asks(heard, everybody, deaf.mac)).emissions
+    assert not fabric.walk("n1", asks(heard, everybody, heard.mac, port=69)).emissions
 
 
 # What clashes: the compiler never makes one match of two objects, whatever its source lets through --------------------

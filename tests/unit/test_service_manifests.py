@@ -436,6 +436,7 @@ POD = """\
         ports:
         - {containerPort: 8080, name: http, hostPort: 80, hostIP: 192.0.2.1}
         - {containerPort: 53, protocol: UDP, hostPort: 53, hostIP: 0.0.0.0}
+        - {containerPort: 54, hostPort: 54, hostIP: 127.0.0.1}
         readinessProbe: PROBE
 """
 
@@ -450,6 +451,7 @@ def test_host_ports_are_of_one_address_of_the_node_or_of_all() -> None:
     assert workload("{tcpSocket: {port: 1}}").template.ports == (
         ContainerPort(port=8080, name="http", host_port=80, host_ip=ip_address("192.0.2.1")),
         ContainerPort(port=53, protocol="UDP", host_port=53),
+        ContainerPort(port=54, host_port=54, host_ip=ip_address("127.0.0.1")),
     )
 
 
@@ -477,7 +479,7 @@ def test_a_readiness_probe_is_a_command_or_a_port_or_a_path(probe: str, expected
 )
 def test_a_probe_that_says_nothing_to_try_is_told(probe: str, problem: str) -> None:
     (found,) = parse("x", dedent(POD.replace("PROBE", probe)).encode()).problems
-    assert str(found).startswith(f"x:10: Pod default/web-0: spec.containers[0].{problem}")
+    assert str(found).startswith(f"x:11: Pod default/web-0: spec.containers[0].{problem}")
 
 
 def test_the_documented_examples_are_accepted() -> None:

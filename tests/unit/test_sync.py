@@ -182,8 +182,8 @@ def test_many_changes_go_out_in_bundles_of_bounded_size_and_none_is_cut(monkeypa
     controller = started(node(1))
     switch = switch_of(1)
     wire = connect(controller, switch)
-    # A node is three routes, its address among those of nodes, and a digest: two nodes reach the limit.
-    monkeypatch.setattr(syncs, "BUNDLE_LIMIT", 10)
+    # A node is three routes, its address among those of nodes, a note, and a digest: two nodes reach the limit.
+    monkeypatch.setattr(syncs, "BUNDLE_LIMIT", 12)
     monkeypatch.setattr(flows.compiler, "STEP", 1)
     controller.take(snapshot(*map(node, range(1, 11))))
     sizes = []
@@ -191,7 +191,7 @@ def test_many_changes_go_out_in_bundles_of_bounded_size_and_none_is_cut(monkeypa
         sizes.append(switch.count.get(Type.BUNDLE_ADD, 0))
         assert controller.fleet.syncs["n1"].phase is Phase.SYNCING or switch.flows == expected(controller, "n1")
     added = [later - earlier for earlier, later in pairwise(sizes) if later > earlier]
-    assert added == [10, 10, 10, 5]
+    assert added == [12, 12, 12, 6]
     assert sizes[0] and controller.fleet.syncs["n1"].counters.bundles == 6
     assert_in_sync(controller, "n1", switch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from fabric import FIRST_POD, GATEWAY, OUT, TUNNEL, Arrival, Fabric, gateway_address, of_family
+from fabric import FIRST_POD, GATEWAY, OUT, TUNNEL, WAYS, Arrival, Fabric, gateway_address, of_family
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,9 +46,9 @@ WORLD = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
 NOBODY = {4: ip_address("10.244.1.200"), 6: ip_address("fd00:10:244:1::c8")}
 
 
-@pytest.fixture
-def fabric() -> Fabric:
-    return Fabric(3, [(1, "a1"), (1, "a2"), (2, "b1")])
+@pytest.fixture(params=WAYS)
+def fabric(request: pytest.FixtureRequest) -> Fabric:
+    return Fabric(3, [(1, "a1"), (1, "a2"), (2, "b1")], way=WAYS[request.param])
 
 
 def ping(fabric: Fabric, source: str, target: str, version: int, *, reply: bool = False) -> list[Arrival]:

@@ -1,12 +1,14 @@
 """Which pods a workload makes, and where they go."""
 
 from collections import Counter
+from ipaddress import ip_address
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.model import Key, Node, Pod
+from topology.model import ContainerPort, Key, Node, Pod
 from topology.workloads import Template, Workload, expand, place
 
 WEB = Template(labels=(("app", "web"),))
@@ -31,6 +33,13 @@ def owner(i: int) -> Key:
 def test_a_pod_is_itself() -> None:
     (pod,) = pods(workload("Pod"), "a")
     assert pod == Pod(namespace="default", name="web", node="a", labels=(("app", "web"),))
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Deployment", "StatefulSet", "ReplicaSet", "DaemonSet"])
+def test_a_host_port_of_one_address_is_every_pod_s(kind: str) -> None:
+    port = ContainerPort(port=80, host_port=80, host_ip=ip_address("192.0.2.1"))
+    (pod,) = pods(workload(kind, template=msgspec.structs.replace(WEB, ports=(port,))), "a")
+    assert pod.ports == (port,)
 
 
 def test_a_stateful_sets_pods_are_numbered() -> None:

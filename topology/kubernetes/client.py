@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import yaml
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
@@ -109,10 +110,11 @@ class Client:
             api = ApiClient(configuration)
             api.rest_client = _Transport(configuration)
         # A kubeconfig that isn't one raises whatever its reader stumbles over.
-        except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
             where = self._kubeconfig or "in-cluster configuration"
             remedy = "" if self._kubeconfig else "; outside of a pod, say --kubeconfig FILE"
-            raise KubeconfigError(f"{where}: {error}{remedy}") from error
+            # YAML's complaints have several lines.
+            raise KubeconfigError(f"{where}: {' '.join(str(error).split())}{remedy}") from error
         former, self._way = self._way, _Way(api)
         if former is not None:
             # What is under way there may go on.
@@ -127,20 +129,22 @@ class Client:
     async def ask(self, method: str, path: str, body: object = None, content_type: str = "") -> Answer:
         """One request and its whole answer. Raises TransportError."""
         timeout = aiohttp.ClientTimeout(total=ANSWER, sock_connect=CONNECT, sock_read=SILENCE)
+        way = self._current()
         with _Requesting():
-            async with self._current().used() as api:
+            async with way.used() as api:
                 response = await _request(api, method, path, body, content_type, timeout)
                 async with response:
                     data = await response.read()
                 answer = Answer(response.status, data, _retry_after(response))
-        await self._renew_if(answer.status)
+        await self._renew_if(answer.status, way)
         return answer
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, idle: float) -> AsyncIterator[Stream]:
         """An answer that goes on until the server ends it, or is silent for `idle` seconds. Raises TransportError."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=idle)
-        async with self._current().used() as api:
+        way = self._current()
+        async with way.used() as api:
             with _Requesting():
                 # Also a server that takes the connection and then says nothing has to begin to answer.
                 async with asyncio.timeout(SILENCE):
@@ -151,17 +155,20 @@ class Client:
             finally:
                 # Not released to the pool: there may be more to come on it.
                 response.close()
-        await self._renew_if(response.status)
+        await self._renew_if(response.status, way)
 
     def _current(self) -> _Way:
         if self._way is None:
             raise TransportError("not connected")
         return self._way
 
-    async def _renew_if(self, status: int) -> None:
-        """Read the configuration again where the server doesn't know us any more: tokens and certificates expire."""
+    async def _renew_if(self, status: int, way: _Way) -> None:
+        """Read the configuration again where the server doesn't know us any more: tokens and certificates expire.
+
+        Once for all that was asked with the former credentials: what is said of those says nothing of the new ones.
+        """
         now = asyncio.get_running_loop().time()
-        if status == 401 and now - self._renewed > RENEWAL:
+        if status == 401 and way is self._way and now - self._renewed > RENEWAL:
             self._renewed = now
             try:
                 await self.connect()

@@ -40,6 +40,7 @@ from topology.policies import Policy
 from topology.policy_manifests import APIS, logged, policy
 from topology.service_manifests import DEFAULT_AFFINITY, DISTRIBUTIONS, SERVICE_NAME
 from topology.services import LOAD_BALANCER_CLASS
+from topology.workload_manifests import port_workload
 from topology.yaml_tree import FieldError, Tree, tree_of
 
 #: The condition that tells schedulers whether a node's network is there, and the one of ours on policies and Services.
@@ -287,6 +288,11 @@ class _Policy(msgspec.Struct, frozen=True):
     status: _PolicyStatus = _PolicyStatus()
 
 
+class _Workload(msgspec.Struct, frozen=True):
+    metadata: _Meta
+    spec: Any = None
+
+
 class _Any(msgspec.Struct, frozen=True):
     metadata: _Meta
 
@@ -380,6 +386,18 @@ def _container_port(port: _Port) -> ContainerPort:
     )
 
 
+def _workload(kind: str, each: _Workload) -> Reading:
+    """What the custom resource's schema lets through may still be none."""
+    meta = each.metadata
+    tree = tree_of({"metadata": {"labels": meta.labels}, "spec": each.spec})
+    value: Pod | Unreadable
+    try:
+        value = port_workload(meta.namespace, meta.name, tree).pod
+    except FieldError as error:
+        value = Unreadable(str(error))
+    return Reading((kind, meta.namespace, meta.name), value)
+
+
 # Services and endpoints -----------------------------------------------------------------------------------------------
 
 
@@ -470,7 +488,7 @@ def _endpoints(listed: _Endpoint, problems: list[str]) -> list[Endpoint]:
             address=address,
             node=listed.node_name or "",
             zone=listed.zone or "",
-            pod=target.name if target is not None and target.kind == "Pod" else "",
+            pod=target.name if target is not None and target.kind in ("Pod", "Workload") else "",
             ready=ready,
             serving=ready if listed.conditions.serving is None else listed.conditions.serving,
             terminating=bool(listed.conditions.terminating),
@@ -560,6 +578,7 @@ _STRUCTS: Mapping[str, tuple[Any, Callable[[str, Any], Reading]]] = {
     "Pod": (_Pod, _pod),
     "Service": (_Service, _service),
     "EndpointSlice": (_Slice, _slice),
+    "Workload": (_Workload, _workload),
     **dict.fromkeys(APIS, (_Policy, _policy)),
 }
 READERS: Mapping[str, Read] = {

@@ -94,7 +94,9 @@ CLUSTER_POLICIES = tuple(
         ("BaselineAdminNetworkPolicy", "v1alpha1", "baselineadminnetworkpolicies"),
     )
 )
+#: Our own: hosts and virtual machines on bridges' ports (`topology.workload_manifests`).
+WORKLOADS = Resource(kind="Workload", group="signalbox.io", version="v1alpha1", plural="workloads", optional=True)
 
 #: Everything that is watched.
-RESOURCES = (NODES, NAMESPACES, PODS, SERVICES, SLICES, NETWORK_POLICIES, *CLUSTER_POLICIES)
+RESOURCES = (NODES, NAMESPACES, PODS, SERVICES, SLICES, NETWORK_POLICIES, *CLUSTER_POLICIES, WORKLOADS)
 BY_KIND = {each.kind: each for each in RESOURCES}

@@ -3,8 +3,8 @@
     Found, Gone ──take──> readings by key ──collect──> Batch (changed, gone, problems)
 
 Owns: keeping the last good reading of what can't be read, and what objects mean to each other - load balancers'
-addresses, external addresses that would cut a node off, pods whose namespace isn't known. The model is a function of
-what is known and of the addresses that were given, not of the order in which it came. Pure.
+addresses, external addresses that would cut a node off, pods whose namespace isn't known, workloads that are pods, too.
+The model is a function of what is known and of the addresses that were given, not of the order in which it came. Pure.
 """
 
 from __future__ import annotations
@@ -114,11 +114,13 @@ class KubernetesState:
             del self._values[key]
         else:
             self._values[key] = value
-        self._dirty.add(key)
         kind, namespace, name = key
-        if kind == "Pod" and (former is None or value is None):
+        # A workload is a pod: what there is of it has a pod's key.
+        key = ("Pod", namespace, name) if kind == "Workload" else key
+        self._dirty.add(key)
+        if key[0] == "Pod" and (former is None or value is None):
             there = self._pods_in.setdefault(namespace, set())
-            (there.add if value is not None else there.discard)(key)
+            (there.discard if self._pod(namespace, name) is None else there.add)(key)
         elif kind == "Namespace" and (former is None or value is None):
             self._dirty |= self._pods_in.get(name, set())
         elif kind == "Node":
@@ -155,6 +157,8 @@ class KubernetesState:
         changed: list[Object] = []
         gone: list[Key] = []
         for key in sorted(dirty):
+            if key[0] == "Pod":
+                self._look_for_namesake(key)
             found = self._service(key) if key[0] == "Service" else self._object(key)
             if found is None:
                 gone.append(key)
@@ -183,11 +187,26 @@ class KubernetesState:
                 yield key, "; ".join(texts)
 
     def _object(self, key: Key) -> Object | None:
-        value = self._values.get(key)
-        if key[0] == "Pod" and ("Namespace", "", key[1]) not in self._values:
+        if key[0] != "Pod":
+            return self._values.get(key)
+        if ("Namespace", "", key[1]) not in self._values:
             # It comes a moment later, by another watch: until then policies can't know whom they are for.
             return None
-        return value
+        return self._pod(key[1], key[2])
+
+    def _pod(self, namespace: str, name: str) -> Object | None:
+        pod = self._values.get(("Pod", namespace, name))
+        return pod if pod is not None else self._values.get(("Workload", namespace, name))
+
+    def _look_for_namesake(self, key: Key) -> None:
+        workload = ("Workload", *key[1:])
+        text = f"has the name of {object_words(key)}, and both are pods to Services and policies; rename one"
+        clashes = (text,) if key in self._values and workload in self._values else ()
+        if self._clashes.get(workload, ()) != clashes:
+            self._shown = None
+            self._clashes[workload] = clashes
+            if not clashes:
+                del self._clashes[workload]
 
     def _service(self, key: Key) -> Service | None:
         balanced, problems = self._services.get(key), list[str]()
@@ -242,7 +261,8 @@ class KubernetesState:
 
     def objects(self) -> dict[Key, Object]:
         """The whole model."""
-        found = {key: self._object(key) for key in self._values} | {key: self._service(key) for key in self._services}
+        keys = {("Pod", *key[1:]) if key[0] == "Workload" else key for key in self._values}
+        found = {key: self._object(key) for key in keys} | {key: self._service(key) for key in self._services}
         return {key: each for key, each in found.items() if each is not None}
 
 
