@@ -324,15 +324,11 @@ class Discovery:
         """Whether there is any port that may have a wire."""
         return bool(self._turns)
 
-    def is_eager(self, now: float) -> bool:
-        """Whether any port has come up just now and is yet to be answered."""
+    def is_unanswered(self, now: float) -> bool:
+        """Whether any port is of no wire and has yet to ask, or has just asked, or will do so again soon."""
         return any(
-            (turn.eager or now - turn.sent < 1.0) and end not in self._wires and self._speaks(end)
-            for end, turn in self._turns.items()
+            end not in self._wires and (turn.eager or now - turn.sent < 1.0) for end, turn in self._turns.items()
         )
-
-    def _speaks(self, end: End) -> bool:
-        return self._nodes[end[0]].sender is Sender.US
 
     def troubles(self) -> Iterator[str]:
         """Ports that hear what no wire explains, a line each."""
