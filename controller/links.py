@@ -11,6 +11,7 @@ argument.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -25,10 +26,13 @@ from flows.values import PORT_CONTROLLER, Output
 from topology.discovery import Discovery, Plug, Sender, State
 from topology.graph import Wire
 from topology.model import Key, Node, Object, Pod
-from topology.naming import is_pod_port
 
-#: Seconds after its start for which a controller may be in want of wires that there are.
+#: Seconds from when it first speaks for a switch for which a controller may be in want of wires that there are.
 SETTLED_AFTER = 10.0
+
+
+#: A port sends the same again and again.
+_packet_out = lru_cache(maxsize=1 << 17)(lambda frame, port: encode.packet_out(frame, (Output(port),), PORT_CONTROLLER))
 
 
 class Switches(Protocol):
@@ -52,12 +56,13 @@ class Links:
         self._version = 0
         #: What the compiler has been told.
         self._wires: list[Wire] = []
-        #: When the first switch was heard.
-        self._begun: float | None = None
+        #: When this controller first spoke for a switch, and first heard what another one had a switch's ports say.
+        self._spoke: float | None = None
+        self._followed: float | None = None
         self._unsettled, self._looked_again = False, float("-inf")
         #: The nodes with ports that are asked.
         self._asked: set[str] = set()
-        #: Pods on ports whose names aren't derived from theirs, and the nodes that they are on.
+        #: Pods on ports that they name, and the nodes that they are on.
         self._workloads: dict[Key, str] = {}
 
     @property
@@ -69,7 +74,7 @@ class Links:
 
     def set_ports(self, node: str, now: float) -> None:
         """A node's switch has other ports than before: the compiler knows them already."""
-        self._begun = now if self._begun is None else self._begun
+        self._looked_again = float("-inf")
         self._look_at_ports(node, now)
         self._follow(now)
 
@@ -80,9 +85,9 @@ class Links:
             if isinstance(each, Node):
                 concerned.add(each.name)
                 costs = True
-            elif isinstance(each, Pod) and (each.key in self._workloads or not is_pod_port(each.port_name)):
+            elif isinstance(each, Pod) and (each.port or each.key in self._workloads):
                 concerned |= {each.node, self._workloads.pop(each.key, each.node)}
-                if not is_pod_port(each.port_name):
+                if each.port:
                     self._workloads[each.key] = each.node
         for key in gone:
             if key[0] == "Node":
@@ -97,16 +102,22 @@ class Links:
     def are_unsettled(self, connected: Collection[str], now: float) -> bool:
         """Whether this controller has just begun, and there may be wires that it has yet to find.
 
-        Its switches hold what follows from those that it knew before it was started anew, and go on with that.
+        Its switches hold what follows from those that it knew before it was started anew, and go on with that. Who has
+        followed another controller for a while, and takes over from it, knows all wires.
         """
-        if self._begun is None or now - self._begun > SETTLED_AFTER or not self.discovery.is_asking:
-            return False
         # Every switch that waits asks this, again and again.
         if now >= self._looked_again:
-            is_whole = all(name in connected for name in self._compiler.cluster.nodes)
-            self._unsettled = not is_whole or self.discovery.is_eager(now)
             self._looked_again = now + 0.1
+            self._take_senders(now)
+            self._unsettled = self._is_beginning(now) and (
+                not all(name in connected for name in self._compiler.cluster.nodes) or self.discovery.is_unanswered(now)
+            )
         return self._unsettled
+
+    def _is_beginning(self, now: float) -> bool:
+        if self._spoke is None or not self.discovery.is_asking or now - self._spoke > SETTLED_AFTER:
+            return False
+        return self._followed is None or self._spoke - self._followed < SETTLED_AFTER
 
     def look(self, now: float) -> None:
         """What the clock demands: call it several times a second."""
@@ -114,14 +125,25 @@ class Links:
 
     def look_at_senders(self, now: float) -> None:
         """Who speaks for which switch may have changed."""
-        for node in self._asked:
-            self.discovery.set_sender(node, self._sender(node), now)
+        self._take_senders(now)
         self._follow(now)
+
+    def _take_senders(self, now: float) -> None:
+        for node in self._asked:
+            self._take_sender(node, now)
+
+    def _take_sender(self, node: str, now: float) -> None:
+        sender = self._sender(node)
+        if sender is Sender.US and self._spoke is None:
+            self._spoke = now
+        self.discovery.set_sender(node, sender, now)
 
     def hear(self, node: str, packet: PacketIn, now: float) -> None:
         """A frame that a port has heard."""
         number = next((term.value for term in packet.match if term.field is IN_PORT), None)
         if number is not None and self.interval:
+            if self._followed is None and self._sender(node) is not Sender.US:
+                self._followed = now
             self.discovery.hear(node, number, packet.data, now)
             self._follow(now)
 
@@ -133,7 +155,7 @@ class Links:
                 self._asked.discard(node)
                 return
             self._asked.add(node)
-            self.discovery.set_sender(node, self._sender(node), now)
+            self._take_sender(node, now)
             self.discovery.set_ports(node, plugs, now)
 
     def _open_ports(self, node: str) -> Iterator[Port]:
@@ -144,8 +166,7 @@ class Links:
         """Send what is to be sent, and tell the compiler where something has changed."""
         messages: dict[str, list[bytes]] = {}
         for each in self.discovery.due(now) if self.interval else ():
-            out = encode.packet_out(each.frame, (Output(each.port),), PORT_CONTROLLER)
-            messages.setdefault(each.node, []).append(out)
+            messages.setdefault(each.node, []).append(_packet_out(each.frame, each.port))
         for node, batch in messages.items():
             self._switches.send(node, batch, now)
         if anew or self.discovery.version != self._version:

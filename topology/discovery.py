@@ -100,6 +100,8 @@ class _Turn(msgspec.Struct):
     at: float
     eager: int
     sent: float = float("-inf")
+    #: What it sends, always the same.
+    sending: Sending | None = None
 
 
 class Discovery:
@@ -203,7 +205,9 @@ class Discovery:
             if here.sender is not Sender.US:
                 # When it is ours to speak for, it gets a turn.
                 continue
-            found.append(self._sending(end, here.plugs[end[1]]))
+            if turn.sending is None:
+                turn.sending = self._sending(end, here.plugs[end[1]])
+            found.append(turn.sending)
             turn.sent = now
             if turn.eager and end not in self._wires:
                 turn.eager -= 1
@@ -320,15 +324,11 @@ class Discovery:
         """Whether there is any port that may have a wire."""
         return bool(self._turns)
 
-    def is_eager(self, now: float) -> bool:
-        """Whether any port has come up just now and is yet to be answered."""
+    def is_unanswered(self, now: float) -> bool:
+        """Whether any port is of no wire and has yet to ask, or has just asked, or will do so again soon."""
         return any(
-            (turn.eager or now - turn.sent < 1.0) and end not in self._wires and self._speaks(end)
-            for end, turn in self._turns.items()
+            end not in self._wires and (turn.eager or now - turn.sent < 1.0) for end, turn in self._turns.items()
         )
-
-    def _speaks(self, end: End) -> bool:
-        return self._nodes[end[0]].sender is Sender.US
 
     def troubles(self) -> Iterator[str]:
         """Ports that hear what no wire explains, a line each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from controller.cli.ask import flows, get, policy, status
+from controller.cli.graph import topology
 from controller.cli.run import controller
-from controller.cli.topology import topology
 
 commands: list[click.Command] = [controller, get, flows, policy, topology, status]

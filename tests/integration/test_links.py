@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from probes import until
 from controller.cli import client
 from deploy.lab import substrate
 from deploy.lab.cluster import Lab, owner, settings_for
+from deploy.lab.layout import netns_path
+from topology.discovery import INTERVAL, MISSED
 
 End = tuple[str, str]
 #: Duration, deadline, retry period, when one joins.
@@ -109,6 +112,47 @@ def test_all_of_many_wires_that_come_at_once_are_found(lab: Lab) -> None:
         took = until(lambda: everywhere(lab, many), "all wires are found", timeout=10)
         print(f"64 found within {took:.2f} s")
     until(lambda: everywhere(lab, []), "the wires are lost", timeout=2)
+
+
+#: Sends one frame again and again by a link, for some seconds, and says how many there were.
+FLOOD = """
+import socket, sys, time
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+link.bind((sys.argv[1], 0))
+end, count = time.monotonic() + float(sys.argv[2]), 0
+while time.monotonic() < end:
+    link.send(bytes.fromhex(sys.argv[3]))
+    count += 1
+print(count)
+"""
+
+
+def test_a_port_that_is_flooded_takes_no_wire_of_others_away(lab: Lab) -> None:
+    many = [(("node-1", f"m{number}"), ("node-3", f"n{number}")) for number in range(16)]
+    netns = lab.layout.node_netns("node-1")
+    substrate.run(["ip", "-n", netns, "link", "add", "fl1", "type", "veth", "peer", "name", "fl2"])
+    for name in ("fl1", "fl2"):
+        substrate.run(["ip", "-n", netns, "link", "set", name, "up"])
+    try:
+        with wired(lab, *many):
+            vsctl(lab, "node-1", "add-port", "br-int", "fl1")
+            until(lambda: everywhere(lab, many), "all wires are found", timeout=10)
+            # Another device's LLDP, and more of it than a switch may send on.
+            other = "0180c200000e0200000000ff88cc" + "0207040200000000ff" + "040403666c32" + "06020078" + "0000"
+            seconds = MISSED * INTERVAL + 3
+            with subprocess.Popen(
+                ["nsenter", f"--net={netns_path(netns)}", "--", "python3", "-c", FLOOD, "fl2", str(seconds), other],
+                stdout=subprocess.PIPE, text=True,
+            ) as flood:  # fmt: skip
+                while flood.poll() is None:
+                    assert everywhere(lab, many)
+                    time.sleep(0.2)
+                assert flood.stdout is not None
+                assert int(flood.stdout.read()) > 1000 * seconds
+            assert everywhere(lab, many)
+    finally:
+        vsctl(lab, "node-1", "--if-exists", "del-port", "br-int", "fl1")
+        substrate.run(["ip", "-n", netns, "link", "del", "fl1"])
 
 
 def test_a_wire_outlives_controllers_that_go_and_come_and_they_send_nothing(lab: Lab) -> None:

@@ -75,10 +75,13 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
     [
         (
             ("get", "widgets"),
-            "there is no kind 'widgets'; the kinds are nodes, pods, links, services, endpoints, identities, policies",
+            "there is no kind 'widgets'; the kinds are nodes, pods, workloads, links, services, endpoints, "
+            "identities, policies, bgp, routes",
         ),
         (("get", "pods", "--counters"), "--counters: pods have none; services, endpoints and policies do"),
         (("get", "pods", "-o", "xml"), "'xml' is not one of"),
+        (("topology", "-w", "-o", "json"), "--watch goes with -o table and -o wide"),
+        (("topology", "path", "a"), "Missing argument 'B'"),
         (("controller", "--listen", "tcp:127.0.0.1:0", "--manifests", "/nowhere"), "'/nowhere' does not exist"),
         ((*CONTROLLER, "tcp:127.0.0.1:6653"), "listen on ssl:127.0.0.1:6653"),
         ((*CONTROLLER, "tcp:127.0.0.1:6653"), "or add --insecure"),
@@ -117,3 +120,67 @@ def test_a_word_that_can_t_be_is_named(words: tuple[str, ...], said: str) -> Non
     assert result.exit_code != 0
     assert said in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+LINK = {
+    "from": "n1", "fromPort": "x1", "to": "n2", "toPort": "x2", "kind": "wire", "cost": 1, "state": "Up",
+    "txBitsPerSecond": 9_996_000_000, "rxBitsPerSecond": 999, "speedBitsPerSecond": 10_000_000_000, "load": 0.9996,
+}  # fmt: skip
+HOP = {key: LINK[key] for key in ("from", "fromPort", "to", "toPort", "cost", "kind")}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[list[str], dict[str, str]]]:
+    """What a controller is asked that has one wire."""
+    found: list[tuple[list[str], dict[str, str]]] = []
+
+    def answer(where: Path, resource: list[str], query: dict[str, str]) -> object:
+        found.append((resource, query))
+        end = {"node": "n1", "pod": "default/a", "port": "pod1"}
+        if resource == ["path"]:
+            others = [{**HOP, "fromPort": "x5", "to": "n3", "toPort": "x6"}]
+            return {"from": end, "to": {**end, "pod": "", "node": "n2"}, "cost": 1, "hops": [{**HOP, "others": others}]}
+        return {"nodes": [], "networks": [], "links": [LINK]}
+
+    monkeypatch.setattr(client, "ask", answer)
+    return found
+
+
+def test_topology_is_a_table_of_links_and_with_their_load_if_that_is_wanted(
+    asked: list[tuple[list[str], dict[str, str]]],
+) -> None:
+    at = ("--socket", "/s")
+    assert run("topology", *at).output.splitlines() == [
+        "A    PORT   B    PORT   KIND   COST   STATE",
+        "n1   x1     n2   x2     wire   1      Up",
+    ]
+    assert asked == [(["topology"], {"format": "json"})]
+    _, line = run("topology", "--load", *at).output.splitlines()
+    assert line.split()[7:] == ["100%", "10Gb/s", "999b/s", "10Gb/s"]
+    assert asked[-1] == (["topology"], {"format": "json", "load": "1"})
+
+
+def test_topology_is_shown_again_and_again_until_somebody_has_seen_enough(
+    asked: list[tuple[list[str], dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pause(seconds: float) -> None:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("controller.cli.graph.pause", pause)
+    result = run("topology", "-w", "--socket", "/s")
+    assert result.exit_code == 0
+    assert result.output.count("n1   x1     n2   x2") == 3
+
+
+def test_a_way_is_a_line_for_each_hop_with_what_is_as_good(asked: list[tuple[list[str], dict[str, str]]]) -> None:
+    expected = [
+        "from pod default/a on n1, port pod1",
+        "HOP   FROM   PORT   TO   PORT   KIND   COST   OR",
+        "1     n1     x1     n2   x2     wire   1      x5>n3:x6",
+        "to node n2, cost 1",
+    ]
+    # Where the controller is may be said before or behind.
+    for words in (("topology", "path", "a", "n2", "--socket", "/s"), ("topology", "--socket", "/s", "path", "a", "n2")):
+        assert run(*words).output.splitlines() == expected
+    assert asked == [(["path"], {"from": "a", "to": "n2"})] * 2

@@ -13,7 +13,7 @@ from test_sync import UPLINKS, assert_in_sync, node, pod, pod_port, snapshot
 from controller import app
 from controller.app import Controller
 from controller.links import SETTLED_AFTER
-from controller.sync import Phase
+from controller.sync import PATIENCE, Phase
 from flows import fields as f
 from flows.openflow.messages import PacketIn
 from flows.state import Port
@@ -67,14 +67,16 @@ class Cluster:
         wires[number] = Wire(controller, switch, self.clock.now)
         self.pump()
 
-    def restart(self) -> None:
+    def restart(self, mastery: Decided | None = None) -> None:
         """Another controller, which knows nothing of the first, and is connected to nobody yet."""
-        _, mastery, switches, wires = self.members[0]
+        _, _, switches, wires = self.members[0]
         for wire in wires.values():
             wire.cut()
         for switch in switches.values():
             switch.reset()
         controller = Controller()
+        if mastery is not None:
+            controller.fleet._mastery = mastery
         controller.take(snapshot(*self.objects.values()))
         self.members[0] = (controller, mastery, switches, {})
 
@@ -173,20 +175,10 @@ def test_ports_of_pods_of_the_host_and_of_tunnels_are_never_asked(clock: Clock) 
     assert [flow.match[0] for flow in told] == [f.IN_PORT(X1.number)]
 
 
-class Workload(Pod, frozen=True, kw_only=True):
-    """A pod on a port whose name is given."""
-
-    at: str
-
-    @property
-    def port_name(self) -> str:
-        return self.at
-
-
 def test_a_port_that_a_workload_claims_has_no_wire_until_it_is_gone(clock: Clock) -> None:
     here = Cluster(clock)
     here.run(1)
-    claim = Workload(namespace="default", name="vm", node="n1", at="x1", addresses=(ip_address("10.244.1.99"),))
+    claim = Pod(namespace="default", name="vm", node="n1", port="x1", mac=0x52, addresses=(ip_address("10.244.1.99"),))
     here.put(claim)
     here.run(1)
     assert here.links() == []
@@ -198,10 +190,10 @@ def test_a_port_that_a_workload_claims_has_no_wire_until_it_is_gone(clock: Clock
     here.put(claim)
     assert here.links() == []
     # It moves to another port, and to another node.
-    here.put(msgspec.structs.replace(claim, at="x9"))
+    here.put(msgspec.structs.replace(claim, port="x9"))
     here.run(1)
     assert here.links() == [THERE]
-    here.put(msgspec.structs.replace(claim, at="x2", node="n2"))
+    here.put(msgspec.structs.replace(claim, port="x2", node="n2"))
     assert here.links() == []
 
 
@@ -277,6 +269,49 @@ def test_a_controller_that_starts_anew_sends_nothing_where_the_wires_are_what_th
         assert here.controller.fleet.syncs[f"n{number}"].counters.flow_mods == 0, number
     for number, switch in here.members[0][2].items():
         assert_in_sync(here.controller, f"n{number}", switch)
+
+
+def test_one_of_several_that_starts_anew_sends_nothing_however_long_it_waits_for_its_leases(clock: Clock) -> None:
+    here = Cluster(clock)
+    here.run(1)
+    here.restart(Decided(None, epoch=1))
+    for number in (1, 2):
+        here.connect(number)
+    here.run(2 * SETTLED_AFTER)
+    assert here.links() == []
+    # It becomes master of one switch after the other: what it looks at less often than that is not yet looked at.
+    controller, mastery, switches, _ = here.members[0]
+    assert mastery is not None
+    mastery.held = tenure(2)
+    controller.fleet.obey(clock.now)
+    here.pump()
+    clock.now += PATIENCE + 0.01
+    controller.obey_leases()
+    here.pump()
+    here.run(5)
+    assert used(here) == [THERE]
+    for number, switch in switches.items():
+        assert controller.fleet.syncs[f"n{number}"].counters.flow_mods == 0, number
+        assert_in_sync(controller, f"n{number}", switch)
+
+
+def test_a_standby_that_takes_over_doesn_t_wait(clock: Clock) -> None:
+    here = Cluster(clock, standby=True)
+    here.run(2 * SETTLED_AFTER)
+    standby, mastery, switches, _ = here.members[1]
+    for wire in here.members.pop(0)[3].values():
+        wire.cut()
+    # A node that nobody has heard of yet, and whose switch is away.
+    here.put(node(3))
+    assert mastery is not None
+    mastery.held = tenure(2)
+    standby.fleet.obey(clock.now)
+    here.pump()
+    clock.now += PATIENCE + 0.01
+    standby.fleet.obey(clock.now)
+    here.pump()
+    for number, switch in switches.items():
+        assert_in_sync(standby, f"n{number}", switch)
 
 
 def test_a_controller_that_starts_anew_doesn_t_wait_long_for_wires_that_are_gone(clock: Clock) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
+from time import sleep as pause
 from typing import Any
 
 import click
@@ -68,7 +68,7 @@ def topology(
                 return
             # One write, so that a screen doesn't flicker.
             click.echo("\x1b[H\x1b[2J" + text if sys.stdout.isatty() else text + "\n")
-            time.sleep(_INTERVAL)
+            pause(_INTERVAL)
     except KeyboardInterrupt:
         return
 
