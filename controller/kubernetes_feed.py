@@ -142,5 +142,7 @@ def _complaints(controller: Controller, state: KubernetesState) -> Iterator[tupl
     yield from state.complaints()
     for service, reason in controller.compiler.services.clashes():
         yield service.key, reason
+    for workload, reason in controller.compiler.misfits():
+        yield ("Workload", workload.namespace, workload.name), reason
     for key in controller.compiler.policies.crowded:
         yield key, _CROWDED

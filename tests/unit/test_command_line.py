@@ -75,7 +75,8 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
     [
         (
             ("get", "widgets"),
-            "there is no kind 'widgets'; the kinds are nodes, pods, workloads, links, services, endpoints, identities, policies",
+            "there is no kind 'widgets'; the kinds are nodes, pods, workloads, links, services, endpoints, identities, "
+            "policies",
         ),
         (("get", "pods", "--counters"), "--counters: pods have none; services, endpoints and policies do"),
         (("get", "pods", "-o", "xml"), "'xml' is not one of"),
