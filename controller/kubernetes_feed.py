@@ -164,5 +164,7 @@ def _complaints(controller: Controller, state: KubernetesState) -> Iterator[tupl
     for service, reason in controller.compiler.services.clashes():
         yield service.key, reason
     yield from controller.compiler.host_port_refusals()
+    for workload, reason in controller.compiler.misfits():
+        yield ("Workload", workload.namespace, workload.name), reason
     for key in controller.compiler.policies.crowded:
         yield key, _CROWDED

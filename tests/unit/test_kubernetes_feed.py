@@ -15,7 +15,7 @@ import pytest
 import yaml
 from api_server import ApiServer, Request, serving
 from fake_switch import FakeSwitch
-from kubernetes_objects import cluster_policy, namespace, network_policy, node, pod, service
+from kubernetes_objects import cluster_policy, namespace, network_policy, node, pod, service, workload
 from test_channel import play
 from test_kubernetes_source import until
 
@@ -242,6 +242,17 @@ async def test_a_pod_that_goes_without_its_host_port_has_an_event(server: ApiSer
     (event,) = server.objects("Event")
     assert (event["regarding"]["kind"], event["regarding"]["name"]) == ("Pod", "second")
     assert event["note"].startswith("host port 8080/TCP of 127.0.0.1 is Pod default/first's already on node n1")
+
+
+async def test_a_workload_that_wants_what_another_has_is_told_by_an_event(server: ApiServer, running: Running) -> None:
+    server.put(workload("default", "a"), workload("default", "b", port="vnet1", mac="52:54:00:00:00:02"))
+    await until(lambda: len(server.objects("Event")) == 1, "an event")
+    (event,) = server.objects("Event")
+    regarding = event["regarding"]
+    assert (regarding["apiVersion"], regarding["kind"], regarding["name"]) == ("signalbox.io/v1alpha1", "Workload", "b")
+    said = "its address 203.0.113.7 is that of Workload default/a; give it another"
+    assert event["note"] == said
+    await running.until_status(f"Workload default/b: {said}")
 
 
 async def test_an_outage_is_told_and_takes_nothing_from_the_switches(
