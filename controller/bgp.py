@@ -18,8 +18,8 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shutil
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -57,15 +57,16 @@ class EngineError(Exception):
 
 
 class Speaker:
-    """Our side of BGP. `clock` only goes forward."""
+    """Our side of BGP. `directory` is for ExaBGP's configuration and socket; `clock` only goes forward."""
 
-    def __init__(self, settings: BgpSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: BgpSettings, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
         if importlib.util.find_spec("exabgp") is None:
             raise BgpSettingsError("--bgp-peer takes ExaBGP, which isn't installed: pip install 'exabgp>=5.0.15'")
         self.sessions = Sessions(settings)
         #: Whether it is this controller that announces, and why it can't, if so.
         self.speaks = False
         self.complaint = ""
+        self._directory = directory
         self._clock = clock
         self._woken = asyncio.Event()
         #: ExaBGP's last words: why it has died, if it has.
@@ -99,7 +100,9 @@ class Speaker:
         self._tell_news()
         self._words.clear()
         async with contextlib.AsyncExitStack() as held:
-            directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="signalbox-bgp-")))
+            # Always the same: one that was killed leaves it behind.
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.callback(shutil.rmtree, self._directory, ignore_errors=True)
             joined: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
             joined = asyncio.get_running_loop().create_future()
 
@@ -109,10 +112,11 @@ class Speaker:
                 else:
                     joined.set_result((reader, writer))
 
-            path = directory / "api.sock"
+            path = self._directory / "api"
+            path.unlink(missing_ok=True)
             server = await asyncio.start_unix_server(join, path, limit=LINE_LIMIT)
             held.callback(server.close)
-            process = await self._start(directory, path)
+            process = await self._start(path)
             held.push_async_callback(_end, process)
             reading = asyncio.create_task(self._listen_to_log(process))
             held.callback(reading.cancel)
@@ -137,8 +141,8 @@ class Speaker:
                     raise EngineError(self._last_words(process))
                 self.complaint = ""
 
-    async def _start(self, directory: Path, path: Path) -> asyncio.subprocess.Process:
-        configuration = directory / "exabgp.conf"
+    async def _start(self, path: Path) -> asyncio.subprocess.Process:
+        configuration = path.with_name("exabgp.conf")
         configuration.write_text(self.sessions.configuration(relay_command(sys.executable, path)))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("exabgp")}
         return await asyncio.create_subprocess_exec(
@@ -174,8 +178,8 @@ class Speaker:
 
     def _tell_news(self) -> None:
         news, self.sessions.news = self.sessions.news, []
-        for line in news:
-            log.info("BGP %s", line)
+        for wrong, line in news:
+            log.log(logging.WARNING if wrong else logging.INFO, "BGP %s", line)
 
     def _last_words(self, process: asyncio.subprocess.Process) -> str:
         how = "doesn't start" if process.returncode is None else f"ended with status {process.returncode}"
@@ -221,7 +225,7 @@ class Speaker:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Without a word to its peers, who so keep what they know for a while. The program beside it then ends by itself."""
+    """Without a word to its peers, who so keep what they know for a while. The relay ends when it sees it gone."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()
