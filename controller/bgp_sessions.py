@@ -64,6 +64,8 @@ class Session:
         #: The families that it takes, and of which of them several next hops; None before it was heard.
         self.terms: tuple[frozenset[int], frozenset[int]] | None = None
         self.told: dict[Place, Address] = {}
+        #: The routes that it has been told, while nothing has changed.
+        self.settled: tuple[Route, ...] | None = None
         #: Whether it waits for End-of-RIB.
         self.waits = False
 
@@ -111,7 +113,7 @@ class Sessions:
         self.spoilt = False
         for session in self.sessions.values():
             self._down(session, session.reason if not session.up else "BGP's engine has ended")
-            session.told, session.terms, session.waits = {}, None, False
+            session.told, session.settled, session.terms, session.waits = {}, None, None, False
 
     # ExaBGP speaks ------------------------------------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class Sessions:
         terms = _versions(found.get("families", ())), _versions(found.get("add_path", {}).get("send", ()))
         # A router that was configured anew: ExaBGP would tell it again what it can't take, or take amiss.
         self.spoilt |= bool(session.told) and terms != session.terms
-        session.terms = terms
+        session.terms, session.settled = terms, None
 
     def _state(self, session: Session, neighbor: dict[str, Any], now: float) -> None:
         match neighbor.get("state"):
@@ -164,11 +166,11 @@ class Sessions:
         """What is to be said now, given what was said: one line for all peers that it is for."""
         lines: dict[str, list[Address]] = {}
         for address, session in self.sessions.items():
-            if session.terms is not None:
+            if session.terms is not None and session.settled is not self.routes:
                 wanted = session.wanted(self.routes)
                 for line in _differences(session.told, wanted):
                     lines.setdefault(line, []).append(address)
-                session.told = wanted
+                session.told, session.settled = wanted, self.routes
         for address, session in self.sessions.items():
             if session.waits and session.terms is not None:
                 session.waits = False

@@ -21,6 +21,7 @@ import pytest
 from callers import SERVERS, applied, balanced, call, names, path_of, row, service, to, unlink, write
 from probes import addresses, inside, node_addresses, pings, until
 
+from controller.cli import client
 from deploy.lab import processes, substrate
 from deploy.lab.cluster import Lab, owner, settings_for
 
@@ -47,7 +48,6 @@ protocol kernel { ipv4 { export where source = RTS_BGP; }; metric 10; }
 protocol kernel { ipv6 { export where source = RTS_BGP; }; metric 10; }
 template bgp controller {
   local as 64999;
-  graceful restart on;
   connect delay time 1; connect retry time 1; error wait time 1,2;
 }
 protocol bgp several from controller {
@@ -303,6 +303,51 @@ def test_nothing_is_left_running_when_the_controller_is_gone(lab: Lab) -> None:
     finally:
         lab.start_controller()
         in_sync(lab)
+
+
+def test_of_two_controllers_one_announces_and_the_other_takes_over_without_a_gap(tmp_path: Path) -> None:
+    here = Lab(f"bb{os.getpid()}")
+    settings = settings_for(here.layout.name, 2, tls=True, controllers=2, **owner(os.getpid()))
+    with pytest.MonkeyPatch.context() as patch:
+        # What the other lab's controllers are told.
+        for name in OPTIONS:
+            patch.delenv(f"SIGNALBOX_CONTROLLER_{name}", raising=False)
+        assert not here.up(settings)
+        try:
+            patch.setenv("SIGNALBOX_CONTROLLER_BGP_AS", "64512")
+            patch.setenv("SIGNALBOX_CONTROLLER_BGP_PEER", f"{ROUTER[1]}@64999")
+            for number in here.controllers:
+                here.stop_controller(controller=number)
+                here.start_controller(number)
+            router = Router(here, tmp_path)
+            router.expect("64512")
+            try:
+                until(lambda: router.routes("one") == pod_routes(here), "the pods' CIDRs")
+                (engine,) = engines(here)
+                master = speaking(here)
+                here.stop_controller(signal.SIGKILL, controller=master)
+                until(lambda: not router.is_up("one"), "the router notices")
+                begun = time.monotonic()
+                while engine in engines(here) or not router.is_up("one"):
+                    assert len(router.routes("one")) == 4
+                    assert time.monotonic() - begun < 30
+                    time.sleep(0.05)
+                print(f"another announces {time.monotonic() - begun:.2f} s later")
+                assert len(engines(here)) == 1
+            finally:
+                router.stop()
+        finally:
+            here.down()
+
+
+def speaking(lab: Lab) -> int:
+    """The controller that announces."""
+    (found,) = [
+        number
+        for number in lab.controllers
+        if client.ask(lab.layout.api_of(number), ["status"], {})["bgp"]["announces"]
+    ]
+    return found
 
 
 def engines(lab: Lab) -> list[int]:

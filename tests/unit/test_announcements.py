@@ -128,7 +128,7 @@ def test_of_services_that_share_an_address_the_first_by_name_decides() -> None:
     assert "198.51.100.10/32" not in owners
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), st.frozensets(st.sampled_from("abcde"))), max_size=12))
+@given(st.lists(st.tuples(st.integers(1, 6), st.frozensets(st.sampled_from("abcde"))), max_size=20))
 def test_what_was_remembered_of_elections_is_what_would_be_elected(asked: list[tuple[int, frozenset[str]]]) -> None:
     remembering = Elections()
     for number, nodes in asked:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from ipaddress import ip_address, ip_network
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_sync import node, snapshot, started
 
+from controller.bgp import Speaker
 from controller.bgp_sessions import Sessions
 from controller.bgp_settings import BgpSettings, BgpSettingsError, Peer, check_listen
 from topology.announcements import Route
@@ -242,6 +247,33 @@ def test_the_configuration_names_each_peer_and_lets_those_connect_that_may() -> 
     assert "neighbor 2001:db8::1 { inherit signalbox; peer-as 65000; local-address auto; connect 179; }" in text
     assert "graceful-restart 300;" in text
     assert "run /bin/relay /run/s;" in text
+
+
+async def test_of_several_controllers_only_the_master_of_the_first_shard_has_anything_to_announce(
+    tmp_path: Path,
+) -> None:
+    controller = started(node(1))
+    held: dict[int, object] = {1: "another shard"}
+    replica: Any = SimpleNamespace(leases=SimpleNamespace(tenure=held.get))
+    controller.replica = replica
+    assert controller.routes() is None
+    settings = options(f"{ONE}@64999")
+    assert settings is not None
+    speaker = Speaker(settings, tmp_path / "bgp")
+    keeping = asyncio.create_task(speaker.keep(controller.routes))
+    await asyncio.sleep(0)
+    assert not speaker.speaks and not list(speaker.troubles()) and not (tmp_path / "bgp").exists()
+    keeping.cancel()
+    held[0] = "the first"
+    assert [str(each.prefix) for each in controller.routes() or ()] == ["10.244.1.0/24"]
+
+
+def test_routes_are_made_anew_only_when_something_has_changed() -> None:
+    controller = started(node(1))
+    before = controller.routes()
+    assert controller.routes() is before
+    controller.take(snapshot(node(1), node(2)))
+    assert len(controller.routes() or ()) == 2
 
 
 HOPS = st.lists(st.sampled_from(["172.30.0.1", "172.30.0.2", "172.30.0.3"]), min_size=1, unique=True)
