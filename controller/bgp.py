@@ -194,7 +194,7 @@ class Speaker:
 
     def _last_words(self, process: asyncio.subprocess.Process) -> str:
         how = "doesn't start" if process.returncode is None else f"ended with status {process.returncode}"
-        return f"BGP: ExaBGP {how}: {' / '.join(self._words) or 'it said nothing'}"
+        return f"BGP: ExaBGP {how}: {' / '.join(dict.fromkeys(self._words)) or 'it said nothing'}"
 
     # What people ask --------------------------------------------------------------------------------------------
 

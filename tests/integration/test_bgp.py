@@ -315,6 +315,7 @@ def test_of_two_controllers_one_announces_and_the_other_takes_over_without_a_gap
         assert not here.up(settings)
         try:
             patch.setenv("SIGNALBOX_CONTROLLER_BGP_AS", "64512")
+            patch.setenv("SIGNALBOX_CONTROLLER_BGP_ROUTER_ID", CONTROLLER[0])
             patch.setenv("SIGNALBOX_CONTROLLER_BGP_PEER", f"{ROUTER[1]}@64999")
             for number in here.controllers:
                 here.stop_controller(controller=number)
