@@ -18,8 +18,8 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shutil
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between looks at what is to be announced.
 LOOK_INTERVAL = 0.2
+#: Looking takes a tenth of the time at most: with thousands of routes, and pods that come and go, it isn't for free.
+LOOK_SHARE = 10
 #: Seconds before ExaBGP is started again: the first time, and at most. One that has run for long starts afresh.
 FIRST_PAUSE, LONGEST_PAUSE, LONG = 0.5, 30.0, 60.0
 #: Seconds that ExaBGP has to start, and to take what it is told.
@@ -57,17 +59,20 @@ class EngineError(Exception):
 
 
 class Speaker:
-    """Our side of BGP. `clock` only goes forward."""
+    """Our side of BGP. `directory` is for ExaBGP's configuration and socket; `clock` only goes forward."""
 
-    def __init__(self, settings: BgpSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: BgpSettings, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
         if importlib.util.find_spec("exabgp") is None:
             raise BgpSettingsError("--bgp-peer takes ExaBGP, which isn't installed: pip install 'exabgp>=5.0.15'")
         self.sessions = Sessions(settings)
         #: Whether it is this controller that announces, and why it can't, if so.
         self.speaks = False
         self.complaint = ""
+        self._directory = directory
         self._clock = clock
         self._woken = asyncio.Event()
+        self._wanted: tuple[Route, ...] | None = None
+        self._next_look = 0.0
         #: ExaBGP's last words: why it has died, if it has.
         self._words: deque[str] = deque(maxlen=4)
 
@@ -75,7 +80,7 @@ class Speaker:
         """Announce what is wanted, for ever; None is wanted where another controller announces."""
         pause = FIRST_PAUSE
         while True:
-            routes = wanted()
+            routes = self._look(wanted)
             self.speaks = routes is not None
             if routes is None:
                 self.complaint = ""
@@ -93,13 +98,22 @@ class Speaker:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _look(self, wanted: Callable[[], tuple[Route, ...] | None]) -> tuple[Route, ...] | None:
+        now = self._clock()
+        if now >= self._next_look:
+            self._wanted = wanted()
+            self._next_look = now + LOOK_SHARE * (self._clock() - now)
+        return self._wanted
+
     async def _run(self, wanted: Callable[[], tuple[Route, ...] | None]) -> None:
         """One ExaBGP's life: until it isn't wanted any more, or must begin anew. Raises where it ends by itself."""
         self.sessions.begin()
         self._tell_news()
         self._words.clear()
         async with contextlib.AsyncExitStack() as held:
-            directory = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="signalbox-bgp-")))
+            # Always the same: one that was killed leaves it behind.
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.callback(shutil.rmtree, self._directory, ignore_errors=True)
             joined: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
             joined = asyncio.get_running_loop().create_future()
 
@@ -109,10 +123,11 @@ class Speaker:
                 else:
                     joined.set_result((reader, writer))
 
-            path = directory / "api.sock"
+            path = self._directory / "api"
+            path.unlink(missing_ok=True)
             server = await asyncio.start_unix_server(join, path, limit=LINE_LIMIT)
             held.callback(server.close)
-            process = await self._start(directory, path)
+            process = await self._start(path)
             held.push_async_callback(_end, process)
             reading = asyncio.create_task(self._listen_to_log(process))
             held.callback(reading.cancel)
@@ -125,7 +140,7 @@ class Speaker:
             held.callback(writer.close)
             hearing = asyncio.create_task(self._hear(reader))
             held.callback(hearing.cancel)
-            while (routes := wanted()) is not None and not self.sessions.spoilt:
+            while (routes := self._look(wanted)) is not None and not self.sessions.spoilt:
                 self.sessions.routes = routes
                 await self._say(writer)
                 self._tell_news()
@@ -137,8 +152,8 @@ class Speaker:
                     raise EngineError(self._last_words(process))
                 self.complaint = ""
 
-    async def _start(self, directory: Path, path: Path) -> asyncio.subprocess.Process:
-        configuration = directory / "exabgp.conf"
+    async def _start(self, path: Path) -> asyncio.subprocess.Process:
+        configuration = path.with_name("exabgp.conf")
         configuration.write_text(self.sessions.configuration(relay_command(sys.executable, path)))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("exabgp")}
         return await asyncio.create_subprocess_exec(
@@ -174,12 +189,12 @@ class Speaker:
 
     def _tell_news(self) -> None:
         news, self.sessions.news = self.sessions.news, []
-        for line in news:
-            log.info("BGP %s", line)
+        for wrong, line in news:
+            log.log(logging.WARNING if wrong else logging.INFO, "BGP %s", line)
 
     def _last_words(self, process: asyncio.subprocess.Process) -> str:
         how = "doesn't start" if process.returncode is None else f"ended with status {process.returncode}"
-        return f"BGP: ExaBGP {how}: {' / '.join(self._words) or 'it said nothing'}"
+        return f"BGP: ExaBGP {how}: {' / '.join(dict.fromkeys(self._words)) or 'it said nothing'}"
 
     # What people ask --------------------------------------------------------------------------------------------
 
@@ -221,7 +236,7 @@ class Speaker:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Without a word to its peers, who so keep what they know for a while. The program beside it ends by itself."""
+    """Without a word to its peers, who so keep what they know for a while. The relay ends when it sees it gone."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()

@@ -11,8 +11,9 @@ again is withdrawn then, and not a moment earlier.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,22 +64,36 @@ class Session:
         #: The families that it takes, and of which of them several next hops; None before it was heard.
         self.terms: tuple[frozenset[int], frozenset[int]] | None = None
         self.told: dict[Place, Address] = {}
+        #: The routes that it has been told, while nothing has changed.
+        self.settled: tuple[Route, ...] | None = None
         #: Whether it waits for End-of-RIB.
         self.waits = False
 
     def wanted(self, routes: Iterable[Route]) -> dict[Place, Address]:
         """What it is to be told, given what it takes."""
         families, several = self.terms or (frozenset(), frozenset())
+        kept: dict[Network, dict[Address, int]] = {}
+        for place, hop in self.told.items():
+            kept.setdefault(place.prefix, {})[hop] = place.path
         wanted: dict[Place, Address] = {}
         for route in routes:
             version = route.prefix.version
             if version in several:
-                # Numbered from 1, in order: when the first of three goes, the others move up. At no moment is any
-                # next hop missing that is to stay.
-                wanted |= {Place(route.prefix, path): hop for path, hop in enumerate(route.next_hops, 1)}
+                numbers = _numbers(route.next_hops, kept.get(route.prefix, {}))
+                wanted |= {Place(route.prefix, path): hop for hop, path in numbers.items()}
             elif version in families:
                 wanted[Place(route.prefix, 0)] = route.next_hops[0]
         return wanted
+
+
+def _numbers(hops: Iterable[Address], kept: Mapping[Address, int]) -> dict[Address, int]:
+    """A number for each next hop of a prefix: what it has already, so that those which stay aren't touched."""
+    numbers = {hop: kept[hop] for hop in hops if hop in kept}
+    free = (path for path in count(1) if path not in numbers.values())
+    for hop in hops:
+        if hop not in numbers:
+            numbers[hop] = next(free)
+    return numbers
 
 
 class Sessions:
@@ -88,8 +103,8 @@ class Sessions:
         self.settings = settings
         self.sessions = {each.address: Session(each) for each in settings.peers}
         self.routes: tuple[Route, ...] = ()
-        #: What isn't wrong any more, or anew: lines for the log.
-        self.news: list[str] = []
+        #: Lines for the log, each with whether something is wrong.
+        self.news: list[tuple[bool, str]] = []
         #: Set when what a peer was told can't be made to fit but by starting ExaBGP anew.
         self.spoilt = False
 
@@ -98,7 +113,7 @@ class Sessions:
         self.spoilt = False
         for session in self.sessions.values():
             self._down(session, session.reason if not session.up else "BGP's engine has ended")
-            session.told, session.terms, session.waits = {}, None, False
+            session.told, session.settled, session.terms, session.waits = {}, None, None, False
 
     # ExaBGP speaks ------------------------------------------------------------------------------------------------
 
@@ -106,7 +121,7 @@ class Sessions:
         """A line of ExaBGP's: an event as JSON, or an answer to a command."""
         if not line.startswith(b"{"):
             if line.strip() == b"error":
-                self.news.append("ExaBGP hasn't understood a command; its own log says which")
+                self.news.append((True, "engine: ExaBGP hasn't understood a command; its own log says which"))
             return
         try:
             event = msgspec.json.decode(line, type=_Event)
@@ -124,15 +139,15 @@ class Sessions:
         terms = _versions(found.get("families", ())), _versions(found.get("add_path", {}).get("send", ()))
         # A router that was configured anew: ExaBGP would tell it again what it can't take, or take amiss.
         self.spoilt |= bool(session.told) and terms != session.terms
-        session.terms = terms
+        session.terms, session.settled = terms, None
 
     def _state(self, session: Session, neighbor: dict[str, Any], now: float) -> None:
         match neighbor.get("state"):
             case "up":
                 session.up, session.since, session.waits = True, now, True
                 session.reason = ""
-                several = "several next hops" if session.terms and session.terms[1] else "one next hop"
-                self.news.append(f"peer {session.peer.address} (AS {session.peer.asn}) is up, takes {several}")
+                several = "several next hops" if session.terms and session.terms[1] else "one next hop for each prefix"
+                self.news.append((False, f"peer {session.peer.address} (AS {session.peer.asn}) is up, takes {several}"))
             case "down":
                 self._down(session, _reason(str(neighbor.get("reason", "")), session.peer))
 
@@ -141,7 +156,7 @@ class Sessions:
         # Between two refusals there are connections that just end: that is no other reason.
         known = session.reason.startswith("it ended with") and reason.startswith("no connection")
         if session.up or (reason != session.reason and not known):
-            self.news.append(f"peer {session.peer.address} (AS {session.peer.asn}) is down: {reason}")
+            self.news.append((True, f"peer {session.peer.address} (AS {session.peer.asn}) is down: {reason}"))
             session.reason = reason
         session.up, session.waits = False, False
 
@@ -151,11 +166,11 @@ class Sessions:
         """What is to be said now, given what was said: one line for all peers that it is for."""
         lines: dict[str, list[Address]] = {}
         for address, session in self.sessions.items():
-            if session.terms is not None:
+            if session.terms is not None and session.settled is not self.routes:
                 wanted = session.wanted(self.routes)
                 for line in _differences(session.told, wanted):
                     lines.setdefault(line, []).append(address)
-                session.told = wanted
+                session.told, session.settled = wanted, self.routes
         for address, session in self.sessions.items():
             if session.waits and session.terms is not None:
                 session.waits = False

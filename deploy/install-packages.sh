@@ -2,7 +2,8 @@
 # Installs what the lab and the tests need from the distribution (Debian 12, Ubuntu 24.04 or later), where it is missing.
 #
 # Nothing is configured. Debian starts Open vSwitch's own service when openvswitch-switch is installed; the lab doesn't
-# use it, but starts its own switches in network namespaces of its own.
+# use it, but starts its own switches in network namespaces of its own. So it is with BIRD (bird2), the router that tests of
+# BGP have beside a lab: its own service has nothing to do.
 set -eu
 
 # package:program - where the program (or the file) is there, however it came, the package isn't asked for.

@@ -34,31 +34,39 @@ def elected(address: Address, nodes: Collection[str]) -> str:
 
     The one with the highest hash: a node that comes or goes moves no address but those that are its own.
     """
-    return max(nodes, key=lambda node: _hash(f"{address}/{node}"), default="")
+    text = f"{address}/"
+    return max(nodes, key=lambda node: _hash(text + node), default="")
 
 
 class Elections:
-    """`elected`, remembered for as long as the nodes are the same: it asks every node for every address."""
+    """`elected`, remembered: it asks every node for every address, and a node more or less changes few answers."""
 
     def __init__(self) -> None:
         self._nodes: frozenset[str] = frozenset()
         self._winners: dict[Address, str] = {}
 
     def __call__(self, address: Address, nodes: frozenset[str]) -> str:
-        if nodes != self._nodes:
-            self._nodes, self._winners = nodes, {}
+        if nodes is not self._nodes:
+            self._turn_to(nodes)
         winner = self._winners.get(address)
         if winner is None:
             winner = self._winners[address] = elected(address, nodes)
         return winner
 
+    def _turn_to(self, nodes: frozenset[str]) -> None:
+        """Forget who has gone; those who are new stand against who won before."""
+        new = nodes - self._nodes
+        remaining = ((address, winner) for address, winner in self._winners.items() if winner in nodes)
+        self._winners = {address: elected(address, {winner, *new}) if new else winner for address, winner in remaining}
+        self._nodes = nodes
+
 
 def routes(cluster: Cluster, lost: Collection[str] = (), elect: Elect = elected) -> tuple[Route, ...]:
-    """All that routers are to be told, in the order of prefixes; `lost` are nodes that have been away for long.
+    """All that routers are to be told, in the order of names; `lost` are nodes that have been away for long.
 
     Where all are lost it is more likely us who are: bridges forward without a controller, so nothing is withdrawn then.
     """
-    names = cluster.nodes.keys() - frozenset(lost) or cluster.nodes.keys()
+    names = frozenset(cluster.nodes.keys() - frozenset(lost) or cluster.nodes.keys())
     nodes = {name: cluster.nodes[name] for name in sorted(names)}
     found: dict[Network, Route] = {}
     # Two nodes with one pod CIDR: the first by name has it, as everywhere. That holds while the first is lost, too.
@@ -70,11 +78,11 @@ def routes(cluster: Cluster, lost: Collection[str] = (), elect: Elect = elected)
         if name in nodes and (hops := _addresses([nodes[name]], cidr.version)):
             found[cidr] = Route(cidr, hops, f"Node/{name}")
     for address, service in _balanced(cluster).items():
-        hops = _addresses(_takers(cluster, service, address, nodes, elect), address.version)
+        hops = _addresses(_takers(cluster, service, address, nodes, lambda each: elect(each, names)), address.version)
         if hops:
-            prefix = ip_network(address)
+            prefix = ip_network((int(address), address.max_prefixlen))
             found.setdefault(prefix, Route(prefix, hops, f"Service/{service.namespace}/{service.name}"))
-    return tuple(found[prefix] for prefix in sorted(found, key=_order))
+    return tuple(found.values())
 
 
 def _balanced(cluster: Cluster) -> dict[Address, Service]:
@@ -88,14 +96,14 @@ def _balanced(cluster: Cluster) -> dict[Address, Service]:
 
 
 def _takers(
-    cluster: Cluster, service: Service, address: Address, nodes: Mapping[str, Node], elect: Elect
+    cluster: Cluster, service: Service, address: Address, nodes: Mapping[str, Node], elect: Callable[[Address], str]
 ) -> Iterator[Node]:
     """The nodes that take packets to a Service's address: the one that answers for it, or all that have endpoints.
 
     The latter where packets are to stay on the node that they come to. There none is better than nodes without any.
     """
     if not service.external_local:
-        winner = elect(address, frozenset(nodes))
+        winner = elect(address)
         if winner:
             yield nodes[winner]
         return
@@ -112,10 +120,6 @@ def _addresses(nodes: Iterable[Node], version: int) -> tuple[Address, ...]:
     """Each node's first address of a family."""
     first = (next((each for each in node.addresses if each.version == version), None) for node in nodes)
     return tuple(dict.fromkeys(each for each in first if each is not None))
-
-
-def _order(prefix: Network) -> tuple[int, int, int]:
-    return prefix.version, int(prefix.network_address), prefix.prefixlen
 
 
 def _hash(text: str) -> bytes:

@@ -307,7 +307,7 @@ def status(output: str, socket_path: Path | None, lab: str | None) -> None:
         for line in _replica_lines(answer.get("replica")):
             click.echo(line)
         if bgp := answer.get("bgp"):
-            told = f"{bgp['established']} of {bgp['peers']} peers up, {bgp['routes']} routes"
+            told = f"{bgp['established']} of {bgp['peers']} peers up, {bgp['routes']} route{'s' * (bgp['routes'] != 1)}"
             click.echo(f"BGP: {told if bgp['announces'] else 'another replica announces'}")
         for problem in answer["problems"]:
             click.echo(f"- {problem}")

@@ -279,7 +279,7 @@ def controller(
         bgp = BgpSettings.parse(bgp_as, bgp_peers, bgp_router_id, bgp_listen, bgp_restart_time)
         if bgp is not None:
             check_listen(bgp)
-        speaker = Speaker(bgp) if bgp is not None else None
+        speaker = Speaker(bgp, socket_path.with_suffix(".bgp")) if bgp is not None else None
         with contextlib.ExitStack() as held:
             client = None
             if from_kubernetes:

@@ -16,6 +16,8 @@ from test_sync import UPLINKS, node, pod, pod_port, snapshot, started
 from controller import app, port_loads
 from controller.api import serve
 from controller.app import Controller
+from controller.bgp import Speaker
+from controller.bgp_settings import BgpSettings
 from flows.openflow.wire import Type
 
 
@@ -155,6 +157,23 @@ async def test_flows_are_those_of_the_switch_by_object_and_table(
     assert {row["object"] for row in of_pod} == {"Pod default/a"}
     assert {row["table"] for row in of_route} == {"Route"}
     assert all(row["words"] and row["ofctl"] for row in everything)
+
+
+async def test_bgp_is_there_where_it_is_asked_for(client: Client, tmp_path: Path) -> None:
+    assert (await client.get("/v1/bgp")) == (await client.get("/v1/routes")) == {"items": []}
+    assert "bgp" not in await client.get("/v1/status")
+    settings = BgpSettings.parse(64512, ["192.0.2.1@64999"], "192.0.2.9", (), 120)
+    assert settings is not None
+    client.controller.bgp = Speaker(settings, tmp_path / "bgp")
+    (peer,) = (await client.get("/v1/bgp"))["items"]
+    assert (peer["name"], peer["as"], peer["state"]) == ("192.0.2.1", 64999, "Standby")
+    client.controller.bgp.speaks = True
+    client.controller.bgp.sessions.routes = client.controller.routes() or ()
+    (peer,) = (await client.get("/v1/bgp"))["items"]
+    assert (peer["state"], peer["reason"]) == ("Down", "not connected yet")
+    assert "BGP peer 192.0.2.1 (AS 64999): not connected yet" in (await client.get("/v1/status"))["problems"]
+    told = {each["name"]: each for each in (await client.get("/v1/routes"))["items"]}
+    assert told["10.244.1.0/24"]["owner"] == "Node/n1"
 
 
 @pytest.mark.parametrize(

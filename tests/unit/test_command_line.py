@@ -107,6 +107,8 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
             ("controller", "--listen", "unix:/s", "--kubernetes", "--kubeconfig", "/nowhere"),
             "/nowhere: no such file",
         ),
+        ((*CONTROLLER, "unix:/s", "--bgp-peer", "192.0.2.1"), "--bgp-peer 192.0.2.1: give ADDRESS@AS"),
+        ((*CONTROLLER, "unix:/s", "--bgp-as", "64512"), "go with --bgp-peer: say who the routers are"),
         (("node", "--name", "n"), "Missing option"),
         (
             ("node", "--name", "n", "--pod-cidr", "10.0.0.1/24", "--cluster-cidr", "10.0.0.0/8",
