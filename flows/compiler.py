@@ -377,8 +377,9 @@ class Compiler:
                     yield from route.tunnel_flows(networks, hop.endpoint, mark)
                 elif hop.kind in (LinkKind.ROUTED, LinkKind.SUBNET):
                     yield from self._routed_flows(node, networks, hop, self.topology.cidr(source), mark)
+        near = self.interconnect.subnets_of(node)
         for address in own:
-            yield host.node_flow(address, mark)
+            yield host.node_flow(address, next((each for each in near if address in each), None), mark)
 
     def _interconnect_flows(self) -> Iterator[Flow]:
         """What doesn't depend on which nodes there are."""
@@ -393,7 +394,8 @@ class Compiler:
         """How a node is reached without a tunnel: by those on the same `subnet`, with that one's family, or by all."""
         mine = [each for each in networks if subnet is None or each.version == subnet.version]
         pods = tuple(each for each in mine if each in node.pod_cidrs)
-        own = tuple(each for each in mine if each not in node.pod_cidrs)
+        hosts = (each for each in mine if each not in node.pod_cidrs)
+        own = tuple(each for each in hosts if subnet is None or each.network_address in subnet)
         yield from route.routed_flows(pods, own, self.interconnect.number(subnet), mark)
         for network in pods:
             ends = (hop.endpoint, *node.addresses)

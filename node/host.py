@@ -19,7 +19,7 @@ from ipaddress import ip_address
 import msgspec
 
 from node import netlink, nftables, notes
-from node.interconnect import Interconnect, interconnect_of, route_of
+from node.interconnect import Interconnect, interconnect_of, node_of, route_of
 from node.netlink import LinkError
 from node.nftables import HostPort, NftError
 from node.notes import HOST_TABLE, Note, NotesError
@@ -73,7 +73,7 @@ def tasks_of(found: Iterable[Note]) -> Tasks:
                 case "announce":
                     announced.add(ip_address(note["address"]))
                 case "node":
-                    nodes.add(ip_address(note["address"]))
+                    nodes.add(node_of(note))
                 case "route":
                     routes.add(route_of(note))
                 case "network":
@@ -164,8 +164,10 @@ class Host:
         tasks = tasks or self._done
         settings = self._settings
         health = (port for port, _ in tasks.health)
-        nodes = tasks.interconnect.nodes if tasks.interconnect is not None else ()
-        return nftables.rules(settings.cluster_cidrs, settings.node_ports, tasks.host_ports, health, nodes)
+        ways = tasks.interconnect
+        nodes = [each.address for each in ways.nodes] if ways is not None else []
+        routed = ways.routed_nodes(settings.node_ips) if ways is not None else ()
+        return nftables.rules(settings.cluster_cidrs, settings.node_ports, tasks.host_ports, health, nodes, routed)
 
     async def _make(self, wanted: Tasks) -> None:
         # What is said to be forgotten meanwhile is made once more.

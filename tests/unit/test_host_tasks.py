@@ -26,7 +26,7 @@ from node import host as node_host
 from node import interconnect as node_interconnect
 from node import netlink, nftables, notes
 from node.host import Health, Host, Tasks, UnknownError, tasks_of
-from node.interconnect import PeerRoute
+from node.interconnect import PeerNode, PeerRoute
 from node.netlink import LinkError
 from node.nftables import HostPort, NftError
 from node.notes import HOST_TABLE, Note, NotesError, notes_of
@@ -48,7 +48,7 @@ WAYS = [
     host_table.network_flow(Interconnect(Mode.HYBRID, Encap.GRE, (SEGMENT,)), 1),
     host_table.route_flow(ip_network("10.244.2.0/24"), ip_address("192.0.2.12"), SEGMENT, 1),
     host_table.route_flow(ip_network("fd00:10:244:2::/64"), ip_address("2001:db8::12"), None, 1),
-    host_table.node_flow(ip_address("192.0.2.12"), 1),
+    host_table.node_flow(ip_address("192.0.2.12"), SEGMENT, 1),
 ]
 TASKS = Tasks(
     addresses=frozenset({ip_address("198.51.100.1"), ip_address("2001:db8:1::1")}),
@@ -119,7 +119,7 @@ def test_how_nodes_reach_one_another_is_understood_and_asks_for_the_note_that_sa
     }
     ways = tasks_of(map(read, WAYS)).interconnect
     assert ways == node_interconnect.Interconnect(
-        "hybrid", "gre", frozenset(routes), frozenset({ip_address("192.0.2.12")})
+        "hybrid", "gre", frozenset(routes), frozenset({PeerNode(ip_address("192.0.2.12"), SEGMENT)})
     )
     assert tasks_of(map(read, WAYS[1:])).interconnect is None
     later = [{"kind": "network", "mode": "telepathy", "encap": "gre"}]
@@ -135,6 +135,7 @@ def test_a_host_routes_to_nodes_of_its_subnet_or_where_there_is_none_to_those_on
     assert ways.peers(mine, [ip_network("2001:db8::/64")]) == {first: near, second: far}
     assert ways.peers(mine, [ip_network("192.0.2.0/24")]) == {first: near}
     assert ways.peers([ip_address("198.51.100.1")], []) == {}
+    assert ways.routed_nodes(mine) == {near} and ways.routed_nodes([ip_address("198.51.100.1")]) == set()
     # The node itself doesn't.
     assert ways.peers([near, far], [ip_network("2001:db8::/64")]) == {}
 
