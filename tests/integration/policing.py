@@ -96,7 +96,7 @@ Addresses = tuple[str, str]
 
 
 def seen_from_afar(lab: Lab, index: int) -> list[str]:
-    """The addresses by which pods of other nodes know a host: by a tunnel it comes from its end of the pods' network."""
+    """The addresses by which other nodes' pods know a host: by a tunnel it comes from its end of the pods' network."""
     routed = lab.settings.mode == "routed"
     own = node_addresses(lab.settings, index) if routed else [cidr[1] for cidr in pod_cidrs(lab.settings, index)]
     return list(map(str, own))
