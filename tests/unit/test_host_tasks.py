@@ -7,8 +7,9 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from ipaddress import ip_address, ip_network
+from itertools import count
 from pathlib import Path
 from struct import pack, unpack
 from typing import Any
@@ -224,6 +225,19 @@ async def test_a_switch_that_doesn_t_tell_its_notes_is_an_error_that_names_its_s
     assert str(tmp_path / "br-int.mgmt") in str(problem.value)
 
 
+async def test_the_state_of_a_switch_is_the_cookies_of_its_digests(tmp_path: Path) -> None:
+    flows = [bytearray(described(b"")) for _ in range(2)]
+    for flow, cookie in zip(flows, (9, 7), strict=True):
+        flow[24:32] = pack("!Q", cookie)
+    body = pack("!HH4x", 1, 0) + b"".join(flows)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(pack("!BBHI", 4, 19, 8 + len(body), 2) + body)
+
+    async with switch(tmp_path, answer):
+        assert await notes.edition(tmp_path, 71, 5.0) == (7, 9)
+
+
 async def test_a_switch_that_is_silent_or_away_is_an_error_after_a_while(tmp_path: Path) -> None:
     with pytest.raises(NotesError, match="FileNotFoundError"):
         await notes.read(tmp_path, 71, 5.0)
@@ -253,6 +267,8 @@ class Machine:
         self._answers: set[Address] = set()
         monkeypatch.setattr(node_host, "_INTERVAL", 0.001)
         monkeypatch.setattr(notes, "read", self._read)
+        self.editions: Iterator[tuple[int, ...]] = ((number,) for number in count())
+        monkeypatch.setattr(notes, "edition", self._edition)
         monkeypatch.setattr(nftables, "apply", lambda text: self._do("rules", text))
         monkeypatch.setattr(netlink, "set_service_routes", lambda *words: self._do("routes", *words))
         monkeypatch.setattr(netlink, "interface_of", lambda address: f"the uplink of {address}")
@@ -267,6 +283,10 @@ class Machine:
         if self.away:
             raise NotesError("no switch")
         return self.notes
+
+    async def _edition(self, rundir: Path, table: int, patience: float) -> tuple[int, ...]:
+        assert table == 70
+        return next(self.editions)
 
     def _do(self, what: str, *words: Any) -> None:
         if what in self.fails:
@@ -373,6 +393,39 @@ async def test_what_fails_is_said_once_and_tried_again_until_it_is_done(
         machine.fails = {}
         assert what in [each[0] for each in await machine.settle()]
         assert await machine.settle() == []
+
+
+async def test_notes_are_read_again_only_when_the_switch_has_another_state_or_something_failed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.notes = [read(FLOWS[0])]
+    reads = 0
+
+    async def counted(*_: Any) -> list[Note]:
+        nonlocal reads
+        reads += 1
+        return machine.notes
+
+    monkeypatch.setattr(notes, "read", counted)
+    looks, asked = asyncio.Queue[tuple[int, ...]](1), asyncio.Event()
+
+    async def edition_of(*_: Any) -> tuple[int, ...]:
+        asked.set()
+        return await looks.get()
+
+    monkeypatch.setattr(notes, "edition", edition_of)
+    machine.fails = {"routes": LinkError("no gateway")}
+    async with following():
+        for edition, wanted in (((1, 2), 1), ((1, 2), 2), ((1, 2), 3), ((1, 2), 3), ((1, 3), 4), ((1, 3), 4)):
+            async with asyncio.timeout(5):
+                await asked.wait()
+                asked.clear()
+                await looks.put(edition)
+                # All that follows from one is done when the next is asked for.
+                await asked.wait()
+            assert reads == wanted, (edition, wanted)
+            if wanted == 2:
+                machine.fails = {}
 
 
 async def test_ways_to_other_nodes_are_made_once_and_kept_while_the_switch_says_nothing_of_them(
