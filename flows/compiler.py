@@ -430,8 +430,9 @@ class Compiler:
         yield from service.node_address_flows(own, mark)
         yield from self._senders(node, mark)
         yield from self._ways(node, networks, mark)
+        near = self.interconnect.subnets_of(node)
         for address in own:
-            yield host.node_flow(address, mark)
+            yield host.node_flow(address, next((each for each in near if address in each), None), mark)
 
     def _ways(self, node: Node, networks: Sequence[Network], mark: int) -> Iterator[Flow]:
         """How every other node reaches these networks, which are on this one. The same on all of them.
@@ -465,7 +466,8 @@ class Compiler:
         mine = [each for each in networks if subnet is None or each.version == subnet.version]
         addresses = set(map(_alone, node.addresses))
         pods = tuple(each for each in mine if each not in addresses)
-        own = tuple(each for each in mine if each in addresses)
+        hosts = (each for each in mine if each in addresses)
+        own = tuple(each for each in hosts if subnet is None or each.network_address in subnet)
         yield from route.routed_flows(pods, own, self.interconnect.number(subnet), mark)
         for network in pods:
             ends = (hop.endpoint, *node.addresses)

@@ -12,12 +12,14 @@ from flows.cookies import Scope
 from flows.fields import Field, Term
 from flows.pipeline import DIGEST, TABLE_NAMES
 from flows.registers import (
+    BY_ADDRESS,
     DESTINATION_IDENTITY,
     EXIT,
     EXIT_PORT,
     FROM_POD,
     SOURCE,
     SOURCE_IDENTITY,
+    SUBNET,
     TO_POD,
     TUNNEL_KEY,
     Bits,
@@ -58,7 +60,7 @@ _EXITS: dict[int, str] = {
     Exit.TUNNEL: "the tunnel",
     Exit.GATEWAY: "the host",
     Exit.FABRIC: "a wire",
-    Exit.ROUTED: "another node, by the host",
+    Exit.ROUTED: "the host, on to another node",
 }
 _ZONES: dict[int, str] = {zone.value: zone.name for zone in Zone}
 _DIGESTS = {
@@ -77,7 +79,7 @@ _IDENTITIES: dict[int, str] = {
 }
 _ENDS = (SOURCE_IDENTITY, DESTINATION_IDENTITY)
 #: Register bits that are told in words of their own.
-_SPOKEN = (SOURCE, EXIT, SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD)
+_SPOKEN = (SOURCE, EXIT, BY_ADDRESS, SUBNET, SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD)
 
 
 def identity_text(identity: Identity) -> str:
@@ -153,6 +155,10 @@ def _caught(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names) -> 
         return f"from {_SOURCES[value]}"
     if bits is EXIT:
         return f"bound for {_EXITS[value]}"
+    if bits is BY_ADDRESS:
+        return "from another node without a key"
+    if bits is SUBNET:
+        return f"on L2 segment {value}"
     if bits in _ENDS:
         return f"{'from' if bits is SOURCE_IDENTITY else 'to'} {names.identity(value)}"
     # That it is a pod is clear where its identity is told.
@@ -219,6 +225,10 @@ def _told(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names, exit_
         return f"it comes from {_SOURCES[value]}"
     if bits is EXIT:
         return f"it leaves by {names.port(exit_port) if value == Exit.PORT else _EXITS[value]}"
+    if bits is BY_ADDRESS:
+        return "only its address says whose it is"
+    if bits is SUBNET:
+        return f"this is L2 segment {value}"
     who = "the sender" if bits in (SOURCE_IDENTITY, FROM_POD) else "the receiver"
     if bits in _ENDS:
         return f"{who} is {names.identity(value)}"

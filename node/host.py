@@ -19,10 +19,10 @@ from ipaddress import ip_address
 import msgspec
 
 from node import netlink, nftables, notes
-from node.interconnect import Interconnect, interconnect_of, route_of
+from node.interconnect import Interconnect, interconnect_of, node_of, route_of
 from node.netlink import LinkError
 from node.nftables import HostPort, NftError
-from node.notes import HOST_TABLE, Note, NotesError
+from node.notes import DIGEST_TABLE, HOST_TABLE, Note, NotesError
 from node.settings import Settings
 from topology.naming import GATEWAY_PORT, Address
 
@@ -78,7 +78,7 @@ def tasks_of(found: Iterable[Note]) -> Tasks:
                 case "announce":
                     announced.add(ip_address(note["address"]))
                 case "node":
-                    nodes.add(ip_address(note["address"]))
+                    nodes.add(node_of(note))
                 case "route":
                     routes.add(route_of(note))
                 case "network":
@@ -109,7 +109,10 @@ class Host:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._table = next((number for number, name in settings.tables if name == HOST_TABLE), None)
+        tables = {name: number for number, name in settings.tables}
+        self._table, self._digests = tables.get(HOST_TABLE), tables.get(DIGEST_TABLE)
+        #: Which state of the switch was followed last.
+        self._edition: tuple[int, ...] | None = None
         self._done = Tasks()
         self._compared = 0.0
         #: Set when nodes reach one another in another way than before.
@@ -125,14 +128,7 @@ class Host:
         complaint = ""
         while self._table is not None:
             try:
-                found = tasks_of(await notes.read(self._settings.ovs_rundir, self._table, _PATIENCE))
-                if found.interconnect is None:
-                    # A switch that has yet to be filled: the ways there were are as good as any.
-                    found = msgspec.structs.replace(found, interconnect=self.interconnect)
-                if found != self._done or self._unsure:
-                    await self._make(found)
-                elif time.monotonic() - self._compared > _ROUTES_INTERVAL:
-                    await self._set_ways(found.interconnect)
+                await self._look(self._table)
                 complaint = ""
             except NotesError as error:
                 # A switch that comes back may have made interfaces anew, and what was set on them is gone.
@@ -145,6 +141,22 @@ class Host:
                     log.warning("the host isn't as Services need it: %s", error)
                 complaint = str(error)
             await asyncio.sleep(_INTERVAL)
+
+    async def _look(self, table: int) -> None:
+        """Read the notes, if any flow is another than before, and do what is new in them."""
+        rundir = self._settings.ovs_rundir
+        # Asked first: what comes between the two questions is seen at the next look.
+        edition = None if self._digests is None else await notes.edition(rundir, self._digests, _PATIENCE)
+        if edition is None or edition != self._edition or self._unsure:
+            found = tasks_of(await notes.read(rundir, table, _PATIENCE))
+            if found.interconnect is None:
+                # A switch that has yet to be filled: the ways there were are as good as any.
+                found = msgspec.structs.replace(found, interconnect=self.interconnect)
+            if found != self._done or self._unsure:
+                await self._make(found)
+            self._edition = edition
+        if time.monotonic() - self._compared > _ROUTES_INTERVAL:
+            await self._set_ways(self.interconnect)
 
     @property
     def interconnect(self) -> Interconnect | None:
@@ -174,8 +186,10 @@ class Host:
         tasks = tasks or self._done
         settings = self._settings
         health = (port for port, _ in tasks.health)
-        nodes = tasks.interconnect.nodes if tasks.interconnect is not None else ()
-        return nftables.rules(settings.cluster_cidrs, settings.node_ports, tasks.host_ports, health, nodes)
+        ways = tasks.interconnect
+        nodes = [each.address for each in ways.nodes] if ways is not None else []
+        routed = ways.routed_nodes(settings.node_ips) if ways is not None else ()
+        return nftables.rules(settings.cluster_cidrs, settings.node_ports, tasks.host_ports, health, nodes, routed)
 
     async def _make(self, wanted: Tasks) -> None:
         # What is said to be forgotten meanwhile is made once more.

@@ -32,14 +32,20 @@ class PeerRoute(msgspec.Struct, frozen=True):
     subnet: Network | None = None
 
 
+class PeerNode(msgspec.Struct, frozen=True):
+    """A node's own address; `subnet`: the one that it is in."""
+
+    address: Address
+    subnet: Network | None = None
+
+
 class Interconnect(msgspec.Struct, frozen=True):
     """All that the notes say of it."""
 
     mode: str
     encap: str
     routes: frozenset[PeerRoute] = frozenset()
-    #: The nodes' own addresses.
-    nodes: frozenset[Address] = frozenset()
+    nodes: frozenset[PeerNode] = frozenset()
 
     @property
     def tunnel(self) -> str:
@@ -73,8 +79,17 @@ class Interconnect(msgspec.Struct, frozen=True):
                 found[each.network] = each.via
         return found
 
+    def routed_nodes(self, own: Iterable[Address]) -> frozenset[Address]:
+        """The nodes' addresses to which a host with these addresses sends its pods' packets by itself."""
+        if self.mode == "routed":
+            return frozenset(each.address for each in self.nodes)
+        mine = list(own)
+        subnets = {each.subnet for each in self.nodes if each.subnet is not None}
+        near = {subnet for subnet in subnets if any(address in subnet for address in mine)}
+        return frozenset(each.address for each in self.nodes if each.subnet in near)
 
-def interconnect_of(network: Mapping[str, Any], routes: Iterable[PeerRoute], nodes: Iterable[Address]) -> Interconnect:
+
+def interconnect_of(network: Mapping[str, Any], routes: Iterable[PeerRoute], nodes: Iterable[PeerNode]) -> Interconnect:
     """Out of a note of kind "network" and what others say. Raises KeyError or ValueError."""
     mode, encap = network["mode"], network["encap"]
     if mode not in _MODES or encap not in _TUNNEL_HEADERS:
@@ -84,5 +99,13 @@ def interconnect_of(network: Mapping[str, Any], routes: Iterable[PeerRoute], nod
 
 def route_of(note: Mapping[str, Any]) -> PeerRoute:
     """Out of a note of kind "route". Raises KeyError or ValueError."""
-    subnet = ip_network(note["subnet"]) if "subnet" in note else None
-    return PeerRoute(ip_network(note["network"]), ip_address(note["via"]), subnet)
+    return PeerRoute(ip_network(note["network"]), ip_address(note["via"]), _subnet(note))
+
+
+def node_of(note: Mapping[str, Any]) -> PeerNode:
+    """Out of a note of kind "node". Raises KeyError or ValueError."""
+    return PeerNode(ip_address(note["address"]), _subnet(note))
+
+
+def _subnet(note: Mapping[str, Any]) -> Network | None:
+    return ip_network(note["subnet"]) if "subnet" in note else None

@@ -49,10 +49,14 @@ def rules(
     host_ports: Iterable[HostPort] = (),
     health_ports: Iterable[int] = (),
     nodes: Iterable[Address] = (),
+    routed: Iterable[Address] = (),
 ) -> str:
-    """The table as `nft -f` takes it. `nodes`: addresses of nodes, where pods are known by their own."""
+    """The table as `nft -f` takes it.
+
+    `nodes`: their addresses; `routed`: those to which pods' packets go by this host, and which know pods by their own.
+    """
     host_ports = sorted(host_ports)
-    masquerade = list(_masquerade(cluster_cidrs, sorted(nodes, key=int)))
+    masquerade = list(_masquerade(cluster_cidrs, sorted(nodes, key=int), sorted(routed, key=int)))
     # By loopback a process has an address that no pod can answer.
     masquerade.append(f'oifname "{GATEWAY_PORT}" ip saddr {_LOOPBACK[4]} counter masquerade')
     chains = {
@@ -94,13 +98,21 @@ def rules(
     return f"{_NO_TABLE}table inet {TABLE} {{\n{text}\n}}\n"
 
 
-def _masquerade(cluster_cidrs: Sequence[Network], nodes: Sequence[Address]) -> Iterator[str]:
+def _masquerade(cluster_cidrs: Sequence[Network], nodes: Sequence[Address], routed: Sequence[Address]) -> Iterator[str]:
     """What leaves the cluster has this node for its sender."""
     for cidr in cluster_cidrs:
         family = _FAMILIES[cidr.version]
-        others = ", ".join(str(each) for each in nodes if each.version == cidr.version)
-        but = f"{family} daddr != {{ {others} }} " if others else ""
-        yield f'oifname != "{GATEWAY_PORT}" {family} saddr {cidr} {family} daddr != {cidr} {but}counter masquerade'
+        here = f'oifname != "{GATEWAY_PORT}" {family} saddr {cidr}'
+        if known := _set(nodes, cidr.version):
+            # A connection that began by a tunnel, which a change of mode has just brought here: it stays who it is.
+            yield f"{here} {family} daddr {known} tcp flags & (syn | ack) != syn return"
+        but = f"{family} daddr != {others} " if (others := _set(routed, cidr.version)) else ""
+        yield f"{here} {family} daddr != {cidr} {but}counter masquerade"
+
+
+def _set(addresses: Sequence[Address], version: int) -> str:
+    listed = ", ".join(str(each) for each in addresses if each.version == version)
+    return f"{{ {listed} }}" if listed else ""
 
 
 def _entry(node_ports: tuple[int, int], host_ports: Sequence[HostPort], health_ports: Sequence[int]) -> list[str]:

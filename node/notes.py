@@ -14,8 +14,8 @@ from typing import Any
 
 from topology.naming import BRIDGE
 
-#: The name of the table, among those of `Settings.tables`.
-HOST_TABLE = "Host"
+#: The names of the table, and of that whose flows' cookies say which state the switch has, in `Settings.tables`.
+HOST_TABLE, DIGEST_TABLE = "Host", "Digest"
 _VERSION = 4
 _HELLO, _ERROR, _ECHO_REQUEST, _ECHO_REPLY, _MULTIPART_REQUEST, _MULTIPART_REPLY = 0, 1, 2, 3, 18, 19
 _FLOW, _ANY, _MORE = 1, 0xFFFF_FFFF, 1
@@ -32,6 +32,23 @@ class NotesError(Exception):
 
 async def read(rundir: Path, table: int, timeout: float) -> list[Note]:
     """The notes that the switch has now. Raises NotesError."""
+    try:
+        return notes_of(await _flows(rundir, table, timeout))
+    except ValueError as error:
+        raise NotesError(f"{rundir / f'{BRIDGE}.mgmt'}: {error!r}") from error
+
+
+async def edition(rundir: Path, table: int, timeout: float) -> tuple[int, ...]:
+    """The cookies of a table's flows, sorted: of the digests', the state of all flows. Raises NotesError."""
+    flows, cookies, offset = await _flows(rundir, table, timeout), [], 0
+    while offset + 56 <= len(flows):
+        (length,) = unpack_from("!H", flows, offset)
+        cookies.append(int(unpack_from("!Q", flows, offset + 24)[0]))
+        offset += max(length, 56)
+    return tuple(sorted(cookies))
+
+
+async def _flows(rundir: Path, table: int, timeout: float) -> bytes:
     path = rundir / f"{BRIDGE}.mgmt"
     try:
         async with asyncio.timeout(timeout):
@@ -48,8 +65,8 @@ async def read(rundir: Path, table: int, timeout: float) -> list[Note]:
         raise NotesError(f"{path}: {error!r}") from error
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[Note]:
-    notes: list[Note] = []
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    found = bytearray()
     total = 0
     while True:
         _, kind, length, xid = unpack_from("!BBHI", await reader.readexactly(8))
@@ -62,9 +79,9 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         elif kind == _ERROR:
             raise ValueError(f"the switch answers with an error: {body[:4].hex()}")
         elif kind == _MULTIPART_REPLY:
-            notes += notes_of(body[8:])
+            found += body[8:]
             if not unpack_from("!HH", body)[1] & _MORE:
-                return notes
+                return bytes(found)
 
 
 def notes_of(flows: bytes) -> list[Note]:

@@ -255,7 +255,8 @@ def status(name: str, output: str) -> None:
     answer = here.status()
     nodes, pods = here.rows("nodes"), here.pods()
     if output == "table":
-        click.echo(f"lab {name}: {settings.encap}, {answer['nodesInSync']} of {answer['nodes']} nodes in sync\n")
+        way = settings.mode if settings.mode == "routed" else f"{settings.mode} by {settings.encap}"
+        click.echo(f"lab {name}: {way}, {answer['nodesInSync']} of {answer['nodes']} nodes in sync\n")
         print_rows(nodes, NODE_COLUMNS, "table")
         click.echo()
         columns = ["namespace", "name", "status", "network", "addresses", "node"]
@@ -263,7 +264,10 @@ def status(name: str, output: str) -> None:
         for problem in answer["problems"]:
             click.echo(f"- {problem}")
     else:
-        _print({"name": name, "encap": settings.encap, **answer, "nodes": nodes, "pods": pods}, output)
+        _print(
+            {"name": name, "mode": settings.mode, "encap": settings.encap, **answer, "nodes": nodes, "pods": pods},
+            output,
+        )
     if not answer["healthy"]:
         raise SystemExit(1)
 
@@ -289,11 +293,12 @@ def list_(output: str) -> None:
     rows = []
     for each in labs():
         settings = Lab(each).settings
-        rows.append({"name": each, "nodes": len(settings.nodes), "encap": settings.encap})
+        rows.append({"name": each, "nodes": len(settings.nodes), "mode": settings.mode, "encap": settings.encap})
     if not rows and output == "table":
         click.echo("No labs are up.", err=True)
     else:
-        print_rows(rows, [Column("NAME", "name"), Column("NODES", "nodes"), Column("ENCAP", "encap")], output)
+        columns = ("name", "nodes", "mode", "encap")
+        print_rows(rows, [Column(each.upper(), each) for each in columns], output)
 
 
 @lab.command()

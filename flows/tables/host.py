@@ -7,7 +7,7 @@ channel. The match only keeps the flows apart.
     {"kind": "network", "mode": "routed", "encap": "vxlan"}   how nodes reach one another (topology.graph: Mode, Encap)
     {"kind": "route", "network": N, "via": A}                 pods of N are at the node with address A, without tunnel;
                                                               with "subnet": S, for nodes with an address in S alone
-    {"kind": "node", "address": A}                            a node's own address: pods go there by their own
+    {"kind": "node", "address": A}                            a node's own address, "subnet": S if A is in one
     {"kind": "address", "address": A}                         packets for A that reach this host belong to the bridge:
                                                               Services' addresses, workloads'
     {"kind": "announce", "address": A}                        this node answers for A on its network (ARP, ND)
@@ -58,9 +58,10 @@ def route_flow(network: Network, via: Address, subnet: Network | None, cookie: i
     return Flow(HOST.number, _ROUTE, match, _note("route", network=str(network), via=str(via), **rest), cookie)
 
 
-def node_flow(address: Address, cookie: int) -> Flow:
-    """A node's own address: nobody gives pods another source where their own host sends them there."""
-    return Flow(HOST.number, _NODE, _to(address), _note("node", address=str(address)), cookie)
+def node_flow(address: Address, subnet: Network | None, cookie: int) -> Flow:
+    """A node's own address: pods whose host sends them there itself keep their own."""
+    rest = {} if subnet is None else {"subnet": str(subnet)}
+    return Flow(HOST.number, _NODE, _to(address), _note("node", address=str(address), **rest), cookie)
 
 
 def address_flow(address: Address, cookie: int) -> Flow:

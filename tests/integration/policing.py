@@ -15,7 +15,7 @@ from probes import HERE, until
 
 from deploy.lab import processes
 from deploy.lab.cluster import Lab
-from deploy.lab.layout import WORLD, netns_path, pod_cidrs
+from deploy.lab.layout import WORLD, netns_path, node_addresses, pod_cidrs
 from deploy.lab.substrate import appctl
 
 #: The first port that each pod serves, and what the nodes' own servers do.
@@ -95,6 +95,13 @@ def policed(lab: Lab, *documents: Document) -> Iterator[None]:
 Addresses = tuple[str, str]
 
 
+def seen_from_afar(lab: Lab, index: int) -> list[str]:
+    """The addresses by which other nodes' pods know a host: by a tunnel it comes from its end of the pods' network."""
+    routed = lab.settings.mode == "routed"
+    own = node_addresses(lab.settings, index) if routed else [cidr[1] for cidr in pod_cidrs(lab.settings, index)]
+    return list(map(str, own))
+
+
 class Way(NamedTuple):
     """From whom to whom: names of pods, as `red/web1`, of nodes, `outside`, or (to) a pair of addresses."""
 
@@ -139,8 +146,7 @@ class Directory:
         self._seen |= self._known
         for index, row in enumerate(lab.ask("nodes")["items"]):
             self._known[row["name"]] = row["addresses"]
-            # A host calls pods from its end of the pods' network.
-            self._seen[row["name"]] = [str(cidr[1]) for cidr in pod_cidrs(lab.settings, index)]
+            self._seen[row["name"]] = seen_from_afar(lab, index)
 
     def netns(self, name: str) -> str:
         if name == "outside":

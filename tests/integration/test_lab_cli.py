@@ -60,7 +60,7 @@ def admin(shell: Lab) -> tuple[str, str]:
 
 def test_status_is_a_table_json_and_yaml(shell: Lab) -> None:
     text = signalbox("lab", "status")
-    assert f"lab {NAME}: geneve, 2 of 2 nodes in sync" in text
+    assert f"lab {NAME}: overlay by geneve, 2 of 2 nodes in sync" in text
     assert re.search(r"default +web-0 +Running +Ready +10\.244\.\d\.\d+,fd00:\S+ +node-\d", text), text
     as_json, as_yaml = json.loads(signalbox("lab", "status", "-o", "json")), signalbox("lab", "status", "-o", "yaml")
     assert as_json["nodesInSync"] == 2 and yaml.safe_load(as_yaml) == as_json
@@ -149,7 +149,7 @@ def test_logs_of_the_parts(shell: Lab) -> None:
 def test_labs_are_listed(shell: Lab) -> None:
     rows = json.loads(signalbox("lab", "list", "-o", "json"))
     rows = rows["items"] if isinstance(rows, dict) else rows
-    assert {"name": NAME, "nodes": 2, "encap": "geneve"} in rows
+    assert {"name": NAME, "nodes": 2, "mode": "overlay", "encap": "geneve"} in rows
 
 
 def test_two_labs_run_side_by_side(shell: Lab) -> None:

@@ -6,7 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 from callers import OUTSIDE, ip
-from policing import HOST_PORT, PORT, forget_flows, hold, hold_under, policed, policy, serving_outside, ways
+from policing import (
+    HOST_PORT,
+    PORT,
+    forget_flows,
+    hold,
+    hold_under,
+    policed,
+    policy,
+    seen_from_afar,
+    serving_outside,
+    ways,
+)
 from probes import addresses, node_addresses
 
 from deploy.lab.cluster import Lab
@@ -48,7 +59,7 @@ def test_a_node_reaches_its_own_pods_whatever_their_policies_say_and_other_nodes
             allowed=[*ways("node-1", "red/web1 red/near"), *ways("node-2", "red/web2"), *ways("node-3", "red/far")],
             denied=[*ways("node-2 node-3", "red/web1"), *ways("node-1 node-3", "red/web2")],
         )
-        third = [str(cidr[1]) for cidr in pod_cidrs(lab.settings, 2)]
+        third = seen_from_afar(lab, 2)
         peers = [{"ipBlock": {"cidr": f"{each}/{128 if ':' in each else 32}"}} for each in third]
         with policed(lab, policy("third", ingress=[{"from": peers}])):
             hold(lab, allowed=ways("node-3", WEBS), denied=ways("node-2", "red/web1"))

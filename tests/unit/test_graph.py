@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.graph import COSTS, OVERLAY, Link, LinkKind, NextHop, Topology, TopologyError, is_network, subnet
+from topology.graph import (
+    COSTS,
+    OVERLAY,
+    ROUTED,
+    Interconnect,
+    Link,
+    LinkKind,
+    Mode,
+    NextHop,
+    Topology,
+    TopologyError,
+    is_network,
+    subnet,
+)
 from topology.model import Node
 
 LAN = ip_network("192.0.2.0/24")
@@ -193,3 +206,47 @@ def test_following_next_hops_arrives(history: list[tuple[object, ...]]) -> None:
             at, cost = hops[0].node, cost + COSTS[hops[0].kind]
             assert cost <= 10 * len(NAMES)
         assert at in (source, target)
+
+
+HYBRID = Interconnect.parse("hybrid", "vxlan", ["192.0.2.0/24", "2001:db8::/64"])
+
+
+def test_what_joins_nodes_is_the_interconnect_s_to_say() -> None:
+    def links(interconnect: Interconnect) -> set[tuple[str, str]]:
+        made = Topology(interconnect)
+        for item in (A, B, C):
+            made.put(item)
+        return {(link.a, link.b) for link in made.links()}
+
+    everywhere = {(name, OVERLAY) for name in "abc"}
+    assert links(Interconnect()) == everywhere
+    assert links(Interconnect(Mode.ROUTED)) == {(name, ROUTED) for name in "abc"}
+    assert links(HYBRID) == everywhere | {(name, subnet(LAN)) for name in "ab"}
+
+
+def test_a_node_is_reached_in_one_way_from_each_of_its_networks() -> None:
+    made = Topology(HYBRID)
+    both = node("both", "192.0.2.9", "2001:db8::9")
+    for item in (A, both):
+        made.put(item)
+    cidrs = [subnet(each) for each in HYBRID.subnets]
+    assert made.ways_to("both") == sorted([OVERLAY, *cidrs]) and made.ways_to("gone") == []
+    hops = {way: made.next_hops(way, "both") for way in made.ways_to("both")}
+    assert hops == {
+        OVERLAY: (overlay("both", "192.0.2.9"),),
+        cidrs[0]: (NextHop(LinkKind.SUBNET, "both", ip_address("192.0.2.9")),),
+        cidrs[1]: (NextHop(LinkKind.SUBNET, "both", ip_address("2001:db8::9")),),
+    }
+    assert made.next_hops("a", "both")[0].kind is LinkKind.SUBNET
+    # It moves to another segment.
+    made.put(node("both", "198.51.100.9", "2001:db8::9"))
+    assert made.ways_to("both") == sorted([OVERLAY, cidrs[1]])
+
+
+def test_of_several_subnets_of_a_family_a_node_is_on_the_first_in_any_order() -> None:
+    names = ["198.51.100.0/24", "192.0.2.0/24"]
+    both = node("both", "198.51.100.9", "192.0.2.9")
+    for order in (names, names[::-1]):
+        made = Interconnect.parse("hybrid", "vxlan", order)
+        assert made.subnets_of(both) == (LAN,)
+        assert [made.number(each) for each in (LAN, ip_network(names[0]), None)] == [1, 2, 0]

@@ -7,8 +7,9 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from ipaddress import ip_address, ip_network
+from itertools import count
 from pathlib import Path
 from struct import pack, unpack
 from typing import Any
@@ -26,7 +27,7 @@ from node import host as node_host
 from node import interconnect as node_interconnect
 from node import netlink, nftables, notes
 from node.host import Health, Host, Tasks, UnknownError, tasks_of
-from node.interconnect import PeerRoute
+from node.interconnect import PeerNode, PeerRoute
 from node.netlink import LinkError
 from node.nftables import HostPort, NftError
 from node.notes import HOST_TABLE, Note, NotesError, notes_of
@@ -48,7 +49,7 @@ WAYS = [
     host_table.network_flow(Interconnect(Mode.HYBRID, Encap.GRE, (SEGMENT,)), 1),
     host_table.route_flow(ip_network("10.244.2.0/24"), ip_address("192.0.2.12"), SEGMENT, 1),
     host_table.route_flow(ip_network("fd00:10:244:2::/64"), ip_address("2001:db8::12"), None, 1),
-    host_table.node_flow(ip_address("192.0.2.12"), 1),
+    host_table.node_flow(ip_address("192.0.2.12"), SEGMENT, 1),
 ]
 TASKS = Tasks(
     addresses=frozenset({ip_address("198.51.100.1"), ip_address("2001:db8:1::1")}),
@@ -120,7 +121,7 @@ def test_how_nodes_reach_one_another_is_understood_and_asks_for_the_note_that_sa
     }
     ways = tasks_of(map(read, WAYS)).interconnect
     assert ways == node_interconnect.Interconnect(
-        "hybrid", "gre", frozenset(routes), frozenset({ip_address("192.0.2.12")})
+        "hybrid", "gre", frozenset(routes), frozenset({PeerNode(ip_address("192.0.2.12"), SEGMENT)})
     )
     assert tasks_of(map(read, WAYS[1:])).interconnect is None
     later = [{"kind": "network", "mode": "telepathy", "encap": "gre"}]
@@ -136,6 +137,7 @@ def test_a_host_routes_to_nodes_of_its_subnet_or_where_there_is_none_to_those_on
     assert ways.peers(mine, [ip_network("2001:db8::/64")]) == {first: near, second: far}
     assert ways.peers(mine, [ip_network("192.0.2.0/24")]) == {first: near}
     assert ways.peers([ip_address("198.51.100.1")], []) == {}
+    assert ways.routed_nodes(mine) == {near} and ways.routed_nodes([ip_address("198.51.100.1")]) == set()
     # The node itself doesn't.
     assert ways.peers([near, far], [ip_network("2001:db8::/64")]) == {}
 
@@ -224,6 +226,19 @@ async def test_a_switch_that_doesn_t_tell_its_notes_is_an_error_that_names_its_s
     assert str(tmp_path / "br-int.mgmt") in str(problem.value)
 
 
+async def test_the_state_of_a_switch_is_the_cookies_of_its_digests(tmp_path: Path) -> None:
+    flows = [bytearray(described(b"")) for _ in range(2)]
+    for flow, cookie in zip(flows, (9, 7), strict=True):
+        flow[24:32] = pack("!Q", cookie)
+    body = pack("!HH4x", 1, 0) + b"".join(flows)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(pack("!BBHI", 4, 19, 8 + len(body), 2) + body)
+
+    async with switch(tmp_path, answer):
+        assert await notes.edition(tmp_path, 71, 5.0) == (7, 9)
+
+
 async def test_a_switch_that_is_silent_or_away_is_an_error_after_a_while(tmp_path: Path) -> None:
     with pytest.raises(NotesError, match="FileNotFoundError"):
         await notes.read(tmp_path, 71, 5.0)
@@ -253,6 +268,8 @@ class Machine:
         self._answers: set[Address] = set()
         monkeypatch.setattr(node_host, "_INTERVAL", 0.001)
         monkeypatch.setattr(notes, "read", self._read)
+        self.editions: Iterator[tuple[int, ...]] = ((number,) for number in count())
+        monkeypatch.setattr(notes, "edition", self._edition)
         monkeypatch.setattr(nftables, "apply", lambda text: self._do("rules", text))
         monkeypatch.setattr(netlink, "set_service_routes", lambda *words: self._do("routes", *words))
         monkeypatch.setattr(netlink, "route_loopback", lambda name, wanted: None)
@@ -268,6 +285,10 @@ class Machine:
         if self.away:
             raise NotesError("no switch")
         return self.notes
+
+    async def _edition(self, rundir: Path, table: int, patience: float) -> tuple[int, ...]:
+        assert table == 70
+        return next(self.editions)
 
     def _do(self, what: str, *words: Any) -> None:
         if what in self.fails:
@@ -374,6 +395,39 @@ async def test_what_fails_is_said_once_and_tried_again_until_it_is_done(
         machine.fails = {}
         assert what in [each[0] for each in await machine.settle()]
         assert await machine.settle() == []
+
+
+async def test_notes_are_read_again_only_when_the_switch_has_another_state_or_something_failed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.notes = [read(FLOWS[0])]
+    reads = 0
+
+    async def counted(*_: Any) -> list[Note]:
+        nonlocal reads
+        reads += 1
+        return machine.notes
+
+    monkeypatch.setattr(notes, "read", counted)
+    looks, asked = asyncio.Queue[tuple[int, ...]](1), asyncio.Event()
+
+    async def edition_of(*_: Any) -> tuple[int, ...]:
+        asked.set()
+        return await looks.get()
+
+    monkeypatch.setattr(notes, "edition", edition_of)
+    machine.fails = {"routes": LinkError("no gateway")}
+    async with following():
+        for edition, wanted in (((1, 2), 1), ((1, 2), 2), ((1, 2), 3), ((1, 2), 3), ((1, 3), 4), ((1, 3), 4)):
+            async with asyncio.timeout(5):
+                await asked.wait()
+                asked.clear()
+                await looks.put(edition)
+                # All that follows from one is done when the next is asked for.
+                await asked.wait()
+            assert reads == wanted, (edition, wanted)
+            if wanted == 2:
+                machine.fails = {}
 
 
 async def test_ways_to_other_nodes_are_made_once_and_kept_while_the_switch_says_nothing_of_them(

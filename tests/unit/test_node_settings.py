@@ -107,14 +107,17 @@ def test_only_what_leaves_the_cluster_is_masqueraded() -> None:
     ]
 
 
-def test_pods_are_known_to_nodes_by_their_own_addresses() -> None:
+def test_pods_are_known_by_their_own_addresses_to_nodes_that_they_reach_by_their_host() -> None:
     nodes = [ip_address(each) for each in ("192.0.2.12", "192.0.2.11", "2001:db8::11")]
-    rules = nftables.rules(GOOD["cluster_cidrs"], (30000, 32767), nodes=nodes)
-    assert [line.strip() for line in rules.splitlines() if "masquerade" in line] == [
-        'oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 ip daddr != { 192.0.2.11, 192.0.2.12 } '
-        "counter masquerade",
-        'oifname != "sb-gw0" ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 ip6 daddr != { 2001:db8::11 } '
-        "counter masquerade",
+    rules = nftables.rules(GOOD["cluster_cidrs"], (30000, 32767), nodes=nodes, routed=nodes[:2])
+    four, six = (f'oifname != "sb-gw0" {pods}' for pods in ("ip saddr 10.244.0.0/16", "ip6 saddr fd00:10:244::/48"))
+    among = "{ 192.0.2.11, 192.0.2.12 }"
+    lines = [line.strip() for line in rules.splitlines()]
+    assert [line for line in lines if line.startswith('oifname != "sb-gw0"')] == [
+        f"{four} ip daddr {among} tcp flags & (syn | ack) != syn return",
+        f"{four} ip daddr != 10.244.0.0/16 ip daddr != {among} counter masquerade",
+        f"{six} ip6 daddr {{ 2001:db8::11 }} tcp flags & (syn | ack) != syn return",
+        f"{six} ip6 daddr != fd00:10:244::/48 counter masquerade",
     ]
 
 
