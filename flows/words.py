@@ -20,6 +20,7 @@ from flows.registers import (
     SOURCE_IDENTITY,
     TO_POD,
     TUNNEL_KEY,
+    WIRE_KEY,
     Bits,
     Exit,
     Identity,
@@ -49,11 +50,16 @@ from topology.naming import GATEWAY_MAC, ROUTER_MAC
 
 _SOURCES: dict[int, str] = {
     Source.POD: "a pod",
-    Source.TUNNEL: "the tunnel",
+    Source.TUNNEL: "another node",
     Source.GATEWAY: "the host",
     Source.WORLD: "the world",
 }
-_EXITS: dict[int, str] = {Exit.PORT: "a port", Exit.TUNNEL: "the tunnel", Exit.GATEWAY: "the host"}
+_EXITS: dict[int, str] = {
+    Exit.PORT: "a port",
+    Exit.TUNNEL: "the tunnel",
+    Exit.GATEWAY: "the host",
+    Exit.FABRIC: "a wire",
+}
 _ZONES: dict[int, str] = {zone.value: zone.name for zone in Zone}
 _DIGESTS = {
     digest_flow(Scope.CLUSTER, 0).match: "flows that are the same on all nodes",
@@ -183,6 +189,10 @@ def _act(action: Action, names: Names, exit_port: int) -> str:
             return "the sender is who the tunnel's key says"
         case Move(source, target) if (source, target) == (SOURCE_IDENTITY, TUNNEL_KEY):
             return "the tunnel's key says who sends"
+        case Move(source, target) if (source, target) == (WIRE_KEY, SOURCE_IDENTITY):
+            return "the sender is who the frame says"
+        case Move(source, target) if (source, target) == (SOURCE_IDENTITY, WIRE_KEY):
+            return "the frame says who sends"
         case Move(source, target):
             return f"{target.name} = {source.name}"
         case Ct(zone):

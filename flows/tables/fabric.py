@@ -93,4 +93,10 @@ def fallback(number: int, ports: tuple[int, ...]) -> Group:
 
 
 def _buckets(ports: tuple[int, ...]) -> tuple[Bucket, ...]:
-    return tuple(Bucket(index, (Output(port),), watch_port=port) for index, port in enumerate(ports))
+    return tuple(_bucket(index, port) for index, port in enumerate(ports))
+
+
+# Thousands of groups share it.
+@lru_cache(maxsize=1 << 16)
+def _bucket(index: int, port: int) -> Bucket:
+    return Bucket(index, by_port(port), watch_port=port)
