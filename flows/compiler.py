@@ -151,10 +151,11 @@ class Compiler:
         names = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
         if not names and node in self._ports:
             return []
+        changed = names
         parts = {part for name in names for part in self._parts_of_port(node, name)}
         # Ports that share a MAC with one that changed may win or lose it.
         macs = {ports[name].mac for ports in (old, new) for name in names if name in ports}
-        names |= {name for ports in (old, new) for name, port in ports.items() if port.mac in macs}
+        names = names | {name for ports in (old, new) for name, port in ports.items() if port.mac in macs}
         parts |= {(node, Kind.POD, name) for name in names}
         if node not in self._ports:
             parts |= self._identity_parts(node)
@@ -165,7 +166,7 @@ class Compiler:
         before = self._contributions(parts)
         self._ports[node] = new
         self._first_with_mac[node] = {new[name].mac: name for name in sorted(new, reverse=True) if is_pod_port(name)}
-        return self._updates(parts, before) + self._follow(self.fabric.ports_changed(node, names))
+        return self._updates(parts, before) + self._follow(self.fabric.ports_changed(node, changed))
 
     def set_links(self, wires: Iterable[Wire]) -> list[Update]:
         """The wires between bridges that there are now, all of them. Those that can't be used wait (`unused_wires`)."""

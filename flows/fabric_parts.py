@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from typing import TypeVar
 
 import msgspec
 
@@ -31,9 +32,13 @@ from topology.paths import Edge, Mask, Paths
 
 #: Ids of groups: above those of Services (`flows.numbers`), below OpenFlow's own.
 _GROUPS, _GROUP_COUNT = 0xC000_0000, 0x3FFF_0000
+#: Ports that one group spreads connections over at most. Open vSwitch has 256 values of its hash to give to buckets;
+#: with more buckets than that it would look at every connection by itself.
+_WIDEST = 64
 #: Vertices without an edge that paths may keep; with more, they are made anew.
 _IDLE_LIMIT = 100
 _ALL: Mask = -1
+Item = TypeVar("Item", Flow, Group)
 
 _cookie_of = lru_cache(maxsize=1 << 14)(lambda name: cookie(Scope.NODE, Kind.NODE, object_id("Node", "", name)))
 _mac_of = lru_cache(maxsize=1 << 14)(fabric_mac)
@@ -71,23 +76,25 @@ class _View(msgspec.Struct, frozen=True):
     #: Node -> neighbour -> ports, sorted.
     out: Mapping[str, Mapping[str, tuple[int, ...]]]
     targets: frozenset[str]
+    #: The targets as the paths have them.
+    bound: Mask
     #: Node -> the ports at which wires end, and whether it is only in transit.
     entries: Mapping[str, tuple[frozenset[int], bool]]
 
     def exits(self, node: str, targets: Mask = _ALL) -> dict[str, _Exit]:
         """By which ports a node sends what is bound for each of the targets."""
         out = self.out.get(node)
+        targets &= self.bound
         found: dict[str, _Exit] = {}
-        if out:
+        if out and targets:
             for way in self.paths.ways(node, targets):
                 ports = [port for hop in way.hops for port in out[hop]]
                 if len(ports) == 1 and way.alternate:
-                    each = _Exit((*ports, *out[way.alternate]), spread=False)
+                    each = _Exit((*ports, *out[way.alternate][:1]), spread=False)
                 else:
-                    each = _Exit(tuple(sorted(ports)))
+                    each = _Exit(_some(node, ports))
                 for name in self.paths.names(way.targets):
-                    if name in self.targets:
-                        found[name] = each
+                    found[name] = each
         return found
 
     def entry_flows(self, node: str) -> list[Flow]:
@@ -109,9 +116,12 @@ class FabricParts:
         self._wiring = Wiring(cluster, ports)
         self._wired: set[str] = set()
         self._costs: dict[Edge, int] = {}
-        self._view = _View(Paths(), {}, frozenset(), {})
+        self._view = _View(Paths(), {}, frozenset(), 0, {})
         #: Node -> exits by several ports -> how many targets are behind them.
         self._uses: dict[str, dict[_Exit, int]] = {}
+        #: The hashes of these exits; and, of nodes where some meet, what numbers their groups.
+        self._taken: dict[str, set[int]] = {}
+        self._numbers: dict[str, _Number] = {}
 
     # What people and routes ask ---------------------------------------------------------------------------------
 
@@ -137,15 +147,14 @@ class FabricParts:
     def flows(self, node: str) -> Iterator[Flow]:
         """Every flow of the fabric that a node's switch has."""
         yield from self._view.entry_flows(node)
-        number = _numbering(self._uses.get(node, {}))
+        number = self._numbers.get(node, _first)
         for target, exit_by in sorted(self._view.exits(node).items()):
             yield _way_flow(target, exit_by, number)
 
     def groups(self, node: str) -> Iterator[Group]:
         """Every group of the fabric that a node's switch has."""
-        uses = self._uses.get(node, {})
-        number = _numbering(uses)
-        return (_group(node, number(each), each) for each in sorted(uses))
+        number = self._numbers.get(node, _first)
+        return (_group(node, number(each), each) for each in sorted(self._uses.get(node, ())))
 
     # What changes -----------------------------------------------------------------------------------------------
 
@@ -183,9 +192,10 @@ class FabricParts:
         # Who is no longer a target, or is one now, concerns everybody.
         others = targets ^ old.targets
         if others:
+            mask = paths.mask(others)
             for name in out.keys() | old.out.keys():
-                affected[name] = affected.get(name, 0) | paths.mask(others)
-        self._view = _View(paths, out, targets, entries)
+                affected[name] = affected.get(name, 0) | mask
+        self._view = _View(paths, out, targets, paths.mask(targets), entries)
         concerned = affected.keys() | {name for name in names if old.entries.get(name) != entries.get(name)}
         updates = [self._difference(name, affected.get(name, 0), old) for name in sorted(concerned)]
         flipped = sorted(name for name in names if self._wiring.is_wired(name) != (name in self._wired))
@@ -240,43 +250,63 @@ class FabricParts:
 
     def _difference(self, node: str, targets: Mask, old_view: _View) -> Update | None:
         """What is other for a node than it was, as far as it is about these targets."""
-        old_uses = self._uses.get(node, {})
         old, new = old_view.exits(node, targets), self._view.exits(node, targets)
         differ = [target for target in sorted(old.keys() | new.keys()) if old.get(target) != new.get(target)]
+        entries = old_view.entries.get(node), self._view.entries.get(node)
+        if not differ and entries[0] == entries[1]:
+            return None
+        old_uses = self._uses.get(node, {})
         new_uses = _uses_after(
-            old_uses, (old[each] for each in differ if each in old), (new[each] for each in differ if each in new)
+            old_uses,
+            (old[target] for target in differ if target in old),
+            (new[target] for target in differ if target in new),
         )
         gone, come = old_uses.keys() - new_uses.keys(), new_uses.keys() - old_uses.keys()
-        before: _Number = _first
-        after: _Number = _first
-        if (gone or come) and (_is_crowded(old_uses) or _is_crowded(new_uses)):
+        before = self._numbers.get(node, _first)
+        after = self._renumber(node, new_uses, gone, come)
+        if (gone or come) and not before == after == _first:
             # Some have one hash: others than those that have come and gone may have other numbers now.
             old, new = old_view.exits(node), self._view.exits(node)
             differ = sorted(old.keys() | new.keys())
             gone, come = set(old_uses), set(new_uses)
-            before, after = _numbering(old_uses), _numbering(new_uses)
-        elif _is_crowded(old_uses):
-            before = after = _numbering(old_uses)
         removed = [_way_flow(target, old[target], before) for target in differ if target in old]
         added = [_way_flow(target, new[target], after) for target in differ if target in new]
-        if old_view.entries.get(node) != self._view.entries.get(node):
+        if entries[0] != entries[1]:
             removed += old_view.entry_flows(node)
             added += self._view.entry_flows(node)
-        self._uses[node] = new_uses
-        if not new_uses:
-            del self._uses[node]
-        same = set(removed) & set(added)
-        old_groups, new_groups = (
-            {_group(node, number(each), each) for each in exits} for number, exits in ((before, gone), (after, come))
-        )
-        update = Update(
-            node,
-            tuple(flow for flow in removed if flow not in same),
-            tuple(flow for flow in added if flow not in same),
-            tuple(sorted(old_groups - new_groups, key=lambda group: group.group_id)),
-            tuple(sorted(new_groups - old_groups, key=lambda group: group.group_id)),
-        )
-        return update or None
+        old_groups = [_group(node, before(each), each) for each in sorted(gone)]
+        new_groups = [_group(node, after(each), each) for each in sorted(come)]
+        flows = _apart(removed, added, lambda flow: flow.key)
+        groups = _apart(old_groups, new_groups, lambda group: group.group_id)
+        return Update(node, *flows, *groups)
+
+    def _renumber(self, node: str, uses: dict[_Exit, int], gone: set[_Exit], come: set[_Exit]) -> _Number:
+        """What numbers a node's groups now that it uses these exits."""
+        taken = self._taken.setdefault(node, set())
+        taken -= set(map(_first, gone))
+        taken |= set(map(_first, come))
+        self._uses[node] = uses
+        if node in self._numbers or len(taken) != len(uses):
+            self._numbers[node] = _numbering(uses)
+            self._taken[node] = set(map(_first, uses))
+            if self._numbers[node] == _first:
+                del self._numbers[node]
+        if not uses:
+            del self._uses[node], self._taken[node]
+        return self._numbers.get(node, _first)
+
+
+def _apart(
+    removed: list[Item], added: list[Item], name: Callable[[Item], object]
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Without what is in both."""
+    if not removed or not added:
+        return tuple(removed), tuple(added)
+    old, new = {name(each): each for each in removed}, {name(each): each for each in added}
+    return (
+        tuple(each for key, each in old.items() if new.get(key) != each),
+        tuple(each for key, each in new.items() if old.get(key) != each),
+    )
 
 
 def _uses_after(uses: Mapping[_Exit, int], gone: Iterable[_Exit], come: Iterable[_Exit]) -> dict[_Exit, int]:
@@ -293,7 +323,7 @@ def _uses_after(uses: Mapping[_Exit, int], gone: Iterable[_Exit], come: Iterable
 
 def _numbering(uses: Mapping[_Exit, int]) -> _Number:
     """The ids of a node's groups: a hash of each; of those whose hashes meet, the first in order has it."""
-    if not _is_crowded(uses):
+    if len({_first(each) for each in uses}) == len(uses):
         return _first
     numbers: dict[int, _Exit] = {}
     for each in sorted(uses):
@@ -304,8 +334,16 @@ def _numbering(uses: Mapping[_Exit, int]) -> _Number:
     return {each: number for number, each in numbers.items()}.__getitem__
 
 
-def _is_crowded(uses: Mapping[_Exit, int]) -> bool:
-    return len({_first(each) for each in uses}) < len(uses)
+def _some(node: str, ports: list[int]) -> tuple[int, ...]:
+    """As many ports as a group may have: other nodes take others, and one that comes or goes moves no more than one."""
+    if len(ports) > _WIDEST:
+        ports = sorted(ports, key=lambda port: _rank(node, port))[:_WIDEST]
+    return tuple(sorted(ports))
+
+
+@lru_cache(maxsize=1 << 17)
+def _rank(node: str, port: int) -> bytes:
+    return hashlib.blake2b(f"{node} {port}".encode(), digest_size=8).digest()
 
 
 def _hashed(each: _Exit, salt: int) -> int:

@@ -22,6 +22,7 @@ from flows.registers import (
     SUBNET,
     TO_POD,
     TUNNEL_KEY,
+    WIRE_KEY,
     Bits,
     Exit,
     Identity,
@@ -51,7 +52,7 @@ from topology.naming import GATEWAY_MAC, ROUTER_MAC
 
 _SOURCES: dict[int, str] = {
     Source.POD: "a pod",
-    Source.TUNNEL: "the tunnel",
+    Source.TUNNEL: "another node",
     Source.GATEWAY: "the host",
     Source.WORLD: "the world",
 }
@@ -195,6 +196,10 @@ def _act(action: Action, names: Names, exit_port: int) -> str:
             return "the sender is who the tunnel's key says"
         case Move(source, target) if (source, target) == (SOURCE_IDENTITY, TUNNEL_KEY):
             return "the tunnel's key says who sends"
+        case Move(source, target) if (source, target) == (WIRE_KEY, SOURCE_IDENTITY):
+            return "the sender is who the frame says"
+        case Move(source, target) if (source, target) == (SOURCE_IDENTITY, WIRE_KEY):
+            return "the frame says who sends"
         case Move(source, target):
             return f"{target.name} = {source.name}"
         case Ct(zone):

@@ -54,8 +54,12 @@ class Paths:
 
     def mask(self, vertices: Iterable[str]) -> Mask:
         """The set of these vertices; unknown ones are left out."""
-        numbers = (self._numbers.get(name) for name in vertices)
-        return sum({1 << number for number in numbers if number is not None})
+        found = 0
+        for name in vertices:
+            number = self._numbers.get(name)
+            if number is not None:
+                found |= 1 << number
+        return found
 
     def names(self, mask: Mask) -> Iterator[str]:
         """The vertices of a set."""
@@ -90,15 +94,17 @@ class Paths:
             several |= once & mask
             once |= mask
         yield from self._single_ways(number, once & ~several & targets)
-        classes: list[tuple[Mask, tuple[int, ...]]] = [(several & targets, ())]
+        several &= targets
+        if not several:
+            return
+        classes: list[tuple[Mask, tuple[int, ...]]] = [(several, ())]
         for u in self._by_name[number]:
-            mask = hops.get(u, 0) & several & targets
+            mask = hops.get(u, 0) & several
             if mask:
                 split = [(found & ~mask, before) for found, before in classes if found & ~mask]
                 classes = split + [(found & mask, (*before, u)) for found, before in classes if found & mask]
         for found, by in classes:
-            if found:
-                yield Way(tuple(self._names[u] for u in by), "", found)
+            yield Way(tuple(self._names[u] for u in by), "", found)
 
     def _single_ways(self, number: int, targets: Mask) -> Iterator[Way]:
         if not targets:

@@ -9,8 +9,10 @@ while ways change a packet may go round, and that ends.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from flows import fields as f
+from flows.fields import Match
 from flows.pipeline import CLASSIFY, FABRIC, UNSNAT
 from flows.registers import EXIT, SOURCE, SOURCE_IDENTITY, TUNNEL_KEY, WIRE_KEY, Exit, Identity, Source
 from flows.tables.classify import PACKET
@@ -22,32 +24,38 @@ _OURS, _HOST, _TRANSIT = PACKET, PACKET + 1, PACKET - 10
 #: Of Fabric.
 _WAY, _NO_TUNNEL, _BY_TUNNEL = 200, 110, 100
 _FAMILIES = (f.ETH_TYPE(f.ETH_IPV4), f.ETH_TYPE(f.ETH_IPV6))
+#: The sender is who the frame says; "this host" to itself is another node to us.
+_KNOWN: Program = (load(SOURCE, Source.TUNNEL), Move(WIRE_KEY, SOURCE_IDENTITY), Goto(UNSNAT.number))
+_OTHER_HOST: Program = (load(SOURCE, Source.TUNNEL), load(SOURCE_IDENTITY, Identity.OTHER_NODE), Goto(UNSNAT.number))
+_ON: Program = (DecTtl(), Goto(FABRIC.number))
 #: A sender's MAC but for the identity; a node's but for the hash.
 _FROM_NODE = f.ETH_SRC(FABRIC_SENDER_PREFIX << 32, 0xFFFF_FF00_0000)
+_FROM_HOST = f.ETH_SRC(FABRIC_SENDER_PREFIX << 32 | Identity.THIS_HOST)
 _FOR_NODE = f.ETH_DST(FABRIC_MAC_PREFIX << 32, 0xFFFF_0000_0000)
 
 
 def entry_flows(port: int, mac: int, cookie: int, *, transit_only: bool) -> Iterator[Flow]:
     """What may enter by a wire: what is bound for this node, whose address in the fabric is `mac`, or for another."""
-    entry = f.IN_PORT(port)
+    entry, ours = f.IN_PORT(port), f.ETH_DST(mac)
     table = CLASSIFY.number
     for family in _FAMILIES:
         if not transit_only:
             # For this node. Neighbour discovery never crosses a wire: Classify drops it above this.
-            known = (load(SOURCE, Source.TUNNEL), Move(WIRE_KEY, SOURCE_IDENTITY), Goto(UNSNAT.number))
-            yield Flow(table, _OURS, f.match(entry, f.ETH_DST(mac), _FROM_NODE, family), known, cookie)
-            # "This host" to itself, it is another node to us.
-            other = (load(SOURCE, Source.TUNNEL), load(SOURCE_IDENTITY, Identity.OTHER_NODE), Goto(UNSNAT.number))
-            host = f.ETH_SRC(FABRIC_SENDER_PREFIX << 32 | Identity.THIS_HOST)
-            yield Flow(table, _HOST, f.match(entry, f.ETH_DST(mac), host, family), other, cookie)
+            yield Flow(table, _OURS, (entry, ours, _FROM_NODE, family), _KNOWN, cookie)
+            yield Flow(table, _HOST, (entry, ours, _FROM_HOST, family), _OTHER_HOST, cookie)
         # For another node.
-        on = (DecTtl(), Goto(FABRIC.number))
-        yield Flow(table, _TRANSIT, f.match(entry, _FOR_NODE, _FROM_NODE, family), on, cookie)
+        yield Flow(table, _TRANSIT, (entry, _FOR_NODE, _FROM_NODE, family), _ON, cookie)
 
 
 def way_flow(mac: int, program: Program, cookie: int) -> Flow:
     """On the way to the node with this address in the fabric."""
-    return Flow(FABRIC.number, _WAY, (f.ETH_DST(mac),), program, cookie)
+    return Flow(FABRIC.number, _WAY, _bound_for(mac), program, cookie)
+
+
+# The same on all switches: made once, it is in memory once.
+@lru_cache(maxsize=1 << 14)
+def _bound_for(mac: int) -> Match:
+    return (f.ETH_DST(mac),)
 
 
 def tunnel_flows(port: int, cookie: int) -> Iterator[Flow]:
@@ -58,11 +66,13 @@ def tunnel_flows(port: int, cookie: int) -> Iterator[Flow]:
     yield Flow(FABRIC.number, _BY_TUNNEL, (EXIT(Exit.FABRIC),), program, cookie)
 
 
+@lru_cache(maxsize=1 << 12)
 def by_port(port: int) -> Program:
     """The only wire there is."""
     return (Output(port),)
 
 
+@lru_cache(maxsize=1 << 14)
 def by_group(number: int) -> Program:
     """One of several wires."""
     return (ToGroup(number),)
@@ -83,4 +93,10 @@ def fallback(number: int, ports: tuple[int, ...]) -> Group:
 
 
 def _buckets(ports: tuple[int, ...]) -> tuple[Bucket, ...]:
-    return tuple(Bucket(index, (Output(port),), watch_port=port) for index, port in enumerate(ports))
+    return tuple(_bucket(index, port) for index, port in enumerate(ports))
+
+
+# Thousands of groups share it.
+@lru_cache(maxsize=1 << 16)
+def _bucket(index: int, port: int) -> Bucket:
+    return Bucket(index, by_port(port), watch_port=port)

@@ -59,6 +59,7 @@ from flows.values import (
     Bucket,
     Conjunction,
     Ct,
+    DecTtl,
     Flow,
     Goto,
     Group,
@@ -71,6 +72,7 @@ from flows.values import (
     ToGroup,
     load,
 )
+from topology.graph import wire
 from topology.model import ContainerPort, Endpoint, EndpointPort, EndpointSlice, Node, Pod, Service, ServicePort, Subset
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, HOST_END_MAC_PREFIX, TUNNEL_PORT, mac_of
 from topology.policies import Action as Says
@@ -343,6 +345,7 @@ def test_the_text_of_plain_flows_is_ovs_ofctl_s_to_the_letter(switch: Switch) ->
             Flow(5, 12, (_ARP, f.ARP_OP(1)), (SetField(f.ARP_SHA, 0x0A5700000001), Output(PORT_IN_PORT)), 3),
             Flow(5, 13, (f.CT_STATE(0x21, 0x21), _IPV4), (Ct(23300, commit=True), Output(2)), 4),
             Flow(5, 14, (), (), 5),
+            Flow(5, 20, (_IPV4,), (DecTtl(), Goto(66)), 11),
             Flow(5, 15, (SOURCE(1),), (OutputBits(EXIT_PORT),), 6),
             Flow(5, 16, (), (Output(PORT_CONTROLLER, 128),), 7),
             Flow(5, 17, (), (Output(PORT_CONTROLLER, 0xFFFF),), 8),
@@ -537,6 +540,26 @@ def cluster_with_services() -> Compiler:
     return compiler
 
 
+def test_the_flows_and_groups_of_a_fabric_are_taken_and_read_back_as_they_were(switch: Switch) -> None:
+    """Next hops of every kind, transit, and the tunnel where no wire leads."""
+    compiler = Compiler()
+    for number in range(1, 5):
+        cidrs = (ip_network(f"10.244.{number}.0/24"), ip_network(f"fd00:10:244:{number}::/64"))
+        compiler.put(Node(name=f"n{number}", addresses=(ip_address(f"172.30.0.{number}"),), pod_cidrs=cidrs))
+    pairs = [(1, 2), (1, 3), (2, 3), (2, 4), (3, 4)]
+    for number in range(1, 5):
+        ports = [Port(10 + other, f"to-{other}", other) for other in range(1, 5)]
+        compiler.set_ports(f"n{number}", [Port(2, TUNNEL_PORT, 0x5B), *ports])
+    compiler.set_links(wire((f"n{a}", f"to-{b}"), (f"n{b}", f"to-{a}")) for a, b in pairs)
+    groups = list(compiler.groups("n1"))
+    assert {group.type for group in groups} == {GroupType.SELECT, GroupType.FAST_FAILOVER}
+    assert not switch.push(*(encode.group_mod(group, xid=number) for number, group in enumerate(groups, 1)))
+    assert switch.groups() == {group.group_id: group for group in groups}
+    made = [*compiler.flows(CLUSTER), *compiler.flows("n1")]
+    assert not switch.push(*(encode.flow_mod(flow, number) for number, flow in enumerate(made, 1)))
+    assert set(switch.flows_of_all()) == set(made)
+
+
 def test_groups_are_taken_changed_and_read_back_as_they_were(switch: Switch) -> None:
     select = Group(
         7,
@@ -552,6 +575,7 @@ def test_groups_are_taken_changed_and_read_back_as_they_were(switch: Switch) -> 
         select,
         Group(8, GroupType.FAST_FAILOVER, (Bucket(1, (Output(1),), watch_port=1),)),
         Group(9, GroupType.SELECT, (Bucket(3, (Output(1),)),), "dp_hash", 0),
+        Group(10, GroupType.SELECT, (Bucket(0, (Output(1),), watch_port=1),), "dp_hash", 0xFFFF_FFFF),
     ]
     assert not switch.push(*(encode.group_mod(group, xid=number) for number, group in enumerate(groups, 1)))
     assert switch.groups() == {group.group_id: group for group in groups}
