@@ -299,10 +299,12 @@ def test_a_standby_that_takes_over_doesn_t_wait(clock: Clock) -> None:
     here = Cluster(clock, standby=True)
     here.run(2 * SETTLED_AFTER)
     standby, mastery, switches, _ = here.members[1]
+    # A node whose switch never comes, and one that only the former master has heard of.
+    here.put(node(3))
+    here.controller.take(snapshot(*here.objects.values(), node(4)))
+    here.pump()
     for wire in here.members.pop(0)[3].values():
         wire.cut()
-    # A node that nobody has heard of yet, and whose switch is away.
-    here.put(node(3))
     assert mastery is not None
     mastery.held = tenure(2)
     standby.fleet.obey(clock.now)
