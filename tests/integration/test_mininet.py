@@ -107,7 +107,10 @@ for name in ("h1", "h2"):
 ask = "curl -s -m 2 http://10.96.0.10/name"
 print("CLIENT", sorted({net.get("h3").cmd(ask).strip() for _ in range(20)}))
 print("OTHER", repr(net.get("h4").cmd(ask).strip()))
-print("IPERF", net.iperf([net.get("h3"), net.get("h4")], seconds=1))
+net.get("h4").cmd("iperf -s >/dev/null 2>&1 &")
+while ":5001" not in net.get("h4").cmd("ss -tln"):
+    pass
+print("IPERF", net.get("h3").cmd("iperf -t 1 -c 10.0.0.4").splitlines()[-1])
 net.configLinkStatus("s2", "s3", "down")
 print("CUT", repr(net.get("h3").cmd("ping -c1 -W1 10.0.0.1 >/dev/null && echo yes").strip()))
 net.configLinkStatus("s2", "s3", "up")
@@ -126,8 +129,7 @@ def test_services_and_policies_are_read_from_the_file_beside_the_script(tmp_path
     assert "CLIENT ['h1', 'h2']" in lines
     assert "OTHER ''" in lines
     assert "CUT ''" in lines and "MENDED 'yes'" in lines
-    (rates,) = (line for line in lines if line.startswith("IPERF"))
-    assert rates.count("bits/sec") == 2, rates
+    assert any(line.startswith("IPERF") and line.endswith("bits/sec") for line in lines)
 
 
 def test_mininets_own_command_line_takes_topologies_of_signalboxs(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from fabric import FIRST_POD, OUT, Fabric, of_family
+from fabric import FIRST_POD, OUT, WAYS, Fabric, Way, of_family
 from test_compiler import Step, Switches, assert_same_as_afresh, put
-from test_policy_walks import FAMILIES, KEYS, OF_WORLD, PODS, address, call, named, policy
+from test_policy_walks import FAMILIES, OF_WORLD, PODS, WAY, address, call, named, policy
 
 from flows import packets
 from flows.compiler import Compiler
@@ -34,9 +34,9 @@ def guard(subjects: PodSet, **rules: tuple[Rule, ...]) -> Policy:
     return Policy(kind="ClusterNetworkPolicy", name="guard", tier=Tier.ADMIN, priority=10, subjects=subjects, **rules)
 
 
-def with_a_new_pod(*policies: Policy, keyed: bool = True) -> Fabric:
+def with_a_new_pod(*policies: Policy, way: Way = WAYS["by key"]) -> Fabric:
     """A pod of a new identity has come to n1; n2 has the policies but hasn't heard of it."""
-    made = Fabric(2, PODS, policies, keyed=keyed)
+    made = Fabric(2, PODS, policies, way=way)
     new = pod("new")
     made.compiler.put(new)
     port = Port(FIRST_POD + 9, pod_port_name("default", "new"), mac_of(HOST_END_MAC_PREFIX, new.addresses[0]))
@@ -53,9 +53,9 @@ def arrives(made: Fabric, source: str, version: int, port: int = 80, target: str
 
 
 @FAMILIES
-@KEYS
-def test_a_node_that_lags_behind_lets_nobody_in_whom_it_has_not_heard_of(keyed: bool, version: int) -> None:
-    made = with_a_new_pod(ONE_PORT, keyed=keyed)
+@WAY
+def test_a_node_that_lags_behind_lets_nobody_in_whom_it_has_not_heard_of(way: Way, version: int) -> None:
+    made = with_a_new_pod(ONE_PORT, way=way)
     for target in ("b1", "n2"):
         assert not any(arrives(made, "new", version, port, target) for port in (80, 81))
         assert arrives(made, "a1", version, 81, target)
