@@ -97,7 +97,7 @@ class Service:
     async def resize(self, mtu: int) -> None:
         """Pods that come have this MTU from now on, and so have those that there are."""
         self.mtu = mtu
-        # Those that are on their way may have been planned with another, and have their row when their lock is free: last.
+        # Last those that are on their way: planned with another, maybe, they have a row when their lock is free.
         coming = set(self._coming.values())
         for name in sorted({*self.pods(), *coming}, key=lambda port: (port in coming, port)):
             async with self._locked(name):
