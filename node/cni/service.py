@@ -96,8 +96,9 @@ class Service:
     async def resize(self, mtu: int) -> None:
         """Pods that come have this MTU from now on, and so have those that there are."""
         self.mtu = mtu
-        # Those that are on their way may have been planned with another; their row is there when their lock is free.
-        for name in sorted({*self.pods(), *self._coming.values()}):
+        # Last those that are on their way: planned with another, maybe, they have a row when their lock is free.
+        coming = set(self._coming.values())
+        for name in sorted({*self.pods(), *coming}, key=lambda port: (port in coming, port)):
             async with self._locked(name):
                 row = self.pods().get(name)
                 if row is None:

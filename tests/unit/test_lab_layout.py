@@ -12,10 +12,14 @@ from deploy.lab.layout import (
     LabError,
     LabSettings,
     Layout,
+    controller_addresses,
     node_addresses,
     node_manifest,
     outside_addresses,
     pod_cidrs,
+    router_addresses,
+    segment_networks,
+    segment_of,
 )
 
 SETTINGS = LabSettings(name="lab", nodes={"node-1": {}, "node-2": {"zone": "a"}})
@@ -89,3 +93,17 @@ def test_ovs_appctl_is_told_where_the_node_s_switch_is_unless_it_has_been() -> N
     assert directed("ovs-appctl", "version") == ["ovs-appctl", there, "version"]
     assert directed("ovs-appctl", "-t", "ovsdb-server", "version") == ["ovs-appctl", "-t", "ovsdb-server", "version"]
     assert directed("ovs-ofctl", "-t", "x") == ["ovs-ofctl", "-t", "x"]
+
+
+def test_nodes_on_several_segments_have_addresses_of_theirs_and_a_router_that_no_node_is() -> None:
+    settings = LabSettings(name="lab", nodes={f"node-{number}": {} for number in range(1, 6)}, segments=2)
+    assert [segment_of(settings, index) for index in range(5)] == [0, 0, 0, 1, 1]
+    assert [str(node_addresses(settings, index)[0]) for index in range(5)] == [
+        "172.30.0.1", "172.30.0.2", "172.30.0.3", "172.30.1.4", "172.30.1.5",
+    ]  # fmt: skip
+    for number in range(2):
+        networks = segment_networks(settings, number)
+        for address, network in zip(router_addresses(settings, number), networks, strict=True):
+            assert address in network
+    taken = [*outside_addresses(settings), *controller_addresses(settings), *router_addresses(settings, 0)]
+    assert len(set(taken)) == len(taken)
