@@ -60,6 +60,7 @@ def test_a_node_that_lags_behind_lets_nobody_in_whom_it_has_not_heard_of(way: Wa
     # What is for a node itself and goes there by hosts is judged where it leaves, by a node that knows its pod.
     judged_there = not way.interconnect.routes
     assert not any(arrives(made, "new", version, port, "n2") for port in ((80, 81) if judged_there else (81,)))
+    for target in ("b1", "n2"):
         assert arrives(made, "a1", version, 81, target)
     # On its own node, which never lags behind what it knows of its own pods, it is judged.
     assert arrives(made, "new", version, 80, "a1") and not arrives(made, "new", version, 81, "a1")
