@@ -81,7 +81,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
 
     A pod with `host_network` has its node's addresses and no port. `ready` and `terminating` are as its status says.
     One with a `port` is a Workload: a host, virtual machine or container that somebody else has put on that port of
-    its node's bridge, with `addresses` and a `mac` (48 bits) of its own. With `dhcp` it asks for them, and hears `mtu`.
+    its node's bridge, with `addresses` (any number) and a `mac` (48 bits) of its own, and without ports of the host.
+    With `dhcp` it asks for its addresses, and is told `mtu`.
     """
 
     kind: ClassVar[str] = "Pod"

@@ -8,6 +8,7 @@ that it names, and goes with it when that is deleted.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from struct import pack, unpack_from
@@ -319,16 +320,18 @@ def _error(kind: int, code: int, message: bytes, xid: int) -> bytes:
 
 
 class Wire:
-    """The connection of a fake switch to a controller. Nothing moves until `pump`."""
+    """The connection of a fake switch to a controller. Nothing moves until `pump`.
 
-    def __init__(self, controller: Controller, switch: FakeSwitch, now: float = 0.0) -> None:
+    Its clock is the one that the controller itself looks at: what a change begins goes on with a switch's answer.
+    """
+
+    def __init__(self, controller: Controller, switch: FakeSwitch) -> None:
         self.switch = switch
-        self.now = now
         self.closed = ""
         self.to_switch: list[bytes] = []
         self._to_controller = switch.hello()
         switch.reset()
-        self.peer = Peer(controller.fleet, self, "a fake", now)
+        self.peer = Peer(controller.fleet, self, "a fake", time.monotonic())
 
     def write(self, buffers: Iterable[bytes]) -> None:
         self.to_switch += buffers
@@ -345,7 +348,7 @@ class Wire:
         out, self.to_switch = b"".join(self.to_switch), []
         back, self._to_controller = self._to_controller + self.switch.receive(out), b""
         if back and not self.closed:
-            self.peer.receive(back, self.now)
+            self.peer.receive(back, time.monotonic())
         return bool(out or back)
 
     def pump(self) -> None:

@@ -217,10 +217,10 @@ def steps(draw: st.DrawFn) -> Step:
             workload = Pod(
                 namespace="default",
                 name=draw(names),
-                node=draw(st.sampled_from(["n1", "n2", "n4"])),
+                node=draw(st.sampled_from(["n1", "n2", "n3"])),
                 labels=draw(st.sampled_from([(), (("app", "web"),)])),
                 addresses=tuple(map(ip_address, draw(st.sets(st.sampled_from(texts), min_size=1, max_size=2)))),
-                ports=draw(st.sampled_from([(), (ContainerPort(port=80, name="web", host_port=8080),)])),
+                ports=draw(st.sampled_from([(), (ContainerPort(port=80, name="web"),)])),
                 port=draw(st.sampled_from(["veth1", "veth2"])),
                 mac=draw(st.sampled_from([0x5254_0000_0001, 0x5254_0000_0002])),
             )
