@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections import Counter
@@ -48,13 +47,7 @@ MANY = 1000
 
 @pytest.fixture(scope="module")
 def lab(service_lab: Lab) -> Iterator[Lab]:
-    with made_for_calls(service_lab) as here:
-        yield here
-
-
-@contextlib.contextmanager
-def made_for_calls(service_lab: Lab) -> Iterator[Lab]:
-    """A lab with a Service of every kind of address, for TCP and UDP."""
+    """With a Service of every kind of address, for TCP and UDP."""
     tcp = {"name": "tcp", "port": 80, "targetPort": 8080}
     udp = {"name": "udp", "port": 80, "targetPort": 8080, "protocol": "UDP"}
     everything = service("all", tcp, udp, type="LoadBalancer", externalIPs=list(EXTERNAL))
