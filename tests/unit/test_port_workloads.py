@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import msgspec
 import pytest
-from fabric import GATEWAY, OUT, Arrival, Fabric, gateway_address, of_family
+from fabric import GATEWAY, OUT, WAYS, Arrival, Fabric, gateway_address, of_family
 
 from flows import fields as f
 from flows import packets
@@ -64,9 +64,9 @@ OBJECTS: list[Object] = [
 ]
 
 
-@pytest.fixture(params=[True, False], ids=["keys", "addresses"])
+@pytest.fixture(params=["by key", "by address"])
 def fabric(request: pytest.FixtureRequest) -> Fabric:
-    return Fabric.of(OBJECTS, keyed=request.param)
+    return Fabric.of(OBJECTS, way=WAYS[request.param])
 
 
 def ping(fabric: Fabric, source: str, target: str, version: int, *, reply: bool = False) -> list[Arrival]:
@@ -176,12 +176,12 @@ def test_a_workload_is_an_endpoint_and_a_client_of_services() -> None:
 
 
 @FAMILIES
-@pytest.mark.parametrize("keyed", [True, False])
-def test_policies_know_a_workload_by_its_labels_as_subject_and_as_peer(version: int, keyed: bool) -> None:
+@pytest.mark.parametrize("way", ["by key", "by address"])
+def test_policies_know_a_workload_by_its_labels_as_subject_and_as_peer(version: int, way: str) -> None:
     allowed = PodSet((Requirement("app", Operator.IN, ("h1",)),), "default")
     subjects = PodSet((Requirement("app", Operator.IN, ("h2", "b")),), "default")
     policy = Policy(namespace="default", name="p", subjects=subjects, ingress=(Rule(peers=(allowed,)),))
-    fabric = Fabric.of([*OBJECTS, policy], keyed=keyed)
+    fabric = Fabric.of([*OBJECTS, policy], way=WAYS[way])
     for target in ("h2", "b"):
         arrived(fabric, ping(fabric, "h1", target, version), target)
         assert not ping(fabric, "a", target, version)
