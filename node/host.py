@@ -119,6 +119,9 @@ class Host:
         self.changed = asyncio.Event()
         #: Whether the host may be other than what was done: everything is to be compared with it.
         self._unsure = True
+        #: Addresses behind the bridge, and those that are behind other nodes.
+        self._bridged: frozenset[Address] = frozenset()
+        self._elsewhere: frozenset[Address] = frozenset()
         self._health: dict[int, Health] = {}
         self._servers: dict[int, asyncio.Server] = {}
         self._checks = asyncio.Semaphore(_CHECKS)
@@ -203,8 +206,12 @@ class Host:
                 await asyncio.to_thread(netlink.route_loopback, GATEWAY_PORT, wanted.by_loopback)
             if unsure or wanted.interconnect != self._done.interconnect:
                 await self._set_ways(wanted.interconnect)
-            if unsure or wanted.addresses != self._done.addresses:
-                await asyncio.to_thread(netlink.set_service_routes, GATEWAY_PORT, wanted.addresses, settings.gateways)
+            if unsure or (wanted.addresses, wanted.interconnect) != (self._done.addresses, self._done.interconnect):
+                # Workloads that are on nodes to which this host sends by itself aren't behind its bridge.
+                bridged = wanted.addresses - self._elsewhere
+                if unsure or bridged != self._bridged:
+                    await asyncio.to_thread(netlink.set_service_routes, GATEWAY_PORT, bridged, settings.gateways)
+                self._bridged = bridged
             if unsure or wanted.announced != self._done.announced:
                 uplink = await asyncio.to_thread(netlink.interface_of, settings.node_ips[0])
                 fresh = await asyncio.to_thread(netlink.set_announced, uplink, wanted.announced)
@@ -224,6 +231,7 @@ class Host:
         settings = self._settings
         near = await asyncio.to_thread(netlink.connected, GATEWAY_PORT) if interconnect.routes else []
         peers = interconnect.peers(settings.node_ips, near)
+        self._elsewhere = frozenset(each.network_address for each in peers if each.num_addresses == 1)
         await asyncio.to_thread(
             netlink.set_ways, GATEWAY_PORT, settings.cluster_cidrs, interconnect.by_bridge, peers, settings.gateways
         )

@@ -352,6 +352,23 @@ async def test_what_notes_ask_for_is_done_once_and_again_only_where_it_changes(m
         }
 
 
+async def test_a_workload_on_a_node_that_the_host_sends_to_by_itself_is_not_behind_its_bridge(machine: Machine) -> None:
+    machine.notes = [
+        {"kind": "network", "mode": "routed", "encap": "vxlan"},
+        {"kind": "address", "address": "198.51.100.7"},
+        {"kind": "address", "address": "198.51.100.8"},
+        {"kind": "route", "network": "198.51.100.7/32", "via": "192.0.2.12", "subnet": "192.0.2.0/24"},
+        {"kind": "route", "network": "198.51.100.8/32", "via": "192.0.2.11", "subnet": "192.0.2.0/24"},
+    ]
+    async with following():
+        done = {each[0]: each for each in await machine.settle()}
+        assert done["routes"][2] == {ip_address("198.51.100.8")}
+        assert done["ways"][4] == {ip_network("198.51.100.7/32"): ip_address("192.0.2.12")}
+        machine.notes[3]["via"], machine.notes[4]["via"] = "192.0.2.11", "192.0.2.12"
+        done = {each[0]: each for each in await machine.settle()}
+        assert done["routes"][2] == {ip_address("198.51.100.7")}
+
+
 async def test_a_host_that_has_to_forget_does_everything_again(machine: Machine) -> None:
     machine.notes = [read(FLOWS[0])]
     async with following() as host:
