@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-#: Seconds without an answer that are far too many, on however busy a machine; benchmarks/mininet.py has the figures.
+#: Seconds without an answer that are far too many, on however busy a machine; benchmarks/mininet_links.py has figures.
 _FAR_TOO_LONG = 1.5
 
 
