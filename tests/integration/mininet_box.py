@@ -17,10 +17,13 @@ _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 _SCRIPT = """
 set -e
 mount -t tmpfs tmpfs /run
-# Mininet clears up in /tmp after an error.
-mkdir /run/box && mount --bind "$TMPDIR" /run/box
+# Mininet clears up in /tmp after an error: it sees nothing there but what it needs.
+number=0
+for each in $KEEP; do number=$((number + 1)); mkdir "/run/$number" && mount --bind "$each" "/run/$number"; done
 mount -t tmpfs tmpfs /tmp
-mkdir -p "$TMPDIR" && mount --bind /run/box "$TMPDIR" && cd "$TMPDIR"
+number=0
+for each in $KEEP; do number=$((number + 1)); mkdir -p "$each" && mount --bind "/run/$number" "$each"; done
+cd "$TMPDIR"
 ip link set lo up
 ovsdb-tool create "$OVS_DBDIR/conf.db" SCHEMA
 options="--pidfile --detach --no-chdir -vconsole:off --log-file"
@@ -45,6 +48,7 @@ def run(argv: Sequence[str], directory: Path, timeout: float = 120) -> subproces
         "PYTHONPATH": f"{packages}:{ROOT}",
         "SIGNALBOX": f"{sys.executable} -m deploy.command",
         "TMPDIR": str(directory),
+        "KEEP": " ".join(str(each) for each in (ROOT, sys.prefix, directory) if Path("/tmp") in Path(each).parents),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     box = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]

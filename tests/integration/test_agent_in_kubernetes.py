@@ -51,7 +51,7 @@ class Agent:
         self._argv = [
             sys.executable, "-m", "deploy.command", "node", "--name", NODE, "--datapath-type", "netdev",
             "--ovsdb", f"unix:{place / 'db.sock'}", "--ovs-rundir", str(place), "--socket", str(place / "node.sock"),
-            "--kubeconfig", str(api.kubeconfig), "--state-dir", str(self.state), "--encap", lab.settings.encap,
+            "--kubeconfig", str(api.kubeconfig), "--state-dir", str(self.state),
             "--controller", f"ssl:{LABEL}:{port}", "--tls-secrets", "signalbox-nodes",
             *(word for cidr in cluster_cidrs(lab.settings) for word in ("--cluster-cidr", str(cidr))),
             *(word for cidr in service_cidrs(lab.settings) for word in ("--service-cidr", str(cidr))),

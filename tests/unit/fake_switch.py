@@ -322,16 +322,21 @@ def _error(kind: int, code: int, message: bytes, xid: int) -> bytes:
 class Wire:
     """The connection of a fake switch to a controller. Nothing moves until `pump`.
 
-    Its clock is the one that the controller itself looks at: what a change begins goes on with a switch's answer.
+    Its clock is the one that the controller itself looks at: what a change begins goes on with a switch's answer. A
+    test that has a clock of its own says what time it is by `now`.
     """
 
-    def __init__(self, controller: Controller, switch: FakeSwitch) -> None:
+    def __init__(self, controller: Controller, switch: FakeSwitch, now: float | None = None) -> None:
         self.switch = switch
+        self.now = now
         self.closed = ""
         self.to_switch: list[bytes] = []
         self._to_controller = switch.hello()
         switch.reset()
-        self.peer = Peer(controller.fleet, self, "a fake", time.monotonic())
+        self.peer = Peer(controller.fleet, self, "a fake", self._clock())
+
+    def _clock(self) -> float:
+        return time.monotonic() if self.now is None else self.now
 
     def write(self, buffers: Iterable[bytes]) -> None:
         self.to_switch += buffers
@@ -348,7 +353,7 @@ class Wire:
         out, self.to_switch = b"".join(self.to_switch), []
         back, self._to_controller = self._to_controller + self.switch.receive(out), b""
         if back and not self.closed:
-            self.peer.receive(back, time.monotonic())
+            self.peer.receive(back, self._clock())
         return bool(out or back)
 
     def pump(self) -> None:

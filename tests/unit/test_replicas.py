@@ -84,7 +84,7 @@ class One:
         self.controller.fleet._events.outranked = lambda name, generation: self.higher.append(generation)
         self.controller.take(snapshot(*(objects or (node(1), node(2), pod("a", 1)))))
         self.switch = switch
-        self.wire = Wire(self.controller, switch)
+        self.wire = Wire(self.controller, switch, 0.0)
         self.wire.pump()
 
     @property
