@@ -13,10 +13,13 @@ from flows.fields import Field, Term
 from flows.pipeline import DIGEST, TABLE_NAMES
 from flows.registers import (
     BY_ADDRESS,
+    CT_ZONE,
     DESTINATION_IDENTITY,
     EXIT,
     EXIT_PORT,
     FROM_POD,
+    HAIRPIN,
+    SNAT_ZONE,
     SOURCE,
     SOURCE_IDENTITY,
     SUBNET,
@@ -64,6 +67,8 @@ _EXITS: dict[int, str] = {
     Exit.ROUTED: "the host, on to another node",
 }
 _ZONES: dict[int, str] = {zone.value: zone.name for zone in Zone}
+#: Where a register says the zone's number.
+_ZONE_WORDS = {CT_ZONE: " in this bridge's zone", SNAT_ZONE: " in this bridge's zone for other sources"}
 _DIGESTS = {
     digest_flow(Scope.CLUSTER, 0).match: "flows that are the same on all nodes",
     digest_flow(Scope.NODE, 0).match: "node's own flows",
@@ -80,7 +85,7 @@ _IDENTITIES: dict[int, str] = {
 }
 _ENDS = (SOURCE_IDENTITY, DESTINATION_IDENTITY)
 #: Register bits that are told in words of their own.
-_SPOKEN = (SOURCE, EXIT, BY_ADDRESS, SUBNET, SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD)
+_SPOKEN = (SOURCE, EXIT, HAIRPIN, BY_ADDRESS, SUBNET, SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD)
 
 
 def identity_text(identity: Identity) -> str:
@@ -156,6 +161,8 @@ def _caught(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names) -> 
         return f"from {_SOURCES[value]}"
     if bits is EXIT:
         return f"bound for {_EXITS[value]}"
+    if bits is HAIRPIN:
+        return "that goes back"
     if bits is BY_ADDRESS:
         return "from another node without a key"
     if bits is SUBNET:
@@ -190,6 +197,9 @@ def _act(action: Action, names: Names, exit_port: int) -> str:
         case SetField(field, value) if field in (f.TUN_DST, f.TUN_IPV6_DST):
             end = IPv4Address(value) if field is f.TUN_DST else IPv6Address(value)
             return f"tunnel to {end}"
+        case SetField(field, value, None) if field is CT_ZONE.field:
+            zones = [(value & bits.mask) >> bits.start for bits in (CT_ZONE, SNAT_ZONE)]
+            return f"the zones here are {' and '.join(str(_ZONES.get(zone, zone)) for zone in zones)}"
         case SetField(field, value, mask):
             return _set(field, value, mask, names, exit_port)
         case Move(source, target) if (source, target) == (TUNNEL_KEY, SOURCE_IDENTITY):
@@ -230,6 +240,8 @@ def _told(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names, exit_
         return f"it comes from {_SOURCES[value]}"
     if bits is EXIT:
         return f"it leaves by {names.port(exit_port) if value == Exit.PORT else _EXITS[value]}"
+    if bits is HAIRPIN:
+        return "it goes back where it came from"
     if bits is BY_ADDRESS:
         return "only its address says whose it is"
     if bits is SUBNET:
@@ -242,7 +254,7 @@ def _told(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names, exit_
 
 
 def _track(ct: Ct, zone: int | Bits) -> str:
-    where = f" in zone {_ZONES.get(zone, zone)}" if isinstance(zone, int) else f" in the {zone.name.replace('_', ' ')}"
+    where = f" in zone {_ZONES.get(zone, zone)}" if isinstance(zone, int) else _ZONE_WORDS[zone]
     onward = f", go on in {TABLE_NAMES.get(ct.table, ct.table)}" if ct.table else ""
     if ct.commit:
         return "commit the connection" + where + _translation(ct.nat) + onward

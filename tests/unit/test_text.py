@@ -9,13 +9,16 @@ from random_flows import flows
 from flows import fields as f
 from flows.cookies import Scope
 from flows.registers import (
+    CT_ZONE,
     DESTINATION_IDENTITY,
     EXIT,
     EXIT_PORT,
     FROM_POD,
     HAIRPIN,
+    SNAT_ZONE,
     SOURCE,
     SOURCE_IDENTITY,
+    TO_NODE,
     TO_POD,
     TUNNEL_KEY,
     WIRE_KEY,
@@ -170,7 +173,19 @@ _NAMES = Names(identities={300: "shop[app=web]"}, rules={7: "ingress rule 0 of N
          "from shop[app=web]: part 2 of 3 of ingress rule 0 of NetworkPolicy shop/db, part 1 of 2 of conjunction 8"),
         (Flow(51, 800, (f.CONJ_ID(7),), (Goto(60),), 0),
          "all parts of ingress rule 0 of NetworkPolicy shop/db: go on in Commit"),
-        (Flow(65, 1, f.match(HAIRPIN(1), EXIT(Exit.TUNNEL)), (), 0), "reg0=0x100/0x100 bound for the tunnel: drop"),
+        (Flow(65, 1, f.match(TO_NODE(1), EXIT(Exit.TUNNEL)), (), 0), "reg0=0x200/0x200 bound for the tunnel: drop"),
+        (Flow(65, 1, (HAIRPIN(1),), (Output(PORT_IN_PORT),), 0), "that goes back: send to where it came from"),
+        (Flow(60, 1, (), (load(HAIRPIN, 1),), 0), "everything else: it goes back where it came from"),
+        (Flow(15, 1, (), (SetField(f.REG8, 0x5B145B04),), 0), "everything else: the zones here are IPV4 and SNAT_IPV4"),
+        (Flow(15, 1, (), (SetField(f.REG8, 0x5B345B24),), 0), "everything else: the zones here are 23332 and 23348"),
+        (
+            Flow(60, 1, (), (Ct(CT_ZONE, commit=True),), 0),
+            "everything else: commit the connection in this bridge's zone",
+        ),
+        (
+            Flow(60, 1, (), (Ct(SNAT_ZONE, commit=True),), 0),
+            "everything else: commit the connection in this bridge's zone for other sources",
+        ),
         (Flow(65, 1, (SOURCE(9),), (SetField(f.REG5, 0x8300_012C),), 0),
          "reg0=0x9/0xf: the sender is shop[app=web], set_field:0x82000000/0xfe000000->reg5"),
     ],
