@@ -15,10 +15,9 @@ from typing import Any
 import msgspec
 import yaml
 
-API_VERSION = "signalbox.io/v1alpha1"
-#: A label of switches without hosts: they carry what others send, and need nothing else.
-TRANSIT = {"signalbox.io/role": "transit"}
-_BRIDGE_INDEX = "signalbox.io/bridge-index"
+from topology.model import BRIDGE_INDEX, TRANSIT
+from topology.workload_manifests import API
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
@@ -85,12 +84,13 @@ def switch_documents(
     for name in (switch, *(each.name for each in mine)):
         if not _NAME.fullmatch(name):
             raise MininetError(f"{name!r}: names have small letters, digits, dashes and dots only; call it otherwise")
-    labels = {} if mine else TRANSIT
+    # Switches without hosts carry what others send, and need nothing else.
+    labels = dict([] if mine else [TRANSIT])
     found: list[dict[str, Any]] = [
         {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": switch, "labels": labels, "annotations": {_BRIDGE_INDEX: str(index)}},
+            "metadata": {"name": switch, "labels": labels, "annotations": {BRIDGE_INDEX: str(index)}},
         }
     ]
     for each in mine:
@@ -98,7 +98,7 @@ def switch_documents(
         spec = {"node": switch, "port": each.port, "mac": each.mac, "addresses": list(each.addresses)}
         found.append(
             {
-                "apiVersion": API_VERSION,
+                "apiVersion": API,
                 "kind": "Workload",
                 "metadata": {**said.get("metadata", {}), "name": each.name},
                 "spec": {**said.get("spec", {}), **spec},
