@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs what the lab and the tests need from the distribution (Debian 12, Ubuntu 24.04 or later), where it is missing.
+# Installs what the lab needs from the distribution (Debian 12, Ubuntu 24.04 or later), where it is missing; with `tests`
+# also what only tests need.
 #
-# Nothing is configured. Debian starts Open vSwitch's own service when openvswitch-switch is installed; the lab doesn't
-# use it, but starts its own switches in network namespaces of its own. So it is with BIRD (bird2), the router that tests of
-# BGP have beside a lab: its own service has nothing to do.
+# Nothing is configured. Debian starts Open vSwitch's own service when openvswitch-switch is installed, and BIRD's with
+# bird2. Neither is used: the lab and the tests start their own, in network namespaces of their own.
 set -eu
 
 # package:program - where the program (or the file) is there, however it came, the package isn't asked for.
@@ -17,13 +17,13 @@ wanted='
     iputils-ping:ping
     procps:ps
     tcpdump:tcpdump
-    bird2:bird
-    udhcpc:udhcpc
     git:git
     gcc:cc
-    mininet:mnexec
     libc6-dev:/usr/include/stdlib.h
 '
+if [ "${1:-}" = tests ]; then
+    wanted="$wanted bird2:bird mininet:mnexec udhcpc:udhcpc"
+fi
 # Programs of administrators are not on everybody's path.
 PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin"
 missing=''
