@@ -34,18 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Three nodes; pods a1 and a2 on the first, b1 and c1 on the others, all serving; servers on the nodes too."""
-    text = (HERE / "pods.yaml").read_text().replace("SERVER", str(HERE / "echo_server.py"))
-    manifests = tmp_path_factory.mktemp("manifests") / "pods.yaml"
-    manifests.write_text(text)
-    here = Lab(f"t{os.getpid()}")
-    problems = here.up(settings_for(here.layout.name, 3, **owner(os.getpid())), [manifests])
-    try:
-        assert not problems
+    for here in make_pod_lab("t", tmp_path_factory.mktemp("manifests")):
         for netns in [*(pod_netns(here, pod) for pod in PODS), *map(here.netns_of_node, here.nodes)]:
             until(functools.partial(serves, netns), f"the server in {netns}")
         yield here
-    finally:
-        here.down()
+
+
+def make_pod_lab(name: str, directory: Path, **settings: Any) -> Iterator[Lab]:
+    """Three nodes with the pods of pods.yaml."""
+    yield from _make_lab("pods.yaml", name, directory, settings, server="echo_server.py")
 
 
 def make_service_lab(name: str, directory: Path, **settings: Any) -> Iterator[Lab]:
@@ -64,8 +61,10 @@ def make_policy_lab(name: str, directory: Path, **settings: Any) -> Iterator[Lab
     yield from _make_lab("policies.yaml", name, directory, settings)
 
 
-def _make_lab(file: str, name: str, directory: Path, settings: dict[str, Any]) -> Iterator[Lab]:
-    text = (HERE / file).read_text().replace("SERVER", str(HERE / "line_server.py"))
+def _make_lab(
+    file: str, name: str, directory: Path, settings: dict[str, Any], server: str = "line_server.py"
+) -> Iterator[Lab]:
+    text = (HERE / file).read_text().replace("SERVER", str(HERE / server))
     manifests = directory / file
     manifests.write_text(text)
     here = Lab(f"{name}{os.getpid()}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 
 import pytest
 from api_process import ROOT, Api
+from conftest import make_pod_lab
 from probes import PODS, pairs_between, ping_all, until
 from test_tls import TAKEN, in_use
 
 from deploy import certificates
 from deploy.lab import processes
-from deploy.lab.cluster import Lab, owner, settings_for
+from deploy.lab.cluster import Lab
 from deploy.lab.layout import cluster_cidrs, controller_target, node_manifest, service_cidrs
 from deploy.lab.processes import Process
 
@@ -28,16 +28,7 @@ LABEL = "node-role.kubernetes.io/control-plane"
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Three nodes over TLS, with the pods that the lab of all tests has."""
-    text = (HERE / "pods.yaml").read_text().replace("SERVER", str(HERE / "echo_server.py"))
-    manifests = tmp_path_factory.mktemp("manifests") / "pods.yaml"
-    manifests.write_text(text)
-    here = Lab(f"ka{os.getpid()}")
-    problems = here.up(settings_for(here.layout.name, 3, tls=True, **owner(os.getpid())), [manifests])
-    try:
-        assert not problems
-        yield here
-    finally:
-        here.down()
+    yield from make_pod_lab("ka", tmp_path_factory.mktemp("manifests"), tls=True)
 
 
 class Agent:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import make_pod_lab
 from probes import PODS, inside, pairs_between, ping_all, until
 from test_outage import crossing, pinging
 
 from controller.cli import client
 from deploy import certificates
 from deploy.lab import processes, substrate
-from deploy.lab.cluster import Lab, owner, settings_for
+from deploy.lab.cluster import Lab
 from deploy.lab.layout import controller_target, netns_path
 from topology import naming
 
@@ -32,16 +33,7 @@ BRIDGE = "br-rogue"
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Three nodes over TLS, with the pods that the lab of all tests has."""
-    text = (HERE / "pods.yaml").read_text().replace("SERVER", str(HERE / "echo_server.py"))
-    manifests = tmp_path_factory.mktemp("manifests") / "pods.yaml"
-    manifests.write_text(text)
-    here = Lab(f"tls{os.getpid()}")
-    problems = here.up(settings_for(here.layout.name, 3, tls=True, **owner(os.getpid())), [manifests])
-    try:
-        assert not problems
-        yield here
-    finally:
-        here.down()
+    yield from make_pod_lab("tls", tmp_path_factory.mktemp("manifests"), tls=True)
 
 
 def refused(lab: Lab) -> dict[str, dict[str, Any]]:
