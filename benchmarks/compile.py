@@ -21,7 +21,7 @@ from typing import Any
 import rig
 from cluster_objects import node, node_ports, pod, pod_port
 
-from controller.app import Controller
+from controller.app import Controller, collect_seldom
 from controller.sync import SwitchSync
 from flows.openflow.messages import (
     BundleReply,
@@ -89,6 +89,8 @@ def described(port: Port) -> PortDesc:
 
 def measure(nodes: int, changes: int, per_node: int = PODS) -> dict[str, Any]:
     """One run, all of it."""
+    # As the controller does when it starts.
+    collect_seldom()
     cluster = [node(index) for index in range(nodes)]
     pods = {each.name: [pod(each, index) for index in range(per_node)] for each in cluster}
     objects: dict[Key, Object] = {each.key: each for each in cluster}

@@ -87,9 +87,9 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
 def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:
     """A pod that a Service sends to itself sees itself as the hairpin address: to its own it would not answer."""
     for address in pod.addresses:
-        (hairpin,) = (each for each in HAIRPIN_ADDRESSES if each.version == address.version)
-        match = f.match(_FORWARD, _ETHERTYPES[address.version], _from(address), _to(address))
-        yield Flow(COMMIT.number, _RESOURCE, match, (load(HAIRPIN, 1), _snat(hairpin)), cookie)
+        # In the order that f.match would give them: there are as many of these as pods.
+        match = (_FORWARD, _ETHERTYPES[address.version], _from(address), _to(address))
+        yield Flow(COMMIT.number, _RESOURCE, match, _TO_ITSELF[address.version], cookie)
 
 
 def node_flows(translations: tuple[Address, ...], bridge_index: int, cookie: int) -> Iterator[Flow]:
@@ -173,3 +173,7 @@ def _from(address: Address) -> Term:
 
 def _to(address: Address) -> Term:
     return (f.IPV4_DST if address.version == 4 else f.IPV6_DST)(int(address))
+
+
+#: By family: what a pod sends to itself by a Service.
+_TO_ITSELF: dict[int, Program] = {each.version: (load(HAIRPIN, 1), _snat(each)) for each in HAIRPIN_ADDRESSES}
