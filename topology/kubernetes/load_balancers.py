@@ -33,12 +33,14 @@ class LoadBalancers:
         self._taken: dict[Address, dict[Key, frozenset[_Port]]] = {}
         #: Services that didn't get what they want, and why.
         self.wanting: dict[Key, str] = {}
+        #: Services that don't have what their statuses say, because somebody else has it yet.
+        self._waiting: set[Key] = set()
 
     def settle(
         self, changed: Iterable[Key], services: Mapping[Key, Balanced], unfit: Callable[[Address], str]
     ) -> set[Key]:
         """Give anew to these, and to whoever has gone without; returns all whose addresses may be others now."""
-        concerned = self._with_holders(set(changed) | self.wanting.keys(), services)
+        concerned = self._with_holders({*changed, *self.wanting, *self._waiting}, services)
         former = {key: self.given.pop(key, ()) for key in concerned}
         for key, addresses in former.items():
             for address in addresses:
@@ -56,6 +58,7 @@ class LoadBalancers:
                 self._keep(key, balanced, source[key], unfit)
         for key, balanced in wanting.items():
             self._complete(key, balanced, unfit)
+        self._waiting = {key for key in wanting if not set(told[key]) <= set(self.given[key])}
         return concerned
 
     def _with_holders(self, keys: set[Key], services: Mapping[Key, Balanced]) -> set[Key]:
