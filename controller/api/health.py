@@ -1,0 +1,41 @@
+"""Whether all is well, and what makes it so again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from controller import views
+from controller.api.route import Route
+
+if TYPE_CHECKING:
+    from controller.app import Controller
+
+
+def routes(controller: Controller) -> list[Route]:
+    """The routes of this module."""
+    compiler, fleet = controller.compiler, controller.fleet
+
+    async def status(request: web.Request) -> web.Response:
+        told = views.status(compiler, fleet, controller.troubles(), controller.edition(), time.monotonic())
+        if controller.replica is not None:
+            told["replica"] = controller.replica.status(compiler.cluster.nodes)
+        if controller.bgp is not None:
+            told["bgp"] = controller.bgp.status()
+        return web.json_response(told)
+
+    async def audit(request: web.Request) -> web.Response:
+        controller.audit(full=True)
+        return web.json_response({"switches": len(fleet.syncs)}, status=202)
+
+    return [
+        Route(path="/v1/status", about="The whole in a few numbers, and everything that is wrong.", handler=status),
+        Route(
+            method="POST",
+            path="/v1/audit",
+            about="Compare every flow of every switch with what it should be, now.",
+            handler=audit,
+        ),
+    ]

@@ -1,0 +1,121 @@
+"""The admin API: HTTP and JSON on a Unix socket that only its owner can open. Read-only, versioned in the path.
+
+It may be served over TLS too; there every request needs a token (`controller.access`).
+
+What there is to ask is in the modules beside this one, each with its `routes`. Lists are {"items": [...]}; errors are
+{"error": "..."} with a status of 400 or above.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from controller import tls_server
+from controller.access import Access
+from controller.api import flows, health, objects, policies, topology
+from controller.api.route import ApiError, Route, UnknownNodeError
+from controller.channel import TargetError, make_private, unused
+from controller.refusals import Why
+from controller.tls_server import TlsServer
+
+if TYPE_CHECKING:
+    from controller.app import Controller
+
+
+#: Connections over TLS at a time.
+API_CONNECTIONS = 256
+
+
+async def serve(controller: Controller, path: Path) -> web.AppRunner:
+    """Serve on `path` until the runner that is returned is cleaned up."""
+    app = web.Application(middlewares=[_errors])
+    app.add_routes([web.route(each.method, each.path, each.handler) for each in routes(controller)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.UnixSite(runner, unused(path)).start()
+    make_private(path)
+    return runner
+
+
+async def serve_remote(controller: Controller, target: str, access: Access) -> web.AppRunner:
+    """Serve over TLS at `ADDRESS:PORT`, to who shows a token, until the runner is cleaned up. Raises TargetError."""
+    credentials, tokens = access.credentials, access.tokens
+    assert credentials is not None and tokens is not None
+    host, _, port = target.rpartition(":")
+
+    @web.middleware
+    async def authorized(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        # Before a path is looked up: who has no token learns nothing, not even which paths there are.
+        caller = tokens.caller(request.headers.get("Authorization", ""))
+        if caller is None:
+            _refuse(request, Why.TOKEN, "the admin API: no valid token")
+            response = _error(401, "a valid token is needed: Authorization: Bearer TOKEN")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        if request.method not in ("GET", "HEAD") and caller.role != "admin":
+            _refuse(request, Why.ROLE, f"the admin API: {caller.name} may only read")
+            return _error(403, f"{caller.name} may only read: {request.method} needs the role admin")
+        return await handler(request)
+
+    def _refuse(request: web.Request, why: Why, text: str) -> None:
+        controller.fleet.refuse(request.remote or "somebody", why, text, time.monotonic())
+
+    app = web.Application(middlewares=[_errors, authorized])
+    app.add_routes([web.route(each.method, each.path, each.handler) for each in routes(controller)])
+    servers: list[TlsServer] = []
+
+    async def close(app: web.Application) -> None:
+        for server in servers:
+            await server.close()
+
+    app.on_shutdown.append(close)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    http = runner.server
+    assert http is not None
+
+    def refuse(address: str, why: Why, text: str) -> None:
+        controller.fleet.refuse(address, why, text, time.monotonic())
+
+    try:
+        if not host:
+            raise ValueError("expected ADDRESS:PORT")
+        listening = tls_server.listen(host.strip("[]"), int(port))
+    except (OSError, ValueError) as error:
+        await runner.cleanup()
+        raise TargetError(f"--api-listen {target}: {error}") from error
+    made = TlsServer(listening, credentials.api(), http, lambda: len(http.connections), API_CONNECTIONS, refuse)
+    servers.append(made)
+    return runner
+
+
+def routes(controller: Controller) -> list[Route]:
+    """Everything that may be asked."""
+    return [route for module in (objects, flows, policies, topology, health) for route in module.routes(controller)]
+
+
+def _error(status: int, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return _error(error.status, str(error))
+    except UnknownNodeError as error:
+        return _error(404, str(error))
+    except TimeoutError as error:
+        return _error(504, str(error))
+    except web.HTTPException as error:
+        return _error(error.status, f"{request.method} {request.path}: {error.reason}")
