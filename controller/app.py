@@ -46,6 +46,7 @@ from flows.text import flow_text
 from flows.values import PORT_CONTROLLER, Flow, Group, Output
 from topology.announcements import Elections, Route, routes
 from topology.discovery import INTERVAL, Sender
+from topology.flow_export import FlowExport
 from topology.graph import Interconnect
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
@@ -83,8 +84,10 @@ class Controller:
         keyed: bool = True,
         replica: Replica | None = None,
         interconnect: Interconnect | None = None,
+        exports: Sequence[FlowExport] = (),
     ) -> None:
-        self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, interconnect=interconnect)
+        cidrs = (ranges or ServiceRanges()).cluster
+        self.compiler = Compiler(cidrs, keyed=keyed, interconnect=interconnect, exports=exports)
         packets = PacketIns(
             {
                 Purpose.CONNECTION: self._log_connection,
@@ -451,12 +454,20 @@ class ManifestFeed:
         keyed: bool,
         replica: Replica | None = None,
         interconnect: Interconnect | None = None,
+        exports: Sequence[FlowExport] = (),
     ) -> None:
         self._source = ManifestSource(manifests, ranges=ranges)
         self._ranges, self._keyed, self._replica, self._interconnect = ranges, keyed, replica, interconnect
+        self._exports = exports
 
     async def begin(self) -> Controller:
-        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica, interconnect=self._interconnect)
+        controller = Controller(
+            self._ranges,
+            keyed=self._keyed,
+            replica=self._replica,
+            interconnect=self._interconnect,
+            exports=self._exports,
+        )
         controller.edition = lambda: self._source.edition
         controller.source_troubles = lambda: ("the manifests haven't been read yet",)
         return controller

@@ -13,13 +13,14 @@ import logging
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from controller import kubernetes_reports as reports
 from controller.app import Controller
 from controller.replica import Replica
 from controller.sync import Phase
 from controller.write_queue import Write, WriteQueue
+from topology.flow_export import FlowExport
 from topology.graph import Interconnect
 from topology.kubernetes.client import Client, TransportError
 from topology.kubernetes.source import KubernetesSource
@@ -47,9 +48,11 @@ class KubernetesFeed:
         keyed: bool,
         replica: Replica | None = None,
         interconnect: Interconnect | None = None,
+        exports: Sequence[FlowExport] = (),
     ) -> None:
         self._client = client
         self._ranges, self._keyed, self._replica, self._interconnect = ranges, keyed, replica, interconnect
+        self._exports = exports
         self._source = KubernetesSource(client, ranges)
         self._queue = WriteQueue(random.random)
         self._events = reports.Events(socket.gethostname())
@@ -57,7 +60,13 @@ class KubernetesFeed:
 
     async def begin(self) -> Controller:
         await self._client.connect()
-        controller = Controller(self._ranges, keyed=self._keyed, replica=self._replica, interconnect=self._interconnect)
+        controller = Controller(
+            self._ranges,
+            keyed=self._keyed,
+            replica=self._replica,
+            interconnect=self._interconnect,
+            exports=self._exports,
+        )
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
         self._source.lead(controller.speaks)

@@ -30,6 +30,7 @@ from flows.state import LocalPod, Port
 from flows.tables import service
 from flows.update import CLUSTER, Forgotten, Update
 from flows.values import Flow, FlowKey, Group
+from topology.flow_export import FlowExport
 from topology.graph import Interconnect, Topology, Wire
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Object, Pod, Service
 from topology.naming import (
@@ -52,9 +53,11 @@ class Compiler:
         *,
         keyed: bool = True,
         interconnect: Interconnect | None = None,
+        exports: Sequence[FlowExport] = (),
     ) -> None:
         """`keyed`: tunnels carry the sender's identity; where they don't, it is told by its address."""
         self.interconnect = interconnect or Interconnect()
+        self.exports = tuple(exports)
         self.cluster = Cluster()
         self.policies = PolicyParts(self.cluster, keyed=keyed)
         identities = self.policies.identities
@@ -63,7 +66,9 @@ class Compiler:
         self.topology = Topology(self.interconnect)
         self._places = Places(self.cluster, identities, by_address=not keyed or self.interconnect.routes)
         self.fabric = FabricParts(self.cluster, self._places.ports)
-        self._nodes = NodeParts(self._places, identities, self.topology, self.interconnect, self.fabric, keyed=keyed)
+        self._nodes = NodeParts(
+            self._places, identities, self.topology, self.interconnect, self.fabric, keyed=keyed, exports=self.exports
+        )
 
     # What changes -----------------------------------------------------------------------------------------------
 

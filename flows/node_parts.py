@@ -18,6 +18,7 @@ from flows.tables import arp, classify, fabric, host, output, policy, route, ser
 from flows.update import CLUSTER
 from flows.values import Flow
 from topology.endpoints import zone_of
+from topology.flow_export import FlowExport
 from topology.graph import Interconnect, LinkKind, NextHop, Topology
 from topology.identities import Identities
 from topology.model import Change, Node, Pod
@@ -44,6 +45,7 @@ class NodeParts:
         fabric: FabricParts,
         *,
         keyed: bool,
+        exports: Sequence[FlowExport] = (),
     ) -> None:
         self._places = places
         self._cluster = places.cluster
@@ -52,6 +54,7 @@ class NodeParts:
         self._interconnect = interconnect
         self._fabric = fabric
         self._keyed = keyed
+        self._exports = tuple(exports)
 
     # What a change can affect -----------------------------------------------------------------------------------
 
@@ -204,6 +207,7 @@ class NodeParts:
         """What doesn't depend on which nodes there are."""
         mark = cookie(Scope.CLUSTER, Kind.PIPELINE, 0)
         yield host.network_flow(self._interconnect, mark)
+        yield from (host.export_flow(each, mark) for each in self._exports)
         if self._interconnect.routes:
             yield from policy.routed_flows(mark)
 

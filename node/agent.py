@@ -22,7 +22,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from node import health, netlink, nftables, ovsdb
+from node import flow_export, health, netlink, nftables, ovsdb
 from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
@@ -89,11 +89,13 @@ async def run(settings: Settings, outdated: Coroutine[Any, Any, str] | None = No
         follower = asyncio.create_task(host.follow())
         watcher = asyncio.create_task(outdated if outdated is not None else _never())
         renewer = asyncio.create_task(_renew(settings.name, database, credentials))
-        await asyncio.wait([keeper, stopped, follower, watcher, renewer], return_when=asyncio.FIRST_COMPLETED)
+        exporter = asyncio.create_task(flow_export.keep(settings, database, host))
+        tasks = [keeper, stopped, follower, watcher, renewer, exporter]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         reason = watcher.result() if watcher.done() else ""
         server.close()
         stopped.cancel()
-        for task in (keeper, follower, watcher, renewer):
+        for task in (keeper, follower, watcher, renewer, exporter):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 import msgspec
 
 from node import netlink, nftables, notes
+from node.flow_export import Export, export_of
 from node.interconnect import Interconnect, interconnect_of, node_of, route_of
 from node.netlink import LinkError
 from node.nftables import HostPort, NftError
@@ -58,6 +59,8 @@ class Tasks(msgspec.Struct, frozen=True):
     health: tuple[tuple[int, Health], ...] = ()
     #: None where the switch doesn't say: it has no flows.
     interconnect: Interconnect | None = None
+    #: Whom Open vSwitch is to tell of packets.
+    exports: frozenset[Export] = frozenset()
 
     @property
     def by_loopback(self) -> bool:
@@ -69,6 +72,7 @@ def tasks_of(found: Iterable[Note]) -> Tasks:
     """Notes as tasks; a note that is not understood is left out, with a line in the log."""
     addresses, announced, ports, nodes, routes = set(), set(), set(), set(), set()
     networks: list[Note] = []
+    exports: set[Export] = set()
     health: dict[int, Health] = {}
     for note in found:
         try:
@@ -84,6 +88,8 @@ def tasks_of(found: Iterable[Note]) -> Tasks:
                 case "network":
                     interconnect_of(note, (), ())
                     networks.append(note)
+                case "export":
+                    exports.add(export_of(note))
                 case "port":
                     ports.add(_host_port(note))
                 case "health":
@@ -95,7 +101,12 @@ def tasks_of(found: Iterable[Note]) -> Tasks:
             log.warning("a note that makes no sense, %s: %r", note, error)
     interconnect = interconnect_of(networks[0], routes, nodes) if networks else None
     return Tasks(
-        frozenset(addresses), frozenset(announced), frozenset(ports), tuple(sorted(health.items())), interconnect
+        frozenset(addresses),
+        frozenset(announced),
+        frozenset(ports),
+        tuple(sorted(health.items())),
+        interconnect,
+        frozenset(exports),
     )
 
 
@@ -117,6 +128,8 @@ class Host:
         self._compared = 0.0
         #: Set when nodes reach one another in another way than before.
         self.changed = asyncio.Event()
+        #: Set when others are to be told of packets than before.
+        self.exports_changed = asyncio.Event()
         #: Whether the host may be other than what was done: everything is to be compared with it.
         self._unsure = True
         #: Addresses behind the bridge, and those that are behind other nodes.
@@ -153,8 +166,8 @@ class Host:
         if edition is None or edition != self._edition or self._unsure:
             found = tasks_of(await notes.read(rundir, table, _PATIENCE))
             if found.interconnect is None:
-                # A switch that has yet to be filled: the ways there were are as good as any.
-                found = msgspec.structs.replace(found, interconnect=self.interconnect)
+                # A switch that has yet to be filled: the ways there were are as good as any, and so are collectors.
+                found = msgspec.structs.replace(found, interconnect=self.interconnect, exports=self._done.exports)
             if found != self._done or self._unsure:
                 await self._make(found)
             self._edition = edition
@@ -165,6 +178,11 @@ class Host:
     def interconnect(self) -> Interconnect | None:
         """How nodes reach one another, as last heard and done; None before that."""
         return self._done.interconnect
+
+    @property
+    def exports(self) -> frozenset[Export] | None:
+        """Whom Open vSwitch is to tell of packets; None where the switch hasn't said anything yet."""
+        return self._done.exports if self.interconnect is not None else None
 
     async def interconnected(self, timeout: float) -> Interconnect:
         """The same, when it is known. Raises UnknownError."""
@@ -223,6 +241,8 @@ class Host:
         before, self._done = self._done, wanted
         if before.interconnect != wanted.interconnect:
             self.changed.set()
+        if before.exports != wanted.exports or before.interconnect is None:
+            self.exports_changed.set()
 
     async def _set_ways(self, interconnect: Interconnect | None) -> None:
         """The host's ways to other nodes' pods."""

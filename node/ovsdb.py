@@ -37,6 +37,7 @@ _COLUMNS = {
     "SSL": ["private_key", "certificate", "ca_cert", "bootstrap_ca_cert", "external_ids"],
     "Bridge": [
         "name", "ports", "controller", "fail_mode", "datapath_type", "other_config", "external_ids", "flow_tables",
+        "ipfix", "sflow", "netflow",
     ],
     "Port": ["name", "interfaces", "external_ids", "qos"],
     "QoS": ["type", "queues", "other_config", "external_ids"],
@@ -50,6 +51,12 @@ _COLUMNS = {
         "controller_rate_limit", "controller_burst_limit",
     ],
     "Flow_Table": ["name"],
+    "IPFIX": [
+        "targets", "sampling", "obs_domain_id", "obs_point_id", "cache_active_timeout", "cache_max_flows",
+        "other_config", "external_ids",
+    ],
+    "sFlow": ["targets", "sampling", "polling", "agent", "external_ids"],
+    "NetFlow": ["targets", "engine_type", "engine_id", "active_timeout", "external_ids"],
 }  # fmt: skip
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 #: Milliseconds between attempts to reach a controller, at most; and of silence before one is probed.
@@ -59,6 +66,8 @@ _MAX_BACKOFF, _INACTIVITY_PROBE = 1000, 5000
 _REVALIDATION = "200"
 #: Packets a second that the controller is told of, the least that Open vSwitch takes, and how many at once.
 _TOLD_PACKETS, _TOLD_BURST = 100, 128
+#: The tables of what a bridge tells collectors; the bridge's columns are called the same, in small letters.
+FLOW_EXPORT_TABLES = ("IPFIX", "sFlow", "NetFlow")
 #: Attempts at a transaction that the database asks to try again.
 _ATTEMPTS = 10
 #: The key of the external_ids of what the agent makes beside ports.
@@ -327,6 +336,35 @@ def set_tunnel(kind: str, local_ip: Address, mtu: int) -> Change:
             _set(tunnel, "options", {"key": "flow", "remote_ip": "flow", "local_ip": str(local_ip)})
         elif any(port.name == naming.TUNNEL_PORT for port in bridge.ports):
             bridge.ports = [port for port in bridge.ports if port.name != naming.TUNNEL_PORT]
+
+    return change
+
+
+def set_flow_exports(node: str, wanted: Mapping[str, Mapping[str, Any]], foreign: Callable[[str], None]) -> Change:
+    """The bridge's rows that tell collectors of its packets, by table; others of ours go.
+
+    Somebody else's row stays: `foreign` is called with its table where a row of ours should be there.
+    """
+
+    def change(transaction: Any, idl: Any) -> None:
+        bridge = _bridge(idl)
+        if bridge is None:
+            raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
+        for table in FLOW_EXPORT_TABLES:
+            column = table.lower()
+            row = next(iter(getattr(bridge, column)), None)
+            if row is not None and _NODE not in row.external_ids:
+                if table in wanted:
+                    foreign(table)
+            elif table in wanted:
+                if row is None:
+                    row = transaction.insert(idl.tables[table])
+                    row.external_ids = {_NODE: node}
+                    setattr(bridge, column, [row])
+                for name, value in wanted[table].items():
+                    _set(row, name, value)
+            elif row is not None:
+                setattr(bridge, column, [])
 
     return change
 

@@ -69,6 +69,11 @@ def datapath_id(node: str) -> int:
     return int.from_bytes(_hash(f"node/{node}")[:8], "big") or 1
 
 
+def observation_domain(node: str) -> int:
+    """What flow exports name a node's bridge by, in 32 bits (RFC 7011's observation domain; never zero)."""
+    return int.from_bytes(_hash(f"export/{node}")[:4], "big") or 1
+
+
 def fabric_mac(node: str) -> int:
     """What a frame on a wire is addressed to that is bound for a node, wherever in the fabric it is: 32 bits a hash."""
     return FABRIC_MAC_PREFIX << 32 | int.from_bytes(_hash(f"fabric/{node}")[:4], "big")

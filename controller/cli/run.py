@@ -193,6 +193,28 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="With --bgp-peer: how long routers keep what they know when the controller is away.",
 )
 @click.option(
+    "--flow-export",
+    "flow_exports",
+    multiple=True,
+    metavar="PROTOCOL:ADDRESS:PORT",
+    help="A collector that every node's Open vSwitch tells of the packets it sees, by ipfix, sflow or netflow; agents "
+    "are told by their switches.  [default: nobody is told]",
+)
+@click.option(
+    "--flow-export-sampling",
+    default=400,
+    show_default=True,
+    metavar="N",
+    help="With --flow-export ipfix: or sflow: look at one packet of N.",
+)
+@click.option(
+    "--flow-export-interval",
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --flow-export: how often flows that go on, or sflow's counters of ports, are reported.",
+)
+@click.option(
     "--health",
     metavar="ADDRESS:PORT",
     help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9879.  [default: nowhere]",
@@ -237,6 +259,9 @@ def controller(
     bgp_router_id: str | None,
     bgp_listen: tuple[str, ...],
     bgp_restart_time: int,
+    flow_exports: tuple[str, ...],
+    flow_export_sampling: int,
+    flow_export_interval: int,
     health: str | None,
     log_level: str,
 ) -> None:
@@ -252,6 +277,7 @@ def controller(
     from controller.leases import LeaseError, Leases, Times, TimesError
     from controller.replica import Replica
     from controller.tls import Credentials, CredentialsError, TlsFiles
+    from topology import flow_export
     from topology.graph import Interconnect, TopologyError
     from topology.manifest_source import UnreadableError
     from topology.services import RangeError, ServiceRanges
@@ -268,7 +294,7 @@ def controller(
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
         BgpSettingsError, CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, TopologyError,
-        UnreadableError,
+        UnreadableError, flow_export.FlowExportError,
     )  # fmt: skip
     try:
         _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
@@ -276,6 +302,7 @@ def controller(
         access = Access(credentials, api_listen, Tokens(api_tokens) if api_tokens else None)
         interconnect = Interconnect.parse(mode, encap, subnets)
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
+        exports = flow_export.parse(flow_exports, flow_export_sampling, flow_export_interval)
         bgp = BgpSettings.parse(bgp_as, bgp_peers, bgp_router_id, bgp_listen, bgp_restart_time)
         if bgp is not None:
             check_listen(bgp)
@@ -297,10 +324,14 @@ def controller(
             if client is not None:
                 from controller.kubernetes_feed import KubernetesFeed
 
-                feed = KubernetesFeed(client, ranges, keyed=keyed, replica=replica, interconnect=interconnect)
+                feed = KubernetesFeed(
+                    client, ranges, keyed=keyed, replica=replica, interconnect=interconnect, exports=exports
+                )
             else:
                 assert manifests is not None
-                feed = ManifestFeed(manifests, ranges, keyed=keyed, replica=replica, interconnect=interconnect)
+                feed = ManifestFeed(
+                    manifests, ranges, keyed=keyed, replica=replica, interconnect=interconnect, exports=exports
+                )
             asyncio.run(
                 run(
                     listen,

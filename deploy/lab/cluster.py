@@ -218,7 +218,9 @@ class Lab:
 
     # Parts ------------------------------------------------------------------------------------------------------
 
-    def start_controller(self, number: int = 1, *, mode: str = "", encap: str = "") -> None:
+    def start_controller(
+        self, number: int = 1, *, mode: str = "", encap: str = "", options: Sequence[str] = ()
+    ) -> None:
         """Start the controller, or one of several, and wait until it answers; in another mode than the lab began in."""
         layout, settings = self.layout, self.settings
         name, log = controller_name(number), layout.log_of(number)
@@ -244,7 +246,7 @@ class Lab:
             argv += ["--service-cidr", str(cidr)]
         for pool in load_balancer_pools(self.settings):
             argv += ["--load-balancer-pool", str(pool)]
-        process = processes.start(argv, log, netns=layout.net, env=_python_path())
+        process = processes.start([*argv, *options], log, netns=layout.net, env=_python_path())
         processes.record(layout.processes / f"{name}.json", process)
         self._until(lambda: self._answers(number), process, log)
 

@@ -5,6 +5,8 @@ host must do arrives in the same bundle as the flows that count on it, survives 
 channel. The match only keeps the flows apart.
 
     {"kind": "network", "mode": "routed", "encap": "vxlan"}   how nodes reach one another (topology.graph: Mode, Encap)
+    {"kind": "export", "protocol": "ipfix", "collectors": [T], "sampling": N, "interval": S}   whom to tell of packets
+                                                              (topology.flow_export: FlowExport)
     {"kind": "route", "network": N, "via": A}                 pods of N are at the node with address A, without tunnel;
                                                               with "subnet": S, for nodes with an address in S alone
     {"kind": "node", "address": A}                            a node's own address, "subnet": S if A is in one
@@ -22,10 +24,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from flows import fields as f
 from flows.fields import Match
 from flows.pipeline import HOST
 from flows.values import Flow, Note
+from topology.flow_export import FlowExport, Protocol
 from topology.graph import Interconnect
 from topology.naming import Address, Network
 
@@ -41,12 +46,19 @@ _ADDRESS, _WORKLOAD, _ANNOUNCE, _PORT, _NOT_HEALTHY, _HEALTH, _ROUTE, _NODE, _NE
     70,
     80,
 )
+_EXPORTS = {Protocol.IPFIX: 90, Protocol.SFLOW: 91, Protocol.NETFLOW: 92}
 
 
 def network_flow(interconnect: Interconnect, cookie: int) -> Flow:
     """How nodes reach one another: what tunnels are, if there are any, and what the host has to route."""
     note = _note("network", mode=interconnect.mode.value, encap=interconnect.encap.value)
     return Flow(HOST.number, _NETWORK, (), note, cookie)
+
+
+def export_flow(export: FlowExport, cookie: int) -> Flow:
+    """Whom every node is to tell of the packets that its bridge sees, in one protocol."""
+    note = _note("export", **msgspec.structs.asdict(export))
+    return Flow(HOST.number, _EXPORTS[export.protocol], (), note, cookie)
 
 
 def route_flow(network: Network, via: Address, subnet: Network | None, cookie: int) -> Flow:
