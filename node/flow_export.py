@@ -1,6 +1,7 @@
 """Flow export on this node: what the switch's notes ask for, as rows of Open vSwitch's database. It sends by itself.
 
-IPFIX    one packet of `sampling` that comes into the bridge; the observation domain is a function of the node's name
+IPFIX    one packet of `sampling` of those that come in, and of those that leave by another port than the tunnel's; the
+         observation domain is a function of the node's name
 sFlow    the same, with ports' counters; the agent's address is the node's
 NetFlow  every packet; the engine's id and type are the last two bytes of the observation domain
 """
@@ -65,8 +66,9 @@ def _row(settings: Settings, export: Export) -> dict[str, Any]:
                 "obs_point_id": [domain],
                 "cache_active_timeout": [export.interval],
                 "cache_max_flows": [_CACHED_FLOWS],
-                # Where a packet comes in, only: where it leaves too, each would be counted twice.
-                "other_config": {"enable-output-sampling": "false", "virtual_obs_id": settings.name},
+                # Open vSwitch 3.1 samples what leaves whether enable-output-sampling is false or not: records say their
+                # direction instead.
+                "other_config": {"virtual_obs_id": settings.name},
             }
         case "sflow":
             agent = [str(settings.node_ips[0])]

@@ -26,12 +26,14 @@ from flows.values import Flow
 from node import host as node_host
 from node import interconnect as node_interconnect
 from node import netlink, nftables, notes
+from node.flow_export import Export
 from node.host import Health, Host, Tasks, UnknownError, tasks_of
 from node.interconnect import PeerNode, PeerRoute
 from node.netlink import LinkError
 from node.nftables import HostPort, NftError
 from node.notes import HOST_TABLE, Note, NotesError, notes_of
 from node.settings import Settings
+from topology.flow_export import parse as parse_exports
 from topology.graph import Encap, Interconnect, Mode
 from topology.naming import BRIDGE, Address, gateway_addresses
 
@@ -126,6 +128,42 @@ def test_how_nodes_reach_one_another_is_understood_and_asks_for_the_note_that_sa
     assert tasks_of(map(read, WAYS[1:])).interconnect is None
     later = [{"kind": "network", "mode": "telepathy", "encap": "gre"}]
     assert tasks_of([*later, *map(read, WAYS[1:])]).interconnect is None
+
+
+EXPORTS = parse_exports(["ipfix:192.0.2.9:4739", "sflow:[2001:db8::9]:6343", "netflow:192.0.2.9:2055"], 10, 60)
+
+
+def test_whom_to_tell_of_packets_is_understood() -> None:
+    wanted = {
+        Export("ipfix", ("192.0.2.9:4739",), 10, 60),
+        Export("sflow", ("[2001:db8::9]:6343",), 10, 60),
+        Export("netflow", ("192.0.2.9:2055",), 10, 60),
+    }
+    written = [host_table.export_flow(each, 1) for each in EXPORTS]
+    assert tasks_of(map(read, written)).exports == wanted
+    assert len({(flow.priority, flow.match) for flow in written}) == len(EXPORTS)
+
+
+def test_an_export_that_this_release_does_not_know_is_logged_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    later = {**read(host_table.export_flow(EXPORTS[0], 1)), "protocol": "telepathy"}
+    assert tasks_of([later]).exports == frozenset()
+    assert "this agent is older than its controller" in caplog.text
+
+
+async def test_collectors_are_kept_while_the_switch_says_nothing_and_go_when_it_says_so(machine: Machine) -> None:
+    machine.notes = [read(flow) for flow in (WAYS[0], host_table.export_flow(EXPORTS[0], 1))]
+    async with following() as host:
+        assert host.exports is None
+        await machine.settle()
+        assert host.exports is not None and {each.protocol for each in host.exports} == {"ipfix"}
+        assert host.exports_changed.is_set()
+        machine.notes = []
+        await machine.settle()
+        assert host.exports is not None and {each.protocol for each in host.exports} == {"ipfix"}
+        host.exports_changed.clear()
+        machine.notes = [read(WAYS[0])]
+        await machine.settle()
+        assert host.exports == frozenset() and host.exports_changed.is_set()
 
 
 def test_a_host_routes_to_nodes_of_its_subnet_or_where_there_is_none_to_those_on_its_networks() -> None:
