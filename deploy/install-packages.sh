@@ -2,8 +2,9 @@
 # Installs what the lab needs from the distribution (Debian 12, Ubuntu 24.04 or later), where it is missing; with `tests`
 # also what only tests need.
 #
-# Nothing is configured. Debian starts Open vSwitch's own service when openvswitch-switch is installed, and BIRD's with
-# bird2. Neither is used: the lab and the tests start their own, in network namespaces of their own.
+# Nothing is configured. Debian starts Open vSwitch's own service when openvswitch-switch is installed, BIRD's with bird2,
+# and a collector on UDP port 2055 with nfdump. None is used: the lab and the tests start their own, in network namespaces
+# of their own.
 set -eu
 
 # package:program - where the program (or the file) is there, however it came, the package isn't asked for.
