@@ -85,6 +85,8 @@ class Controller:
         interconnect: Interconnect | None = None,
     ) -> None:
         self.compiler = Compiler((ranges or ServiceRanges()).cluster, keyed=keyed, interconnect=interconnect)
+        #: Whether tunnels carry the sender's identity.
+        self.keyed = keyed
         packets = PacketIns(
             {
                 Purpose.CONNECTION: self._log_connection,

@@ -7,5 +7,6 @@ import click
 from controller.cli.ask import flows, get, policy, status
 from controller.cli.graph import topology
 from controller.cli.run import controller
+from controller.cli.trace import trace
 
-commands: list[click.Command] = [controller, get, flows, policy, topology, status]
+commands: list[click.Command] = [controller, get, flows, policy, topology, trace, status]

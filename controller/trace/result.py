@@ -97,7 +97,7 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the way ends. `name` is the pod's `namespace/name` or the node's; `why` is said where it was not delivered."""
+    """Where the way ends. `name` is the pod's `namespace/name` or the node's; `why` says why it wasn't delivered."""
 
     place: Place
     node: str
