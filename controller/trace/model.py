@@ -35,7 +35,7 @@ from flows.tables.policy import table_of
 from flows.tables.service import REFUSE
 from flows.text import flow_text
 from flows.update import CLUSTER
-from flows.values import PORT_CONTROLLER, PORT_IN_PORT, Bucket, Ct, Flow, Group
+from flows.values import PORT_CONTROLLER, PORT_IN_PORT, Bucket, Ct, Flow, Group, Program
 from flows.words import Names, flow_words
 from topology.graph import Mode
 from topology.model import Node, Service
@@ -245,6 +245,8 @@ class _Way:
         self._service = ""
         self._endpoint = ""
         self._endpoints: tuple[str, ...] = ()
+        #: What the group did that was asked last, by this switch.
+        self._chosen: Program = ()
 
     def walk(self, start: _Start, packet: Packet) -> Trace:
         """From the first switch to the end."""
@@ -260,6 +262,7 @@ class _Way:
         while len(self._visits) < _LONGEST:
             pods = (self._compiler.cluster.pods[key].key for key in self._compiler.cluster.pods_on.get(node, ()))
             self._objects |= views.names_of(pods)
+            self._chosen = ()
             walk = self._compiled.interpreter(node).walk(packet, Conntrack(), self._choose)
             out = [each for each in walk.emissions if each.port != PORT_CONTROLLER]
             if len(out) > 1:
@@ -333,14 +336,21 @@ class _Way:
     # Endpoints --------------------------------------------------------------------------------------------------
 
     def _choose(self, group: Group) -> Bucket:
-        ends = [_endpoint_of(bucket) for bucket in group.buckets]
+        ends = [_endpoint_of(bucket.program) for bucket in group.buckets]
         if any(ends):
             self._endpoints = tuple(ends)
         if self._wanted and any(ends):
             if self._wanted not in ends:
                 raise TraceError(f"no endpoint {self._wanted}; the endpoints are {', '.join(ends)}")
-            return group.buckets[ends.index(self._wanted)]
-        return group.buckets[0]
+            self._chosen = group.buckets[ends.index(self._wanted)].program
+        else:
+            self._chosen = group.buckets[0].program
+        return next(bucket for bucket in group.buckets if bucket.program == self._chosen)
+
+    def _sent_to(self, walk: Walk) -> str:
+        """The endpoint to which this switch has sent the connection; empty where it has had nothing to choose."""
+        programs = (self._chosen, *(step.flow.program for step in walk.steps if step.flow is not None))
+        return next(filter(None, map(_endpoint_of, programs)), "")
 
     # What is told -----------------------------------------------------------------------------------------------
 
@@ -348,10 +358,13 @@ class _Way:
         steps = tuple(self._step(node, each.table, each.flow) for each in walk.steps)
         entry = packet[f.IN_PORT]
         number = 0 if emission is None else entry if emission.port == PORT_IN_PORT else emission.port
-        changes = tuple(_translations(packet, emission.packet)) if emission is not None else ()
-        for change in changes:
-            if change.end == "destination" and not self._service:
-                self._service, self._endpoint = change.before, change.after
+        changes = list(_translations(packet, emission.packet)) if emission is not None else []
+        endpoint = self._sent_to(walk)
+        if endpoint:
+            self._service, self._endpoint = _socket_of(packet, "destination"), endpoint
+            if emission is None:
+                # It was dropped with the endpoint's address.
+                changes.append(Translation(end="destination", before=self._service, after=endpoint))
         self._visits.append(
             Visit(
                 node=node,
@@ -359,7 +372,7 @@ class _Way:
                 entered_from=self._behind(node, entry),
                 in_port=entry,
                 steps=steps,
-                translations=changes,
+                translations=tuple(changes),
                 left=self._port_name(node, number) if number else "",
                 out_port=number,
                 left_to=self._behind(node, number) if number else "",
@@ -473,9 +486,13 @@ def _at(place: Place, node: str, packet: Packet, why: str = "") -> End:
 
 def _translations(before: Packet, after: Packet) -> Iterable[Translation]:
     for end in _ENDS:
-        texts = [_socket(_address(packet, end), _port(packet, end)) for packet in (before, after)]
+        texts = [_socket_of(packet, end) for packet in (before, after)]
         if texts[0] != texts[1]:
             yield Translation(end=end, before=texts[0], after=texts[1])
+
+
+def _socket_of(packet: Packet, end: str) -> str:
+    return _socket(_address(packet, end), _port(packet, end))
 
 
 def _socket(address: Address, port: int) -> str:
@@ -483,9 +500,9 @@ def _socket(address: Address, port: int) -> str:
     return f"{host}:{port}" if port else host
 
 
-def _endpoint_of(bucket: Bucket) -> str:
-    """Where a bucket sends connections; empty where it only names an endpoint."""
-    for action in bucket.program:
+def _endpoint_of(program: Program) -> str:
+    """Where a program sends connections; empty where it doesn't, or only names an endpoint."""
+    for action in program:
         if isinstance(action, Ct) and action.nat is not None and action.nat.address_min is not None:
             number, port = action.nat.address_min, action.nat.port_min or 0
             return _socket(IPv6Address(number) if action.nat.ipv6 else IPv4Address(number), port)

@@ -84,6 +84,9 @@ def test_a_drop_says_which_policy(fabric: Fabric) -> None:
     found = ask(fabric, "a1", "b1")
     assert (found.verdict, found.end.place, found.end.node) == (Verdict.DROPPED, Place.SWITCH, "n2")
     assert ask(fabric, "a1", "a2").verdict is Verdict.DELIVERED
+    # By a Service it is as closed, and the endpoint is told although nothing arrives there.
+    assert ask(fabric, "b1", "svc/web", 80).endpoint == ask(fabric, "a1", "svc/web", 80).endpoint != ""
+    assert ask(fabric, "a1", "svc/web", 80).verdict is Verdict.DROPPED
     assert found.judgements[-1].table == "IngressPolicy" and found.judgements[-1].action == "Deny"
     assert "IngressPolicy" in found.end.why
 
