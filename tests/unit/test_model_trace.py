@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from ipaddress import ip_address
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from fabric import WAYS, Fabric
 
 from controller.api.trace import row
+from controller.cli.trace import trace as command
 from controller.trace.model import Compiled, TraceError, trace
 from controller.trace.result import Place, Trace, Verdict, differences
 from topology.model import Object, Service, ServicePort
@@ -110,3 +113,19 @@ def test_traces_differ_where_they_end_elsewhere(fabric: Fabric) -> None:
 def test_a_trace_is_plain_json(fabric: Fabric) -> None:
     told = row(ask(fabric, "a1", "svc/web", 80))
     assert told["verdict"] == "Delivered" and told["visits"][0]["steps"][0]["table"] == "Classify"
+
+
+def test_the_command_tells_switches_tables_nat_and_the_end(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(_: object, __: object, resource: str, **query: str) -> object:
+        assert resource == "trace"
+        return row(
+            trace(compiled(fabric), query["from"], query["to"], query["protocol"], int(query["port"]), endpoint="")
+        )
+
+    monkeypatch.setattr(sys.modules["controller.cli.trace"], "ask", answer)
+    told = CliRunner().invoke(command, ["a1", "svc/web", "--tcp", "80"])
+    assert told.exit_code == 0, told.output
+    for words in ("n1: from pod default/a1", "Classify", "10.96.0.10:80 becomes 10.244.2.2:8080", "Pod default/a1"):
+        assert words in told.output
+    assert told.output.endswith("Delivered: pod default/b1 on n2\n")
+    assert CliRunner().invoke(command, ["a1", "b1", "--tcp", "80", "--icmp"]).exit_code == 2
