@@ -88,6 +88,8 @@ class Controller:
     ) -> None:
         cidrs = (ranges or ServiceRanges()).cluster
         self.compiler = Compiler(cidrs, keyed=keyed, interconnect=interconnect, exports=exports)
+        #: Whether tunnels carry the sender's identity.
+        self.keyed = keyed
         packets = PacketIns(
             {
                 Purpose.CONNECTION: self._log_connection,

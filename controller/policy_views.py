@@ -190,7 +190,7 @@ def check(compiler: Compiler, source: str, destination: str, protocol: str, port
         port = 0
     elif not 1 <= port <= 65535:
         raise QuestionError(f"{protocol} goes to a port from 1 to 65535")
-    ends = _find(compiler, source), _find(compiler, destination)
+    ends = parties(compiler, source), parties(compiler, destination)
     versions = sorted({each.address.version for each in ends[0]} & {each.address.version for each in ends[1]})
     if (family and family not in versions) or not versions:
         what = f"IPv{family}" if family else "family"
@@ -237,7 +237,7 @@ def _party_words(end: Party) -> str:
     return f"{object_words(end.node.key)} ({end.address})" if end.node is not None else str(end.address)
 
 
-def _find(compiler: Compiler, text: str) -> list[Party]:
+def parties(compiler: Compiler, text: str) -> list[Party]:
     """Who `NAMESPACE/POD`, `POD`, `node/NAME` or an address is, by each of its addresses."""
     try:
         return [_owner(compiler, ip_address(text))]

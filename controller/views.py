@@ -213,15 +213,20 @@ def flows(
         }
 
 
-def object_names(compiler: Compiler) -> Mapping[int, str]:
+def object_names(compiler: Compiler, *, with_pods: bool = True) -> Mapping[int, str]:
     """What each object id in a cookie stands for."""
-    keys: Iterable[Key] = (each.key for each in compiler.cluster.objects() if not _unseen(each))
-    found = {object_id(*key): _title(key) for key in keys}
+    seen = (each for each in compiler.cluster.objects() if with_pods or not isinstance(each, Pod))
+    found = names_of(each.key for each in seen if not _unseen(each))
     for service in compiler.cluster.services.values():
         for address in external_addresses(service):
             found[object_id("Address", "", str(address))] = f"Address {address}"
     found |= {number: f"Identity {words}" for number, words in policy_views.identity_names(compiler).items()}
     return {0: "Pipeline", **found}
+
+
+def names_of(keys: Iterable[Key]) -> dict[int, str]:
+    """What people call objects, by the ids that cookies have of them."""
+    return {object_id(*key): _title(key) for key in keys}
 
 
 def _ids_of_service(compiler: Compiler, title: str) -> set[int]:

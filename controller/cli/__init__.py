@@ -8,5 +8,6 @@ from controller.cli.ask import flows, get, policy, status
 from controller.cli.flow_export import flow_export
 from controller.cli.graph import topology
 from controller.cli.run import controller
+from controller.cli.trace import trace
 
-commands: list[click.Command] = [controller, get, flows, flow_export, policy, topology, status]
+commands: list[click.Command] = [controller, get, flows, flow_export, policy, topology, trace, status]

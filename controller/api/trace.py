@@ -1,0 +1,64 @@
+"""Where a packet goes: the answer of the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+
+from controller.api.route import ApiError, Parameter, Route
+from controller.trace.model import Compiled, TraceError, trace
+from controller.trace.result import Trace
+
+if TYPE_CHECKING:
+    from controller.app import Controller
+
+
+def routes(controller: Controller) -> list[Route]:
+    """The routes of this module."""
+    compiled = Compiled(controller.compiler, lambda: controller.fleet.cluster.version, keyed=controller.keyed)
+
+    async def answer(request: web.Request) -> web.Response:
+        query = request.query
+        for end in ("from", "to"):
+            if end not in query:
+                raise ApiError(400, f"say {end!r}: [NAMESPACE/]POD, node/NAME, [NAMESPACE/]svc/NAME or an address")
+        try:
+            port, family = int(query.get("port", "0")), int(query.get("family", "0"))
+        except ValueError:
+            raise ApiError(400, "port and family are numbers") from None
+        protocol = query.get("protocol", "TCP" if port else "ICMP").upper()
+        try:
+            found = trace(compiled, query["from"], query["to"], protocol, port, family, query.get("endpoint", ""))
+        except TraceError as error:
+            raise ApiError(400, str(error)) from error
+        return web.json_response(row(found))
+
+    return [
+        Route(
+            path="/v1/trace",
+            about="The way of a connection's first packet by the model: switches, flows, NAT, verdict.",
+            handler=answer,
+            parameters=(
+                Parameter("from", "[NAMESPACE/]POD, node/NAME or an address.", required=True),
+                Parameter("to", "The same, or [NAMESPACE/]svc/NAME.", required=True),
+                Parameter("protocol", "TCP, UDP, SCTP or ICMP; TCP if a port is said, else ICMP."),
+                Parameter("port", "The destination port.", {"type": "integer"}),
+                Parameter("family", "4 or 6.", {"type": "integer"}),
+                Parameter("endpoint", "ADDRESS:PORT that a Service is to choose; the first if nothing is said."),
+            ),
+        ),
+    ]
+
+
+def row(found: Trace) -> dict[str, Any]:
+    """A trace as JSON has it. Which flow a step met is told by its `ofctl` alone."""
+    plain: dict[str, Any] = msgspec.to_builtins(_without_keys(found))
+    return plain
+
+
+def _without_keys(found: Trace) -> Trace:
+    replace = msgspec.structs.replace
+    visits = (replace(visit, steps=tuple(replace(step, flow=None) for step in visit.steps)) for visit in found.visits)
+    return replace(found, visits=tuple(visits))

@@ -1,0 +1,70 @@
+"""signalbox trace: where a packet goes, switch by switch and table by table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller.cli.printing import Column, table
+from controller.cli.questions import ask, dump, output_option, socket_options
+
+_COLUMNS = [Column("TABLE", "table"), Column("OBJECT", "object"), Column("FLOW", "words")]
+_WIDE_COLUMNS = [*_COLUMNS, Column("OFCTL", "ofctl")]
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST")
+@click.option("--tcp", type=click.IntRange(1, 65535), metavar="PORT", help="A TCP connection to this port.")
+@click.option("--udp", type=click.IntRange(1, 65535), metavar="PORT", help="A UDP datagram to this port.")
+@click.option("--sctp", type=click.IntRange(1, 65535), metavar="PORT", help="An SCTP association to this port.")
+@click.option("--icmp", is_flag=True, help="A ping; so it is if nothing else is said.")
+@click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
+@click.option("--endpoint", metavar="ADDRESS:PORT", help="The endpoint that a Service is to choose.")
+@output_option("text", "wide", "json", "yaml")
+@socket_options
+def trace(
+    source: str,
+    destination: str,
+    tcp: int | None,
+    udp: int | None,
+    sctp: int | None,
+    icmp: bool,
+    ipv6: bool,
+    endpoint: str | None,
+    output: str,
+    socket_path: Path | None,
+    lab: str | None,
+) -> None:
+    """Show where the first packet of a connection from SRC to DST goes, by what the controller has compiled.
+
+    Each is [NAMESPACE/]POD, node/NAME or an address; DST may be [NAMESPACE/]svc/NAME. No packet is sent.
+    """
+    said = [(name, port) for name, port in (("TCP", tcp), ("UDP", udp), ("SCTP", sctp)) if port is not None]
+    if len(said) + icmp > 1:
+        raise click.UsageError("say one of --tcp, --udp, --sctp and --icmp")
+    protocol, port = said[0] if said else ("ICMP", 0)
+    query = {"from": source, "to": destination, "protocol": protocol, "port": str(port)}
+    query |= {"family": "6"} if ipv6 else {}
+    query |= {"endpoint": endpoint} if endpoint else {}
+    answer = ask(socket_path, lab, "trace", **query)
+    if output in ("json", "yaml"):
+        dump(answer, output)
+        return
+    click.echo(_text(answer, _WIDE_COLUMNS if output == "wide" else _COLUMNS))
+
+
+def _text(answer: dict[str, Any], columns: list[Column]) -> str:
+    lines: list[str] = []
+    for visit in answer["visits"]:
+        lines.append(f"{visit['node']}: from {visit['entered_from']}")
+        shown = [[column.text(step) for column in columns] for step in visit["steps"]]
+        lines += ["  " + line for line in table([column.heading for column in columns], shown).splitlines()]
+        lines += [f"  {each['end']} {each['before']} becomes {each['after']}" for each in visit["translations"]]
+        lines += [f"  to {visit['left_to']}"] if visit["left_to"] else []
+    end = answer["end"]
+    where = f"{end['place'].lower()} {end['name']}" + ("" if end["name"] == end["node"] else f" on {end['node']}")
+    lines.append(f"{answer['verdict']}: {where}" + (f": {end['why']}" if end["why"] else ""))
+    return "\n".join(lines)

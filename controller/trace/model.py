@@ -1,0 +1,509 @@
+"""A trace from the model: the flows that are compiled, walked by the reference interpreter, switch after switch.
+
+Nothing is asked of any switch, and nothing is remembered between questions but the flows that were made for the last
+one: `Compiled` makes them again when the state has changed. Every question is about the first packet of a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address
+
+import msgspec
+
+from controller import policy_views, views
+from controller.trace.result import (
+    End,
+    Hop,
+    Judgement,
+    Place,
+    Question,
+    Step,
+    Trace,
+    Translation,
+    Verdict,
+    Visit,
+)
+from flows import fields as f
+from flows import packets
+from flows.compiler import Compiler
+from flows.cookies import OBJECT_MASK
+from flows.fields import Field
+from flows.interpreter import Conntrack, Emission, Interpreter, InterpreterError, Packet, Walk
+from flows.pipeline import BY_NUMBER, SERVICE, TABLE_NAMES
+from flows.tables.policy import table_of
+from flows.tables.service import REFUSE
+from flows.text import flow_text
+from flows.update import CLUSTER
+from flows.values import PORT_CONTROLLER, PORT_IN_PORT, Bucket, Ct, Flow, Group, Program
+from flows.words import Names, flow_words
+from topology.graph import Mode
+from topology.model import Node, Service
+from topology.naming import (
+    GATEWAY_MAC,
+    GATEWAY_PORT,
+    ROUTER_MAC,
+    TUNNEL_PORT,
+    Address,
+    gateway_addresses,
+)
+from topology.policies import Direction, Tier
+from topology.verdicts import Party
+
+#: The port that a connection is opened from, where there are ports.
+SOURCE_PORT = 40_000
+#: Switches that one packet may cross before it is taken to go round.
+_LONGEST = 64
+_PROTOCOLS = {
+    "TCP": (f.PROTO_TCP, f.TCP_SRC, f.TCP_DST),
+    "UDP": (f.PROTO_UDP, f.UDP_SRC, f.UDP_DST),
+    "SCTP": (f.PROTO_SCTP, f.SCTP_SRC, f.SCTP_DST),
+}
+_ENDS = {
+    "source": ((f.IPV4_SRC, f.IPV6_SRC), (f.TCP_SRC, f.UDP_SRC, f.SCTP_SRC)),
+    "destination": ((f.IPV4_DST, f.IPV6_DST), (f.TCP_DST, f.UDP_DST, f.SCTP_DST)),
+}
+#: What a packet takes along from one switch to the next.
+_CARRIED = frozenset(
+    {
+        *(f.ETH_SRC, f.ETH_DST, f.ETH_TYPE, f.IP_PROTO, f.IP_TTL, f.IPV4_SRC, f.IPV4_DST, f.IPV6_SRC, f.IPV6_DST),
+        *(f.TCP_SRC, f.TCP_DST, f.UDP_SRC, f.UDP_DST, f.SCTP_SRC, f.SCTP_DST),
+        *(f.ICMPV4_TYPE, f.ICMPV4_CODE, f.ICMPV6_TYPE, f.ICMPV6_CODE),
+    }
+)
+
+
+class TraceError(ValueError):
+    """The question makes no sense, or the model has no answer; the text says why."""
+
+
+class Compiled:
+    """The flows and groups that switches are to have; those of the cluster are kept for as long as it is the same."""
+
+    def __init__(self, compiler: Compiler, version: Callable[[], object], *, keyed: bool = True) -> None:
+        """`version` changes whenever the cluster's scope does."""
+        self.compiler = compiler
+        self.keyed = keyed
+        self._version = version
+        self._of: object = None
+        self._flows: list[Flow] = []
+        self._groups: list[Group] = []
+        self._names: Mapping[int, str] = {}
+
+    def names(self) -> Mapping[int, str]:
+        """What cookies' object ids stand for, but those of pods: there are many, and a packet meets few of them."""
+        self._refresh()
+        return self._names
+
+    def interpreter(self, node: str) -> Interpreter:
+        """What a node's switch is to do."""
+        self._refresh()
+        shared = ([], []) if node in self.compiler.transit else (self._flows, self._groups)
+        down = [port.number for port in self.compiler.ports(node) if not port.up]
+        return Interpreter([*shared[0], *self.compiler.flows(node)], [*shared[1], *self.compiler.groups(node)], down)
+
+    def _refresh(self) -> None:
+        version = (self._version(),)
+        if version != self._of:
+            self._flows = list(self.compiler.flows(CLUSTER))
+            self._groups = list(self.compiler.groups(CLUSTER))
+            self._names = views.object_names(self.compiler, with_pods=False)
+            self._of = version
+
+
+class _Start(msgspec.Struct, frozen=True):
+    """Where a packet enters: a port of a node's switch, with these MACs."""
+
+    node: str
+    port: int
+    mac: int
+
+
+def trace(
+    compiled: Compiled,
+    source: str,
+    destination: str,
+    protocol: str = "TCP",
+    port: int = 0,
+    family: int = 0,
+    endpoint: str = "",
+) -> Trace:
+    """Where the first packet of a connection goes. Raises TraceError.
+
+    `endpoint` is the one that a Service is to choose. Who `source` and `destination` are is said as
+    `policy_views.check` takes it; the latter may be `svc/NAME` as well.
+    """
+    compiler = compiled.compiler
+    if protocol != "ICMP" and protocol not in _PROTOCOLS:
+        raise TraceError(f"no protocol {protocol!r}; the protocols are {', '.join(_PROTOCOLS)}, ICMP")
+    if protocol != "ICMP" and not 1 <= port <= 65535:
+        raise TraceError(f"{protocol} goes to a port from 1 to 65535")
+    first, target = _pair(compiler, source, destination, family)
+    start = _start(compiler, first, target)
+    question = Question(
+        source=source,
+        destination=destination,
+        source_address=str(first.address),
+        destination_address=str(target),
+        protocol=protocol,
+        source_port=0 if protocol == "ICMP" else SOURCE_PORT,
+        port=0 if protocol == "ICMP" else port,
+        family=target.version,
+    )
+    packet = _packet(start, first.address, target, question)
+    try:
+        return _Way(compiled, question, endpoint).walk(start, packet)
+    except InterpreterError as error:
+        raise TraceError(f"the model has no answer: {error}") from error
+
+
+# Who it is ----------------------------------------------------------------------------------------------------------
+
+
+def _pair(compiler: Compiler, source: str, destination: str, family: int) -> tuple[Party, Address]:
+    """The two ends, of one family."""
+    try:
+        sources = policy_views.parties(compiler, source)
+        service = _service(compiler, destination)
+        if service is not None:
+            targets = list(service.cluster_ips)
+        else:
+            targets = [each.address for each in policy_views.parties(compiler, destination)]
+    except policy_views.QuestionError as error:
+        raise TraceError(str(error)) from error
+    for first in sources:
+        for target in targets:
+            if first.address.version == target.version and family in (0, target.version):
+                return first, target
+    raise TraceError(f"{source} and {destination} have no {f'IPv{family}' if family else 'family'} in common")
+
+
+def _service(compiler: Compiler, text: str) -> Service | None:
+    """The Service that `[NAMESPACE/]svc/NAME` is; None where the text is of another form. Raises TraceError."""
+    *namespace, kind, name = ["", *text.split("/")]
+    if kind not in ("svc", "service"):
+        return None
+    found = compiler.cluster.services.get((namespace[-1] or "default", name))
+    if found is None:
+        raise TraceError(f"no Service {namespace[-1] or 'default'}/{name}")
+    if not found.cluster_ips:
+        raise TraceError(f"Service {found.namespace}/{name} is headless: it has no address of its own")
+    return found
+
+
+def _start(compiler: Compiler, source: Party, target: Address) -> _Start:
+    """Where the packets of a sender enter."""
+    if source.pod is not None:
+        for pod, local in compiler.local_pods(source.pod.node):
+            if pod.key == source.pod.key:
+                return _Start(pod.node, local.port, local.mac)
+        raise TraceError(f"pod {source.pod.namespace}/{source.pod.name} is on no port of a switch that is known")
+    node = source.node.name if source.node is not None else _entry(compiler, target)
+    gateway = next((port.number for port in compiler.ports(node) if port.name == GATEWAY_PORT), None)
+    if gateway is None:
+        raise TraceError(f"the switch of node {node} isn't known: it hasn't said which ports it has")
+    return _Start(node, gateway, GATEWAY_MAC)
+
+
+def _entry(compiler: Compiler, target: Address) -> str:
+    """The node at which the world's packets to an address come in: its own, or the first by name."""
+    nodes = sorted(compiler.cluster.nodes.values(), key=lambda node: node.name)
+    owners = [each for each in nodes if target in each.addresses or any(target in cidr for cidr in each.pod_cidrs)]
+    found = [each.name for each in (*owners, *nodes) if not each.is_transit]
+    if not found:
+        raise TraceError("there is no node by which packets of the world could come in")
+    return compiler.services.announcer(target) or found[0]
+
+
+def _packet(start: _Start, source: Address, target: Address, question: Question) -> dict[Field, int]:
+    macs = (start.mac, ROUTER_MAC)
+    if question.protocol == "ICMP":
+        return packets.ping(start.port, macs, source, target)
+    number, source_port, target_port = _PROTOCOLS[question.protocol]
+    packet = packets.ip(start.port, macs, source, target, number)
+    return packet | {source_port: question.source_port, target_port: question.port}
+
+
+# The way ------------------------------------------------------------------------------------------------------------
+
+
+class _Way:
+    """One packet's way, as far as it has come."""
+
+    def __init__(self, compiled: Compiled, question: Question, endpoint: str) -> None:
+        self._compiled = compiled
+        self._compiler = compiled.compiler
+        self._question = question
+        self._wanted = endpoint
+        self._objects = dict(compiled.names())
+        self._names = Names(
+            identities=policy_views.identity_names(self._compiler), rules=policy_views.rule_names(self._compiler)
+        )
+        self._visits: list[Visit] = []
+        self._hops: list[Hop] = []
+        self._judgements: list[Judgement] = []
+        self._service = ""
+        self._endpoint = ""
+        self._endpoints: tuple[str, ...] = ()
+        #: What the group did that was asked last, by this switch.
+        self._chosen: Program = ()
+
+    def walk(self, start: _Start, packet: Packet) -> Trace:
+        """From the first switch to the end."""
+        node = start.node
+        routed = self._routed_to(node, packet) if start.mac == GATEWAY_MAC else None
+        if routed is not None:
+            # What a host sends to another node without a tunnel never meets its own switch.
+            self._hops.append(Hop(source=node, target=routed, how="Routed"))
+            return self._brought(routed, packet)
+        return self._go(node, packet)
+
+    def _go(self, node: str, packet: Packet) -> Trace:
+        while len(self._visits) < _LONGEST:
+            pods = (self._compiler.cluster.pods[key].key for key in self._compiler.cluster.pods_on.get(node, ()))
+            self._objects |= views.names_of(pods)
+            self._chosen = ()
+            walk = self._compiled.interpreter(node).walk(packet, Conntrack(), self._choose)
+            out = [each for each in walk.emissions if each.port != PORT_CONTROLLER]
+            if len(out) > 1:
+                raise TraceError(f"on node {node} the packet leaves by {len(out)} ports")
+            emission = out[0] if out else None
+            self._visit(node, packet, walk, emission)
+            if emission is None:
+                return self._dropped(node, walk)
+            number = packet[f.IN_PORT] if emission.port == PORT_IN_PORT else emission.port
+            name = self._port_name(node, number)
+            if name == GATEWAY_PORT:
+                routed = self._routed_to(node, emission.packet)
+                if routed is None:
+                    return self._at_host(node, walk, emission.packet)
+                self._hops.append(Hop(source=node, target=routed, how="Routed"))
+                return self._brought(routed, emission.packet)
+            if name == TUNNEL_PORT:
+                node, packet = self._through_tunnel(node, emission.packet)
+                continue
+            wired = self._wire(node, name)
+            if wired is None:
+                return self._at_pod(node, number)
+            self._hops.append(Hop(source=node, target=wired[0], how="Wire"))
+            node, packet = wired[0], self._entering(*wired, emission.packet)
+        raise TraceError(f"the packet is still on its way after {_LONGEST} switches")
+
+    def _brought(self, node: str, packet: Packet) -> Trace:
+        """What a host gets from another one is for itself, or for its switch."""
+        if self._is_own(node, packet):
+            return self._end(Verdict.DELIVERED, _at(Place.HOST, node, packet))
+        entered = self._entering(node, GATEWAY_PORT, packet) | {f.ETH_SRC: GATEWAY_MAC, f.ETH_DST: ROUTER_MAC}
+        return self._go(node, entered)
+
+    def _through_tunnel(self, node: str, packet: Packet) -> tuple[str, Packet]:
+        value = packet.get(f.TUN_DST)
+        end: Address = IPv4Address(value) if value else IPv6Address(packet[f.TUN_IPV6_DST])
+        far = next((each.name for each in self._compiler.cluster.nodes.values() if end in each.addresses), None)
+        if far is None:
+            raise TraceError(f"node {node} sends the packet by tunnel to {end}, which is no node's")
+        self._hops.append(Hop(source=node, target=far, how="Tunnel"))
+        key = {f.TUN_ID: packet.get(f.TUN_ID, 0)} if self._compiled.keyed else {}
+        return far, self._entering(far, TUNNEL_PORT, packet) | key
+
+    def _entering(self, node: str, port: str, packet: Packet) -> dict[Field, int]:
+        """A packet as the next switch gets it: without what the one before knew of it."""
+        number = next((each.number for each in self._compiler.ports(node) if each.name == port), None)
+        if number is None:
+            raise TraceError(f"the switch of node {node} isn't known to have the port {port}")
+        return {field: value for field, value in packet.items() if field in _CARRIED} | {f.IN_PORT: number}
+
+    def _routed_to(self, node: str, packet: Packet) -> str | None:
+        """The other node to which a node's host sends a packet by itself, by its destination; None if none."""
+        target, interconnect = _address(packet, "destination"), self._compiler.interconnect
+        here = self._compiler.cluster.nodes[node]
+        for other in self._compiler.cluster.nodes.values():
+            if other.name != node and _has(other, target):
+                near = set(interconnect.subnets_of(other)) & set(interconnect.subnets_of(here))
+                routed = interconnect.mode is Mode.ROUTED or any(each.version == target.version for each in near)
+                return other.name if routed else None
+        return None
+
+    def _wire(self, node: str, port: str) -> tuple[str, str] | None:
+        """The other end of the wire at a port: node and port."""
+        for wire in self._compiler.fabric.used():
+            ends = (wire.a, wire.a_port), (wire.b, wire.b_port)
+            for here, there in (ends, ends[::-1]):
+                if here == (node, port):
+                    return there
+        return None
+
+    # Endpoints --------------------------------------------------------------------------------------------------
+
+    def _choose(self, group: Group) -> Bucket:
+        ends = [_endpoint_of(bucket.program) for bucket in group.buckets]
+        if any(ends):
+            self._endpoints = tuple(ends)
+        if self._wanted and any(ends):
+            if self._wanted not in ends:
+                raise TraceError(f"no endpoint {self._wanted}; the endpoints are {', '.join(ends)}")
+            self._chosen = group.buckets[ends.index(self._wanted)].program
+        else:
+            self._chosen = group.buckets[0].program
+        return next(bucket for bucket in group.buckets if bucket.program == self._chosen)
+
+    def _sent_to(self, walk: Walk) -> str:
+        """The endpoint to which this switch has sent the connection; empty where it has had nothing to choose."""
+        programs = (self._chosen, *(step.flow.program for step in walk.steps if step.flow is not None))
+        return next(filter(None, map(_endpoint_of, programs)), "")
+
+    # What is told -----------------------------------------------------------------------------------------------
+
+    def _visit(self, node: str, packet: Packet, walk: Walk, emission: Emission | None) -> None:
+        steps = tuple(self._step(node, each.table, each.flow) for each in walk.steps)
+        entry = packet[f.IN_PORT]
+        number = 0 if emission is None else entry if emission.port == PORT_IN_PORT else emission.port
+        changes = list(_translations(packet, emission.packet)) if emission is not None else []
+        endpoint = self._sent_to(walk)
+        if endpoint:
+            self._service, self._endpoint = _socket_of(packet, "destination"), endpoint
+            if emission is None:
+                # It was dropped with the endpoint's address.
+                changes.append(Translation(end="destination", before=self._service, after=endpoint))
+        self._visits.append(
+            Visit(
+                node=node,
+                entered=self._port_name(node, entry),
+                entered_from=self._behind(node, entry),
+                in_port=entry,
+                steps=steps,
+                translations=tuple(changes),
+                left=self._port_name(node, number) if number else "",
+                out_port=number,
+                left_to=self._behind(node, number) if number else "",
+            )
+        )
+
+    def _step(self, node: str, table: int, flow: Flow | None) -> Step:
+        name = TABLE_NAMES.get(table, str(table))
+        if flow is None:
+            return Step(table=name, number=table, flow=None, words="no flow matches: drop")
+        names = msgspec.structs.replace(
+            self._names, ports={port.number: port.name for port in self._compiler.ports(node)}
+        )
+        step = Step(
+            table=name,
+            number=table,
+            flow=flow.key,
+            cookie=flow.cookie,
+            object=self._objects.get(flow.cookie & OBJECT_MASK, ""),
+            words=flow_words(flow, names),
+            ofctl=flow_text(flow, names=True),
+        )
+        for direction in Direction:
+            for tier in Tier:
+                # Without a policy's cookie it is the flow for those about whom no policy says anything.
+                if table_of(direction, tier).number == table and step.object != self._objects[0]:
+                    action = self._compiler.policies.action_of(flow, direction, tier)
+                    self._judgements.append(
+                        Judgement(node=node, table=name, action=str(action or ""), object=step.object, words=step.words)
+                    )
+        return step
+
+    def _port_name(self, node: str, number: int) -> str:
+        return next((port.name for port in self._compiler.ports(node) if port.number == number), str(number))
+
+    def _behind(self, node: str, number: int) -> str:
+        name = self._port_name(node, number)
+        if name in (GATEWAY_PORT, TUNNEL_PORT):
+            return "the host" if name == GATEWAY_PORT else "the tunnel"
+        found = self._compiler.pod_at(node, number)
+        return f"pod {found[0].namespace}/{found[0].name}" if found is not None else f"port {name}"
+
+    # Ends -------------------------------------------------------------------------------------------------------
+
+    def _dropped(self, node: str, walk: Walk) -> Trace:
+        last = self._visits[-1].steps[-1]
+        declared = BY_NUMBER.get(last.number)
+        what = f"{last.object}: {last.words}" if last.flow is not None else "no flow matches there"
+        why = f"dropped in {last.table} ({declared.purpose if declared else ''}): {what}"
+        return self._end(Verdict.DROPPED, End(place=Place.SWITCH, node=node, name=node, why=why))
+
+    def _at_host(self, node: str, walk: Walk, packet: Packet) -> Trace:
+        refused = next(
+            (
+                step.flow
+                for step in walk.steps
+                if step.table == SERVICE.number and step.flow is not None and step.flow.program == REFUSE
+            ),
+            None,
+        )
+        if refused is not None and not self._is_own(node, packet):
+            why = "no endpoint or no Service is there: the host refuses it"
+            return self._end(Verdict.REJECTED, _at(Place.HOST, node, packet, why))
+        place = Place.HOST if self._is_own(node, packet) else Place.WORLD
+        return self._end(Verdict.DELIVERED, _at(place, node, packet))
+
+    def _at_pod(self, node: str, number: int) -> Trace:
+        found = self._compiler.pod_at(node, number)
+        if found is None:
+            raise TraceError(f"on node {node} the packet leaves by port {number}, where nobody is known to be")
+        pod = found[0]
+        return self._end(Verdict.DELIVERED, End(place=Place.POD, node=node, name=f"{pod.namespace}/{pod.name}"))
+
+    def _is_own(self, node: str, packet: Packet) -> bool:
+        here = self._compiler.cluster.nodes[node]
+        own: Iterable[Address] = (*here.addresses, *gateway_addresses(here.pod_cidrs))
+        return _address(packet, "destination") in own
+
+    def _end(self, verdict: Verdict, end: End) -> Trace:
+        return Trace(
+            question=self._question,
+            verdict=verdict,
+            end=end,
+            visits=tuple(self._visits),
+            hops=tuple(self._hops),
+            service=self._service,
+            endpoint=self._endpoint,
+            endpoints=self._endpoints,
+            judgements=tuple(self._judgements),
+        )
+
+
+def _has(node: Node, address: Address) -> bool:
+    return address in node.addresses or any(address in cidr for cidr in node.pod_cidrs)
+
+
+def _address(packet: Packet, end: str) -> Address:
+    four, six = _ENDS[end][0]
+    return IPv4Address(packet[four]) if four in packet else IPv6Address(packet[six])
+
+
+def _port(packet: Packet, end: str) -> int:
+    return next((packet[field] for field in _ENDS[end][1] if field in packet), 0)
+
+
+def _at(place: Place, node: str, packet: Packet, why: str = "") -> End:
+    """The end at a node's host, or in the world behind it."""
+    address, port = str(_address(packet, "destination")), _port(packet, "destination")
+    return End(place=place, node=node, name=node, address=address, port=port, why=why)
+
+
+def _translations(before: Packet, after: Packet) -> Iterable[Translation]:
+    for end in _ENDS:
+        texts = [_socket_of(packet, end) for packet in (before, after)]
+        if texts[0] != texts[1]:
+            yield Translation(end=end, before=texts[0], after=texts[1])
+
+
+def _socket_of(packet: Packet, end: str) -> str:
+    return _socket(_address(packet, end), _port(packet, end))
+
+
+def _socket(address: Address, port: int) -> str:
+    host = f"[{address}]" if address.version == 6 and port else str(address)
+    return f"{host}:{port}" if port else host
+
+
+def _endpoint_of(program: Program) -> str:
+    """Where a program sends connections; empty where it doesn't, or only names an endpoint."""
+    for action in program:
+        if isinstance(action, Ct) and action.nat is not None and action.nat.address_min is not None:
+            number, port = action.nat.address_min, action.nat.port_min or 0
+            return _socket(IPv6Address(number) if action.nat.ipv6 else IPv4Address(number), port)
+    return ""

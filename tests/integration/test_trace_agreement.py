@@ -1,0 +1,253 @@
+"""Questions at random: the model's trace, the switches' own `ofproto/trace` and a real connection agree, every one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+import pytest
+from callers import Document, service
+from policing import HOST_PORT, cluster_policy, pods_of, policed, policy
+from probes import HERE, pod_netns
+from test_trace import _OUTPUT, _TABLE, _UNSPOKEN
+
+from deploy.lab import substrate
+from deploy.lab.cluster import Lab
+from deploy.lab.layout import netns_path
+from flows import fields as f
+from flows import packets
+from flows.fields import Term
+from flows.packets import Fields
+from flows.pipeline import SERVICE_STATS
+from flows.text import match_text
+from topology.naming import ROUTER_MAC, parse_mac
+
+QUESTIONS, SEED, AT_A_TIME = 1000, 7, 125
+#: Datagrams without an answer that are sent again at a time, and how often.
+FEW, AGAIN = 4, 10
+PODS = ("red/web1", "red/web2", "red/near", "red/far", "blue/near", "blue/far")
+PORTS = (8080, 8081, 8082, 8083, 9998, 9999)
+#: What pods serve; the web servers more than the others.
+SERVED = {each: {8080, 8081, 8082, 8083} if "web" in each else {8080, 8081} for each in PODS}
+
+
+def in_red(document: Document) -> Document:
+    return {**document, "metadata": {**document["metadata"], "namespace": "red"}}
+
+
+def ports(target: int) -> list[Document]:
+    """A Service's port 80 by TCP and by UDP."""
+    return [{"name": each, "port": 80, "targetPort": target, "protocol": each.upper()} for each in ("tcp", "udp")]
+
+
+DOCUMENTS = (
+    in_red(service("web", *ports(8080), selector={"app": "web"})),
+    in_red(service("one", *ports(8081), selector={"who": "web1"})),
+    in_red(service("empty", *ports(8080), selector={"app": "nothing"})),
+    policy(
+        "webs",
+        {"app": "web"},
+        ingress=[
+            {"from": [{"podSelector": {"matchLabels": {"app": "client"}}}], "ports": [{"port": 8080}]},
+            {"from": [{"podSelector": {"matchLabels": {"tier": "front"}}}]},
+        ],
+    ),
+    cluster_policy(
+        "no-8082",
+        {"namespaces": {}},
+        egress=[
+            {
+                "action": "Deny",
+                "to": [pods_of("red", tier="front")],
+                "protocols": [{"tcp": {"destinationPort": {"number": 8082}}}],
+            }
+        ],
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def lab(policy_lab: Lab) -> Lab:
+    return policy_lab
+
+
+class Question(NamedTuple):
+    """One connection, or datagram, from a pod."""
+
+    source: str
+    target: str
+    protocol: str
+    port: int
+    family: int
+
+
+def at_random(count: int) -> list[Question]:
+    """Questions that all differ, in an order that is the same in every run."""
+    targets = [*PODS, *(f"node/node-{number}" for number in (1, 2, 3)), "red/svc/web", "red/svc/one", "red/svc/empty"]
+    every = [
+        Question(source, target, protocol, port, family)
+        for source, target, protocol, family in itertools.product(PODS, targets, ("TCP", "UDP"), (4, 6))
+        for port in ((80, 81) if "svc" in target else (HOST_PORT, 9999) if target.startswith("node/") else PORTS)
+        if source != target
+    ]
+    return random.Random(SEED).sample(every, count)
+
+
+def by_model(lab: Lab, question: Question) -> list[dict[str, Any]]:
+    """The model's trace, for each endpoint that may be chosen."""
+    query = {
+        "from": question.source, "to": question.target, "protocol": question.protocol,
+        "port": str(question.port), "family": str(question.family),
+    }  # fmt: skip
+    first: dict[str, Any] = lab.ask("trace", **query)
+    others = [each for each in first["endpoints"] if each != first["endpoint"]]
+    return [first, *(lab.ask("trace", **query, endpoint=each) for each in others)]
+
+
+def outcome(trace: dict[str, Any], port: int) -> str:
+    """What a client sees: `answered`, `refused`, or silence."""
+    if trace["verdict"] != "Delivered":
+        return "refused" if trace["verdict"] == "Rejected" else ""
+    end = trace["end"]
+    reached = int(trace["endpoint"].rpartition(":")[2]) if trace["endpoint"] else port
+    served = SERVED[end["name"]] if end["place"] == "Pod" else {HOST_PORT}
+    return "answered" if reached in served else "refused"
+
+
+def by_probe(lab: Lab, asked: list[Question], expected: list[bool], addresses: list[str]) -> list[str]:
+    """What came of real ones, some at a time."""
+    found: list[str] = []
+    for start in range(0, len(asked), AT_A_TIME):
+        batch = range(start, min(start + AT_A_TIME, len(asked)))
+        questions = []
+        for index in batch:
+            namespace, name = asked[index].source.split("/")
+            questions.append(
+                {
+                    "netns": netns_path(pod_netns(lab, name, namespace)), "kind": asked[index].protocol.lower(),
+                    "address": addresses[index], "port": asked[index].port, "expected": expected[index],
+                }
+            )  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, str(HERE / "ask_from.py")],
+            input=json.dumps(questions, default=str), capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        found += json.loads(done.stdout)
+    return found
+
+
+def ask_again(
+    lab: Lab, asked: list[Question], outcomes: dict[Question, list[str]], addresses: list[str], probed: list[str]
+) -> list[str]:
+    """Ask once more, a few at a time, where a refusal of a datagram didn't come: kernels limit how many they send."""
+    found = list(probed)
+    for _ in range(AGAIN):
+        lost = [
+            index
+            for index, each in enumerate(asked)
+            if each.protocol == "UDP" and not found[index] and "" not in outcomes[each]
+        ][:FEW]
+        if not lost:
+            break
+        came = by_probe(lab, [asked[each] for each in lost], [True] * len(lost), [addresses[each] for each in lost])
+        for index, each in zip(lost, came, strict=True):
+            found[index] = each
+    return found
+
+
+class Switches:
+    """Asks `ofproto/trace` what the model says of a visit."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._pods = {f"{row['namespace']}/{row['name']}": row for row in lab.ask("pods")["items"]}
+        self._identities = {
+            f"{each['namespace']}/{name}": each["number"]
+            for each in lab.ask("identities")["items"]
+            for name in each["podNames"]
+        }
+
+    def differences(self, question: Question, trace: dict[str, Any]) -> list[str]:
+        """Where a switch says otherwise than the model."""
+        found = []
+        target = trace["question"]["destination_address"]
+        port = question.port
+        for number, visit in enumerate(trace["visits"]):
+            packet = self._packet(question, trace, visit["in_port"], (target, port), by_tunnel=number > 0)
+            tables, ports, told = self._trace(visit["node"], packet)
+            ours = [step["number"] for step in visit["steps"]]
+            out = [visit["out_port"]] if visit["out_port"] else []
+            if any(each["end"] == "destination" for each in visit["translations"]):
+                # `ofproto/trace` carries out no NAT: what it says from there on is of another packet.
+                cut = ours.index(SERVICE_STATS.number)
+                ours, tables, out, ports = ours[:cut], tables[:cut], [], []
+                target, _, text = trace["endpoint"].rpartition(":")
+                target, port = target.strip("[]"), int(text)
+            if (ours, out) != (tables, ports):
+                found.append(f"{visit['node']}: model {ours} to {out}, switch {tables} to {ports}\n{told}")
+        return found
+
+    def _packet(
+        self, question: Question, trace: dict[str, Any], in_port: int, target: tuple[str, int], *, by_tunnel: bool
+    ) -> Fields:
+        make = packets.tcp if question.protocol == "TCP" else packets.udp
+        macs = (1, 2) if by_tunnel else (parse_mac(self._pods[question.source]["mac"]), ROUTER_MAC)
+        told = trace["question"]
+        ends = (ip_address(told["source_address"]), told["source_port"]), (ip_address(target[0]), target[1])
+        key = {f.TUN_ID: self._identities[question.source]} if by_tunnel else {}
+        return make(in_port, macs, *ends) | key
+
+    def _trace(self, node: str, packet: Fields) -> tuple[list[int], list[int], str]:
+        terms = f.match(*(Term(field, value, None) for field, value in packet.items() if field not in _UNSPOKEN))
+        told = substrate.appctl(self._lab.layout, node, "ofproto/trace", "br-int", ",".join(match_text(terms)))
+        tables, ports, here = [], [], False
+        for line in told.splitlines():
+            if line.startswith("bridge("):
+                here = line == 'bridge("br-int")'
+            elif here and (table := _TABLE.match(line)):
+                tables.append(int(table[1]))
+            elif here and (output := _OUTPUT.match(line)):
+                ports.append(packet[f.IN_PORT] if output[3] else int(output[1] or output[2]))
+        return tables, ports, told
+
+
+def test_the_model_the_switches_and_real_connections_agree_about_questions_at_random(lab: Lab) -> None:
+    with policed(lab, *DOCUMENTS):
+        asked = at_random(QUESTIONS)
+        models = {each: by_model(lab, each) for each in asked}
+        outcomes = {each: [outcome(trace, each.port) for trace in models[each]] for each in models}
+        addresses = [models[each][0]["question"]["destination_address"] for each in asked]
+        probed = by_probe(lab, asked, [all(map(bool, outcomes[each])) for each in asked], addresses)
+        probed = ask_again(lab, asked, outcomes, addresses, probed)
+        switches = Switches(lab)
+        with ThreadPoolExecutor(4) as pool:
+            told = dict(
+                zip(models, pool.map(lambda each: switches.differences(each, models[each][0]), models), strict=True)
+            )
+    faults, table = [], Counter[tuple[str, str, str]]()
+    for question, seen in zip(asked, probed, strict=True):
+        came = seen if seen in ("", "refused") else "answered"
+        kind = "Service" if "svc" in question.target else "node" if question.target.startswith("node/") else "pod"
+        table[kind, question.protocol, came or "silence"] += 1
+        reached = {
+            each["end"]["name"].rpartition("/")[2]
+            for each, told_of in zip(models[question], outcomes[question], strict=True)
+            if told_of == "answered" and each["end"]["place"] == "Pod"
+        }
+        # Who answers says so by its name: it is where the model ends.
+        if came not in outcomes[question] or (came == "answered" and reached and seen not in reached):
+            faults.append(f"{question}: the model says {outcomes[question]}, a probe {seen!r}")
+    faults += [f"{question}: {each}" for question, found in told.items() for each in found]
+    print(f"\n{len(asked)} different questions, {len(faults)} faults")
+    for (kind, protocol, came), count in sorted(table.items()):
+        print(f"  {kind:8} {protocol:4} {came:9} {count:5}")
+    assert not faults, "\n".join(faults[:20])
+    # All that can come of a question has come of some.
+    assert {came for _, _, came in table} == {"answered", "refused", "silence"}
