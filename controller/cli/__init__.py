@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from controller.cli.ask import flows, get, policy, status
+from controller.cli.capture import capture
 from controller.cli.graph import topology
 from controller.cli.run import controller
 
-commands: list[click.Command] = [controller, get, flows, policy, topology, status]
+commands: list[click.Command] = [controller, get, flows, policy, topology, capture, status]
