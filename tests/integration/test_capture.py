@@ -75,6 +75,23 @@ def test_a_pair_is_captured_at_both_ends_and_others_are_not(lab: Lab, file: Path
     assert len(lines) == 2 and all(f"{ours} > {theirs}: ICMP echo request" in line for line in lines), lines
 
 
+def test_a_switch_tells_no_more_than_the_rate_and_forwards_all_the_same(lab: Lab, file: Path) -> None:
+    target = addresses(lab, "b1")[0]
+    process = begun(lab, "a1", "--direction", "sent", "-w", str(file), "--duration", "5", "--rate", "5")
+    # Within half a second or so: a burst of five, and five a second after that.
+    assert pings(pod_netns(lab, "a1"), target, count=50) == 50
+    process.communicate(timeout=20)
+    assert 5 <= sum("echo request" in line for line in shown(file)) <= 15
+
+
+def test_a_size_is_not_exceeded(lab: Lab, file: Path) -> None:
+    process = begun(lab, "a1", "-w", str(file), "--size", "2000")
+    assert pings(pod_netns(lab, "a1"), addresses(lab, "b1")[0], count=20) == 20
+    process.communicate(timeout=20)
+    assert 1500 < file.stat().st_size <= 2000
+    assert shown(file)
+
+
 def test_a_capture_ends_with_its_caller(lab: Lab, file: Path) -> None:
     process = begun(lab, "a1", "-w", str(file), "--duration", "60")
     process.send_signal(signal.SIGKILL)
