@@ -30,6 +30,8 @@ from flows.fields import (
     REG5,
     REG6,
     REG7,
+    REG8,
+    REG9,
     Field,
     Match,
     Term,
@@ -320,7 +322,7 @@ _NAMES_OF_NUMBERS |= {
     )
 }
 _PACKET_REGS = PACKET_REGS.to_bytes(2, "big")
-_REGISTER_PAIRS = ((REG0, REG1), (REG2, REG3), (REG4, REG5), (REG6, REG7))
+_REGISTER_PAIRS = ((REG0, REG1), (REG2, REG3), (REG4, REG5), (REG6, REG7), (REG8, REG9))
 #: Register bits by where they are: a flow that is read back equals the one that was sent.
 _DECLARED = {(bits.field, bits.start, bits.width): bits for bits in (*REGISTERS, *PARTS, *MARKS)}
 

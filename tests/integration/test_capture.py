@@ -120,7 +120,7 @@ def test_an_audit_leaves_taps_alone_and_digests_know_nothing_of_them(lab: Lab, f
     rows = [row for node in lab.nodes for row in lab.ask("nodes", node, "flows")["items"]]
     tapped = [row for row in rows if row["object"] == "Capture"]
     assert {row["table"] for row in tapped} == {"Classify", "Output"}
-    assert all("tell the controller" in row["words"] for row in tapped)
+    assert all("tell the controller" in row["words"] for row in tapped), tapped
     assert any(taps_on(lab, node) for node in lab.nodes)
     after = [(row["digest"], row["flowModsSent"], row["repaired"]) for row in lab.ask("nodes")["items"]]
     assert after == before
