@@ -28,6 +28,7 @@ from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
 from controller.bgp import Speaker
+from controller.capture import Captures
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
@@ -95,6 +96,7 @@ class Controller:
                 Purpose.CONNECTION: self._log_connection,
                 Purpose.DHCP: self._answer_dhcp,
                 Purpose.LLDP: self._linked,
+                Purpose.TAP: self._tapped,
             }
         )
         events = Events(
@@ -108,6 +110,7 @@ class Controller:
         if replica is not None:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
+        self.captures = Captures(self.compiler, self._may_write, self._write)
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
@@ -245,6 +248,15 @@ class Controller:
 
     def _linked(self, node: str, packet: PacketIn, now: float) -> None:
         self.links.hear(node, packet, now)
+
+    def _tapped(self, node: str, packet: PacketIn, now: float) -> None:
+        self.captures.take(node, packet, now)
+
+    def _may_write(self, node: str) -> bool:
+        return node in self.fleet.syncs and self.fleet.syncs[node].is_master
+
+    def _write(self, node: str, messages: list[bytes]) -> None:
+        self.fleet.send(node, messages, time.monotonic())
 
     def _unsettled(self, node: str, now: float) -> bool:
         return self.links.are_unsettled(self.fleet.syncs.keys(), now)

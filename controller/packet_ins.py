@@ -15,6 +15,7 @@ from enum import Enum
 from struct import unpack_from
 
 from flows import fields as f
+from flows.cookies import is_tap
 from flows.openflow.messages import PacketIn
 from flows.pipeline import CLASSIFY
 from flows.tables.policy import direction_of
@@ -32,6 +33,8 @@ class Purpose(Enum):
     CONNECTION = "connection"
     #: A workload asks for its addresses.
     DHCP = "dhcp"
+    #: Somebody looks at packets (`flows.taps`), in whichever table.
+    TAP = "tap"
     #: A neighbour says who it is (IEEE 802.1AB).
     LLDP = "lldp"
 
@@ -43,6 +46,8 @@ _OF_ALL = frozenset({Purpose.LLDP})
 
 def purpose(packet: PacketIn) -> Purpose | None:
     """Why a packet was sent here; None where no flow of ours would have."""
+    if is_tap(packet.cookie):
+        return Purpose.TAP
     if direction_of(packet.table) is not None:
         return Purpose.CONNECTION
     if packet.table == CLASSIFY.number and len(packet.data) >= _ETHERTYPE_AT + 2:

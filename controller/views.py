@@ -12,9 +12,9 @@ from controller.replica import Replica
 from controller.service_counts import Counts, Sums
 from controller.sync import Phase
 from flows.compiler import Compiler
-from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
+from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind, is_tap
 from flows.openflow.messages import FlowStats
-from flows.pipeline import BY_NUMBER
+from flows.pipeline import BY_NUMBER, DIGEST
 from flows.services import external_addresses
 from flows.text import flow_text
 from flows.words import Names, flow_words
@@ -203,7 +203,7 @@ def flows(
             "tableNumber": stats.table,
             "priority": stats.priority,
             "cookie": f"{stats.cookie:#018x}",
-            "object": names.get(stats.cookie & OBJECT_MASK, "") if name != "Digest" else "",
+            "object": _object(names, name, stats.cookie),
             "packets": stats.packet_count,
             "bytes": stats.byte_count,
             "seconds": round(stats.duration, 3),
@@ -211,6 +211,12 @@ def flows(
             "ofctl": flow_text(stats.flow, names=True) if stats.flow is not None else None,
             "decoded": known,
         }
+
+
+def _object(names: Mapping[int, str], table: str, cookie: int) -> str:
+    if table == DIGEST.name:
+        return ""
+    return "Capture" if is_tap(cookie) else names.get(cookie & OBJECT_MASK, "")
 
 
 def object_names(compiler: Compiler, *, with_pods: bool = True) -> Mapping[int, str]:

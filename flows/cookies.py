@@ -12,6 +12,8 @@ from enum import IntEnum
 from topology.naming import OBJECT_ID_BITS
 
 OWNER = 0x5B
+#: Of flows that pass: taps. They are in no scope, no digest and no replacement, and audits leave them alone.
+TAP_OWNER = 0x5C
 OWNER_MASK = 0xFF << 56
 SCOPE_BIT = 1 << 55
 OBJECT_MASK = (1 << OBJECT_ID_BITS) - 1
@@ -53,6 +55,11 @@ KIND_NAMES = {
 def cookie(scope: Scope, kind: Kind, object_id: int) -> int:
     """The cookie of a flow that was made for an object."""
     return OWNER << 56 | scope << 55 | kind << KIND_SHIFT | object_id
+
+
+def is_tap(cookie: int) -> bool:
+    """Whether a flow with this cookie is a tap's."""
+    return cookie & OWNER_MASK == TAP_OWNER << 56
 
 
 def scope_match(scope: Scope) -> tuple[int, int]:

@@ -110,9 +110,12 @@ SCRATCH = Bits("scratch", fields.REG7, 0, 32, "scratch of the ARP responder; 1 w
 CT_ZONE = Bits("ct_zone", fields.REG8, 0, 16, "the conntrack zone of connections as clients see them")
 SNAT_ZONE = Bits("snat_zone", fields.REG8, 16, 16, "the conntrack zone of those that are given another source")
 
+#: No flow of a scope reads or writes it (`flows.taps`).
+TAPPED = Bits("tapped", fields.REG9, 0, 32, "a bit for each table whose tap has told of the packet; 0 without taps")
+
 REGISTERS: tuple[Bits, ...] = (
     *(SOURCE, EXIT, HAIRPIN, TO_NODE, BY_ADDRESS, SUBNET, EXIT_PORT, ENDPOINT, SERVICE, ZONE),
-    *(SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD, SCRATCH, CT_ZONE, SNAT_ZONE),
+    *(SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD, SCRATCH, CT_ZONE, SNAT_ZONE, TAPPED),
 )
 #: The part of a tunnel's key that is the sender's identity.
 TUNNEL_KEY = Bits("tunnel_key", fields.TUN_ID, 0, 24)

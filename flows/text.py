@@ -34,6 +34,7 @@ from flows.values import (
     Program,
     Resubmit,
     SetField,
+    Tell,
     ToGroup,
 )
 from topology.naming import format_mac
@@ -41,7 +42,7 @@ from topology.naming import format_mac
 _ADDRESSES_V4 = {f.TUN_SRC, f.TUN_DST, f.IPV4_SRC, f.IPV4_DST, f.ARP_SPA, f.ARP_TPA}
 _ADDRESSES_V6 = {f.TUN_IPV6_SRC, f.TUN_IPV6_DST, f.IPV6_SRC, f.IPV6_DST, f.ND_TARGET}
 _MACS = {f.ETH_SRC, f.ETH_DST, f.ARP_SHA, f.ARP_THA, f.ND_SLL, f.ND_TLL}
-_HEX = {f.REG0, f.REG1, f.REG2, f.REG3, f.REG4, f.REG5, f.REG6, f.REG7, f.TUN_ID, f.CT_MARK, f.CT_LABEL}
+_HEX = {f.REG0, f.REG1, f.REG2, f.REG3, f.REG4, f.REG5, f.REG6, f.REG7, f.REG9, f.TUN_ID, f.CT_MARK, f.CT_LABEL}
 #: Names in matches where ovs-ofctl prints others than in set_field.
 _MATCH_NAMES = {f.ETH_SRC: "dl_src", f.ETH_DST: "dl_dst", f.ICMPV6_TYPE: "icmp_type", f.ICMPV6_CODE: "icmp_code"}
 _SET_NAMES = {f.IPV4_SRC: "ip_src", f.IPV4_DST: "ip_dst"}
@@ -187,6 +188,8 @@ def _action_text(action: Action, names: bool) -> str:
             return _learn_text(action, names)
         case Conjunction(number, clause, clauses):
             return f"conjunction({number},{clause}/{clauses})"
+        case Tell(meter, max_len):
+            return f"controller(max_len={max_len},meter_id={meter})"
         case Note(data):
             # As it is read back: with the zeros that fill it up.
             return "note:" + (data + bytes(-(10 + len(data)) % 8)).hex(".")

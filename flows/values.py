@@ -126,13 +126,22 @@ class Conjunction(msgspec.Struct, frozen=True):
     clauses: int
 
 
+class Tell(msgspec.Struct, frozen=True):
+    """Send the first `max_len` bytes to the controller, as many packets as a meter lets through; the packet goes on."""
+
+    meter: int
+    max_len: int
+
+
 class Note(msgspec.Struct, frozen=True):
     """Does nothing: bytes for whoever reads the flow. Zeros may follow when it is read back."""
 
     data: bytes
 
 
-Action = Output | OutputBits | SetField | Move | DecTtl | ToGroup | Ct | Resubmit | Learn | Conjunction | Note | Goto
+Action = (
+    Output | OutputBits | SetField | Move | DecTtl | ToGroup | Ct | Resubmit | Learn | Conjunction | Tell | Note | Goto
+)
 #: Actions in order. An empty program drops the packet.
 Program = tuple[Action, ...]
 

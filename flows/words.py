@@ -48,7 +48,9 @@ from flows.values import (
     Output,
     OutputBits,
     Program,
+    Resubmit,
     SetField,
+    Tell,
     ToGroup,
 )
 from topology.naming import GATEWAY_MAC, ROUTER_MAC
@@ -220,6 +222,10 @@ def _act(action: Action, names: Names, exit_port: int) -> str:
             return f"have group {number} choose"
         case Conjunction(number, clause, clauses):
             return f"part {clause} of {clauses} of {names.rule(number)}"
+        case Tell():
+            return "tell the controller, as often as the meter allows"
+        case Resubmit(table):
+            return f"look it up in {TABLE_NAMES.get(table, table)}"
         case Note(data):
             return f"no packet; a note for the host: {data.rstrip(bytes(1)).decode(errors='replace').rstrip()}"
     return program_text((action,), names=True)

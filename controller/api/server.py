@@ -17,7 +17,7 @@ from aiohttp import web
 
 from controller import tls_server
 from controller.access import Access
-from controller.api import flow_export, flows, health, objects, policies, topology, trace
+from controller.api import captures, flow_export, flows, health, objects, policies, topology, trace
 from controller.api.route import ApiError, Route, UnknownNodeError
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
@@ -100,7 +100,7 @@ def routes(controller: Controller) -> list[Route]:
     """Everything that may be asked."""
     return [
         route
-        for module in (objects, flows, policies, topology, trace, health, flow_export)
+        for module in (objects, flows, policies, topology, trace, captures, health, flow_export)
         for route in module.routes(controller)
     ]
 

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -124,6 +125,27 @@ def ask(
     if response.status != 200:
         raise click.ClickException(answer.get("error", f"{url}: {response.status} {response.reason}"))
     return answer
+
+
+def stream(where: Path | Remote, resource: list[str], body: Any, timeout: float) -> Iterator[bytes]:
+    """POST /v1/<resource>, and what is answered as it comes. Raises click.ClickException."""
+    connection, headers = _connection(where, timeout)
+    url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
+    try:
+        connection.request("POST", url, json.dumps(body), headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            try:
+                text = json.loads(response.read())["error"]
+            except (ValueError, KeyError):
+                text = f"{url}: {response.status} {response.reason}"
+            raise click.ClickException(text)
+        while piece := response.read1(1 << 16):
+            yield piece
+    except (OSError, http.client.HTTPException) as error:
+        raise click.ClickException(f"{where}: the controller doesn't answer: {error}") from error
+    finally:
+        connection.close()
 
 
 def _connection(where: Path | Remote, timeout: float) -> tuple[http.client.HTTPConnection, dict[str, str]]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
+
+if TYPE_CHECKING:
+    from controller.cli import client
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -38,7 +41,8 @@ def socket_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def ask(socket_path: Path | None, lab: str | None, *resource: str, **query: str) -> Any:
+def controller_meant(socket_path: Path | None, lab: str | None) -> Path | client.Remote:
+    """Where the controller is that the options mean."""
     # Imported late: `signalbox --help` shouldn't pay for an HTTP client.
     from controller.cli import client
 
@@ -50,9 +54,14 @@ def ask(socket_path: Path | None, lab: str | None, *resource: str, **query: str)
     given = click.core.ParameterSource.COMMANDLINE
     named_lab = any(each.get_parameter_source("lab") is given for each in around)
     if server and socket_path is None and not named_lab:
-        return client.ask(client.remote(server, token, token_file, ca), list(resource), query)
-    path = socket_path or (client.socket_of_lab(lab) if lab else client.find_socket())
-    return client.ask(path, list(resource), query)
+        return client.remote(server, token, token_file, ca)
+    return socket_path or (client.socket_of_lab(lab) if lab else client.find_socket())
+
+
+def ask(socket_path: Path | None, lab: str | None, *resource: str, **query: str) -> Any:
+    from controller.cli import client
+
+    return client.ask(controller_meant(socket_path, lab), list(resource), query)
 
 
 def output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

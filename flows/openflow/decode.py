@@ -30,6 +30,8 @@ from flows.fields import (
     REG5,
     REG6,
     REG7,
+    REG8,
+    REG9,
     Field,
     Match,
     Term,
@@ -84,6 +86,7 @@ from flows.values import (
     Program,
     Resubmit,
     SetField,
+    Tell,
     ToGroup,
 )
 
@@ -188,7 +191,8 @@ def _packet_in(xid: int, message: bytes) -> PacketIn:
     if length < 4:
         raise ValueError(f"match of {length} bytes")
     data = 24 + length + -length % 8 + 2
-    return PacketIn(xid, table, cookie, _known(message[28 : 24 + length]), message[data:])
+    (total,) = unpack_from("!H", message, 12)
+    return PacketIn(xid, table, cookie, _known(message[28 : 24 + length]), message[data:], total)
 
 
 def _known(encoded: bytes) -> Match:
@@ -318,7 +322,7 @@ _NAMES_OF_NUMBERS |= {
     )
 }
 _PACKET_REGS = PACKET_REGS.to_bytes(2, "big")
-_REGISTER_PAIRS = ((REG0, REG1), (REG2, REG3), (REG4, REG5), (REG6, REG7))
+_REGISTER_PAIRS = ((REG0, REG1), (REG2, REG3), (REG4, REG5), (REG6, REG7), (REG8, REG9))
 #: Register bits by where they are: a flow that is read back equals the one that was sent.
 _DECLARED = {(bits.field, bits.start, bits.width): bits for bits in (*REGISTERS, *PARTS, *MARKS)}
 
@@ -433,10 +437,24 @@ def _action(kind: int, encoded: bytes) -> Action:
             if (vendor, subtype) == (wire.NICIRA, wire.NX_CONJUNCTION):
                 clause, clauses, number = unpack_from("!BBI", encoded, 10)
                 return Conjunction(number, clause + 1, clauses)
+            if (vendor, subtype) == (wire.NICIRA, wire.NX_CONTROLLER2):
+                return _tell(encoded)
             if (vendor, subtype) == (wire.NICIRA, wire.NX_NOTE):
                 return Note(encoded[10:])
             raise UnknownPartError(f"unknown action {subtype} of experimenter {vendor:#x}")
     raise UnknownPartError(f"unknown action {kind}")
+
+
+def _tell(encoded: bytes) -> Tell:
+    found = {wire.TELL_MAX_LEN: 0xFFFF, wire.TELL_METER: 0}
+    offset = 16
+    while offset + 4 <= len(encoded):
+        kind, length = unpack_from("!HH", encoded, offset)
+        if kind not in found or length < 4:
+            raise UnknownPartError(f"unknown property {kind} of controller()")
+        found[kind] = int.from_bytes(encoded[offset + 4 : offset + length], "big")
+        offset += length + -length % 8
+    return Tell(found[wire.TELL_METER], found[wire.TELL_MAX_LEN])
 
 
 def _learn(encoded: bytes) -> Learn:

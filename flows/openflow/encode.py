@@ -35,6 +35,8 @@ from flows.openflow.wire import (
     LEARN_IMMEDIATE,
     LEARN_LOAD,
     MAX_MESSAGE,
+    METER_BAND_DROP,
+    METER_FLAGS,
     NAT_DST,
     NAT_IPV4_MAX,
     NAT_IPV4_MIN,
@@ -48,6 +50,7 @@ from flows.openflow.wire import (
     NO_BUFFER,
     NO_TABLE,
     NX_CONJUNCTION,
+    NX_CONTROLLER2,
     NX_CT,
     NX_LEARN2,
     NX_NAT,
@@ -56,10 +59,13 @@ from flows.openflow.wire import (
     NX_RESUBMIT_TABLE,
     NXT_CT_FLUSH,
     TABLE_ALL,
+    TELL_MAX_LEN,
+    TELL_METER,
     VERSION,
     BundleControl,
     FlowCommand,
     GroupCommand,
+    MeterCommand,
     Multipart,
     Reason,
     Role,
@@ -87,6 +93,7 @@ from flows.values import (
     Program,
     Resubmit,
     SetField,
+    Tell,
     ToGroup,
 )
 
@@ -107,6 +114,11 @@ _BUNDLE_ADD = Struct("!BBHIIHHBBHI")
 def flow_mod(flow: Flow, xid: int = 0) -> bytes:
     """Add a flow, or replace the one with the same table, priority and match."""
     return _flow_mod(flow.table, flow.priority, flow.match, flow.program, flow.cookie, 0, FlowCommand.ADD, xid)
+
+
+def flow_mod_passing(flow: Flow, seconds: int, xid: int = 0) -> bytes:
+    """Add a flow that goes by itself after so many seconds."""
+    return _flow_mod(flow.table, flow.priority, flow.match, flow.program, flow.cookie, 0, FlowCommand.ADD, xid, seconds)
 
 
 def flow_delete_strict(flow: Flow, xid: int = 0) -> bytes:
@@ -141,6 +153,7 @@ def _flow_mod(
     cookie_mask: int,
     command: int,
     xid: int,
+    hard_timeout: int = 0,
 ) -> bytes:
     terms = b"".join([_term(term) for term in match])
     length = 4 + len(terms)
@@ -149,7 +162,7 @@ def _flow_mod(
         instructions = _instructions(program)
         size = 48 + length + pad + len(instructions)
         fixed = _FLOW_MOD.pack(
-            VERSION, Type.FLOW_MOD, size, xid, cookie, cookie_mask, table, command, 0, 0, priority,
+            VERSION, Type.FLOW_MOD, size, xid, cookie, cookie_mask, table, command, 0, hard_timeout, priority,
             NO_BUFFER, PORT_ANY, GROUP_ANY, 0, 0, 1, length,
         )  # fmt: skip
     except StructError as error:
@@ -236,6 +249,9 @@ def _action(action: Action) -> bytes:
             # Clauses count from 0 on the wire.
             head = (ACTION_EXPERIMENTER, 16, NICIRA, NX_CONJUNCTION)
             return pack("!HHIHBBI", *head, clause - 1, clauses, number)
+        case Tell(meter, max_len):
+            properties = pack("!HHH2xHHI", TELL_MAX_LEN, 6, max_len, TELL_METER, 8, meter)
+            return pack("!HHIH6x", ACTION_EXPERIMENTER, 16 + len(properties), NICIRA, NX_CONTROLLER2) + properties
         case Note(data):
             size = 10 + len(data)
             fixed = pack("!HHIH", ACTION_EXPERIMENTER, size + -size % 8, NICIRA, NX_NOTE)
@@ -345,6 +361,20 @@ def _selection(group: Group) -> bytes:
     name = group.selection_method.encode()
     fixed = pack("!HHII4x16sQ", 0xFFFF, size, NETRONOME, 1, name, group.selection_parameter)
     return fixed + fields + padding(size)
+
+
+# Meters -------------------------------------------------------------------------------------------------------------
+
+
+def meter_add(meter: int, rate: int, burst: int, xid: int = 0) -> bytes:
+    """Make a meter that lets `rate` packets a second through, `burst` at a time. There must be none of this number."""
+    band = pack("!HHII4x", METER_BAND_DROP, 16, rate, burst)
+    return _message(Type.METER_MOD, pack("!HHI", MeterCommand.ADD, METER_FLAGS, meter) + band, xid)
+
+
+def meter_delete(meter: int, xid: int = 0) -> bytes:
+    """Delete a meter, if it is there."""
+    return _message(Type.METER_MOD, pack("!HHI", MeterCommand.DELETE, METER_FLAGS, meter), xid)
 
 
 # Everything else ----------------------------------------------------------------------------------------------------

@@ -168,13 +168,17 @@ class RoleStatus(msgspec.Struct, frozen=True):
 
 
 class PacketIn(msgspec.Struct, frozen=True):
-    """A packet that a flow has sent here: the flow's table and cookie, what is known of the packet, its first bytes."""
+    """A packet that a flow has sent here: the flow's table and cookie, what is known of the packet, its first bytes.
+
+    `length`: of the whole packet.
+    """
 
     xid: int
     table: int
     cookie: int
     match: Match
     data: bytes
+    length: int = 0
 
 
 class BarrierReply(msgspec.Struct, frozen=True):

@@ -41,6 +41,7 @@ class Type(IntEnum):
     ROLE_REQUEST = 24
     ROLE_REPLY = 25
     SET_ASYNC = 28
+    METER_MOD = 29
     ROLE_STATUS = 30
     BUNDLE_CONTROL = 33
     BUNDLE_ADD = 34
@@ -73,6 +74,13 @@ class GroupCommand(IntEnum):
     MODIFY = 1
     DELETE = 2
     ADD_OR_MODIFY = 0x8000
+
+
+class MeterCommand(IntEnum):
+    """What a meter-mod does (7.3.4.4)."""
+
+    ADD = 0
+    DELETE = 2
 
 
 class BundleControl(IntEnum):
@@ -122,6 +130,9 @@ ERROR_TYPES = {
     17: "BUNDLE_FAILED",
 }
 
+#: Meter flags: packets a second, and with a burst; a band that drops.
+METER_FLAGS = 0b0110
+METER_BAND_DROP = 1
 #: Bundle flags: all or nothing, and in order.
 BUNDLE_FLAGS = 0b11
 NO_BUFFER = 0xFFFF_FFFF
@@ -136,6 +147,9 @@ NX_NOTE, NX_RESUBMIT_TABLE, NX_OUTPUT_REG, NX_CONJUNCTION, NX_CT, NX_NAT, NX_LEA
 LEARN_IMMEDIATE, LEARN_LOAD = 1 << 13, 1 << 11
 #: "The packet's own port" in the 16 bits that Nicira's actions have for one.
 IN_PORT_16 = 0xFFF8
+NX_CONTROLLER2 = 37
+#: Its properties (OVS: `NXAC2PT_*`).
+TELL_MAX_LEN, TELL_METER = 0, 5
 NXT_CT_FLUSH = 32
 CT_FLUSH_ORIGINAL, CT_FLUSH_REPLY, CT_FLUSH_ZONE = 0, 1, 2
 CT_TUPLE_SOURCE, CT_TUPLE_SOURCE_PORT = 0, 2

@@ -26,6 +26,7 @@ from flows.values import (
     Program,
     Resubmit,
     SetField,
+    Tell,
     ToGroup,
 )
 
@@ -100,6 +101,7 @@ nested = st.lists(set_fields() | moves(), max_size=2).map(tuple)
 cts = st.builds(Ct, u16, st.booleans(), st.booleans(), st.none() | st.integers(0, 254), st.none() | nats(), nested)
 #: Values in a learn action come in units of 16 bits: fields of odd widths are another story.
 whole_terms = fields.flatmap(lambda field: st.builds(Term, st.just(field), value(field), st.none()))
+tells = st.builds(Tell, u32, u16)
 notes = st.binary(max_size=40).map(lambda data: Note(data + bytes(-(10 + len(data)) % 8)))
 learns = st.builds(
     Learn,
@@ -123,6 +125,7 @@ actions: st.SearchStrategy[Action] = (
     | st.just(DecTtl())
     | st.builds(Conjunction, u32, st.integers(1, 64), st.integers(2, 64))
     | notes
+    | tells
     | learns
 )
 

@@ -1,0 +1,76 @@
+"""signalbox capture: packets of a pod, or between two, to a file or to Wireshark."""
+
+from __future__ import annotations
+
+import sys
+from itertools import chain
+from pathlib import Path
+
+import click
+
+from controller.cli.questions import controller_meant, socket_options
+
+#: Seconds beyond a capture's own that its answer may take.
+_PATIENCE = 15.0
+
+
+@click.command()
+@click.argument("pod", metavar="[NAMESPACE/]POD", required=False)
+@click.option("--from", "source", metavar="[NAMESPACE/]POD", help="With --to: only what these two send each other.")
+@click.option("--to", "target", metavar="[NAMESPACE/]POD", help="The other of the two.")
+@click.option(
+    "--direction",
+    type=click.Choice(["both", "sent", "received"]),
+    default="both",
+    show_default=True,
+    help="What the pod (or --from) sends, what it is sent, or both.",
+)
+@click.option("-w", "--write", "target_file", metavar="FILE|-", required=True, help="A pcapng file; - is the output.")
+@click.option("--duration", type=int, default=10, show_default=True, help="Seconds; 300 at most.")
+@click.option("--count", type=int, default=10_000, show_default=True, help="Packets; then it ends.")
+@click.option("--rate", type=int, default=50, show_default=True, help="Packets a second of each switch; 80 at most.")
+@click.option("--snaplen", type=int, default=256, show_default=True, help="Bytes of each packet.")
+@click.option("--size", type=int, default=10 << 20, show_default=True, help="Bytes of the file.")
+@socket_options
+def capture(
+    pod: str | None,
+    source: str | None,
+    target: str | None,
+    direction: str,
+    target_file: str,
+    duration: int,
+    count: int,
+    rate: int,
+    snaplen: int,
+    size: int,
+    lab: str | None,
+    socket_path: Path | None,
+) -> None:
+    """Capture the packets of a pod, or those between two (--from, --to), as pcapng.
+
+    What pods send is captured as they send it, whether or not a policy then drops it; what they are sent, as it leaves
+    the switch. Pipe it into Wireshark with: signalbox capture web/front-1 -w - | wireshark -k -i -
+    """
+    from controller.cli import client
+
+    names = {"pod": pod, "from": source, "to": target}
+    wanted: dict[str, str | int] = {key: _qualified(name) for key, name in names.items() if name}
+    wanted |= {"direction": direction, "duration": duration, "count": count}
+    wanted |= {"rate": rate, "snaplen": snaplen, "size": size}
+    where = controller_meant(socket_path, lab)
+    pieces = client.stream(where, ["captures"], wanted, duration + _PATIENCE)
+    # Asked before the file is made: what is refused leaves none.
+    first = next(pieces, b"")
+    if target_file == "-":
+        for piece in chain((first,), pieces):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        return
+    with Path(target_file).open("wb") as file:
+        for piece in chain((first,), pieces):
+            file.write(piece)
+            file.flush()
+
+
+def _qualified(name: str) -> str:
+    return name if "/" in name else f"default/{name}"

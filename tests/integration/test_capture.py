@@ -1,0 +1,137 @@
+"""Captures on real switches: what they show, and that nobody but who asked notices them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from probes import addresses, pings, pod_netns, until
+
+from deploy.lab.cluster import Lab
+from deploy.lab.substrate import switch_environment
+
+_TAPS = "cookie=0x5c00000000000000/0xff00000000000000"
+
+
+def taps_on(lab: Lab, node: str) -> int:
+    done = subprocess.run(
+        ["ovs-ofctl", "dump-flows", "br-int", _TAPS],
+        env={**os.environ, **switch_environment(lab.layout, node)},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    return done.stdout.count("priority=65535")
+
+
+def begun(lab: Lab, *words: str) -> subprocess.Popen[bytes]:
+    """A capture that has its taps by now."""
+    command = [sys.executable, "-c", "from controller.cli.capture import capture; capture()"]
+    process = subprocess.Popen([*command, *words, "--lab", lab.layout.name], stderr=subprocess.PIPE)
+    until(lambda: any(taps_on(lab, node) for node in lab.nodes) or process.poll() is not None, "the taps are there")
+    return process
+
+
+def shown(file: Path) -> list[str]:
+    done = subprocess.run(["tcpdump", "-nn", "-r", str(file)], capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout.splitlines()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Path]:
+    # tcpdump reads as somebody else.
+    tmp_path.chmod(0o755)
+    yield tmp_path / "capture.pcapng"
+
+
+def test_a_pods_packets_are_captured_both_ways_and_its_traffic_goes_on(lab: Lab, file: Path) -> None:
+    ours, theirs = addresses(lab, "a1")[0], addresses(lab, "b1")[0]
+    # Whatever they must ask for by ARP they know by now.
+    assert pings(pod_netns(lab, "a1"), theirs) == 1
+    process = begun(lab, "a1", "-w", str(file), "--count", "6")
+    assert pings(pod_netns(lab, "a1"), theirs, count=3) == 3
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    lines = shown(file)
+    assert sum(f"{ours} > {theirs}: ICMP echo request" in line for line in lines) == 3, lines
+    assert sum(f"{theirs} > {ours}: ICMP echo reply" in line for line in lines) == 3, lines
+    until(lambda: not any(taps_on(lab, node) for node in lab.nodes), "the taps are gone")
+
+
+def test_a_pair_is_captured_at_both_ends_and_others_are_not(lab: Lab, file: Path) -> None:
+    process = begun(lab, "--from", "a1", "--to", "b1", "--direction", "sent", "-w", str(file), "--count", "2")
+    ours, other, theirs = addresses(lab, "a1")[0], addresses(lab, "c1")[0], addresses(lab, "b1")[0]
+    assert pings(pod_netns(lab, "a1"), other, count=3) == 3
+    assert pings(pod_netns(lab, "a1"), theirs) == 1
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    lines = shown(file)
+    assert len(lines) == 2 and all(f"{ours} > {theirs}: ICMP echo request" in line for line in lines), lines
+
+
+def test_a_switch_tells_no_more_than_the_rate_and_forwards_all_the_same(lab: Lab, file: Path) -> None:
+    target = addresses(lab, "b1")[0]
+    process = begun(lab, "a1", "--direction", "sent", "-w", str(file), "--duration", "5", "--rate", "5")
+    # Within half a second or so: a burst of five, and five a second after that.
+    assert pings(pod_netns(lab, "a1"), target, count=50) == 50
+    process.communicate(timeout=20)
+    assert 5 <= sum("echo request" in line for line in shown(file)) <= 15
+
+
+def test_a_size_is_not_exceeded(lab: Lab, file: Path) -> None:
+    process = begun(lab, "a1", "-w", str(file), "--size", "2000")
+    assert pings(pod_netns(lab, "a1"), addresses(lab, "b1")[0], count=20) == 20
+    process.communicate(timeout=20)
+    assert 1500 < file.stat().st_size <= 2000
+    assert shown(file)
+
+
+def test_a_capture_ends_with_its_caller(lab: Lab, file: Path) -> None:
+    process = begun(lab, "a1", "-w", str(file), "--duration", "60")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=10)
+    until(lambda: not any(taps_on(lab, node) for node in lab.nodes), "the taps are gone", timeout=10)
+
+
+def test_taps_go_by_themselves_when_the_controller_is_killed(lab: Lab, file: Path) -> None:
+    target = addresses(lab, "b1")[0]
+    process = begun(lab, "a1", "-w", str(file), "--duration", "1")
+    lab.stop_controller(signal.SIGKILL)
+    try:
+        assert any(taps_on(lab, node) for node in lab.nodes)
+        until(lambda: not any(taps_on(lab, node) for node in lab.nodes), "the taps are gone", timeout=10)
+        assert pings(pod_netns(lab, "a1"), target) == 1
+    finally:
+        lab.start_controller()
+        lab.wait_for_sync()
+    process.communicate(timeout=20)
+
+
+def test_an_audit_leaves_taps_alone_and_digests_know_nothing_of_them(lab: Lab, file: Path) -> None:
+    before = [(row["digest"], row["flowModsSent"], row["repaired"]) for row in lab.ask("nodes")["items"]]
+    process = begun(lab, "a1", "-w", str(file), "--duration", "60")
+    lab.audit()
+    rows = [row for node in lab.nodes for row in lab.ask("nodes", node, "flows")["items"]]
+    tapped = [row for row in rows if row["object"] == "Capture"]
+    assert {row["table"] for row in tapped} == {"Classify", "Output"}
+    assert all("tell the controller" in row["words"] for row in tapped), tapped
+    assert any(taps_on(lab, node) for node in lab.nodes)
+    after = [(row["digest"], row["flowModsSent"], row["repaired"]) for row in lab.ask("nodes")["items"]]
+    assert after == before
+    process.kill()
+    process.communicate(timeout=10)
+
+
+def test_what_cannot_be_captured_is_said_and_leaves_no_file(lab: Lab, file: Path) -> None:
+    for words, text in ((("nobody",), "no pod"), (("a1", "--rate", "5000"), "rate"), (("--from", "a1"), "name a pod")):
+        process = begun(lab, *words, "-w", str(file))
+        _, errors = process.communicate(timeout=10)
+        assert process.returncode == 1
+        assert text in errors.decode()
+        assert not file.exists()
