@@ -36,6 +36,8 @@ from controller.packet_ins import PacketIns, Purpose, in_port
 from controller.port_loads import Load, PortLoads
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
+from controller.statistics import INTERVAL as STATS_INTERVAL
+from controller.statistics import Statistics
 from controller.sync import Events, Refusal
 from flows.compiler import Compiler
 from flows.openflow import encode
@@ -109,6 +111,8 @@ class Controller:
         self.links = Links(self.compiler, self.fleet, self._sender)
         self.problems: tuple[Problem, ...] = ()
         self._loads = PortLoads()
+        #: What switches have counted lately.
+        self.statistics = Statistics(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
         #: Why no switch is heard yet; empty when they are.
@@ -481,6 +485,7 @@ async def run(
     health_address: str | None = None,
     bgp: Speaker | None = None,
     lldp_interval: float = INTERVAL,
+    stats_interval: float = STATS_INTERVAL,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -503,6 +508,7 @@ async def run(
         closing.push_async_callback(_close, steps)
         controller.access, controller.bgp = access, bgp
         controller.links.discovery.interval = lldp_interval
+        controller.statistics.interval = stats_interval
         api = await serve(controller, socket_path)
         closing.push_async_callback(api.cleanup)
         closing.callback(remove, socket_path)
@@ -569,10 +575,15 @@ async def run(
             await bgp.keep(began[0].routes)
         await asyncio.Event().wait()
 
+    async def count() -> None:
+        await ready.wait()
+        await began[0].statistics.keep()
+        await asyncio.Event().wait()
+
     async def until_stopped() -> None:
         await stop.wait()
 
-    parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock, announce)
+    parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock, announce, count)
     tasks = [asyncio.create_task(each()) for each in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -166,6 +166,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="How often bridges' ports tell one another what they are, by LLDP, to find what is wired to what; 0: never.",
 )
 @click.option(
+    "--stats-interval",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often switches are asked what ports and Services have carried; 0: only when somebody wants to know.",
+)
+@click.option(
     "--bgp-peer",
     "bgp_peers",
     multiple=True,
@@ -232,6 +240,7 @@ def controller(
     retry_period: float,
     join_after: float,
     lldp_interval: float,
+    stats_interval: float,
     bgp_peers: tuple[str, ...],
     bgp_as: int | None,
     bgp_router_id: str | None,
@@ -311,6 +320,7 @@ def controller(
                     health_address=health,
                     bgp=speaker,
                     lldp_interval=lldp_interval,
+                    stats_interval=stats_interval,
                 )
             )
     except errors as error:
