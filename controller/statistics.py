@@ -106,6 +106,11 @@ class Statistics:
             await asyncio.sleep(self.interval / PARTS)
             self.look(time.monotonic())
 
+    @property
+    def counts_policies(self) -> bool:
+        """Whether somebody has asked for policies lately."""
+        return time.monotonic() < self._policies_until
+
     def look(self, now: float, *, everyone: bool = False) -> None:
         """Ask the switches whose turn it is."""
         self._switches = {node: each for node, each in self._switches.items() if node in self._compiler.cluster.nodes}

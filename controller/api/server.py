@@ -17,7 +17,7 @@ from aiohttp import web
 
 from controller import tls_server
 from controller.access import Access
-from controller.api import flows, health, objects, policies, top, topology
+from controller.api import flows, health, metrics, objects, policies, top, topology
 from controller.api.route import ApiError, Route, UnknownNodeError
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
@@ -99,7 +99,9 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
 def routes(controller: Controller) -> list[Route]:
     """Everything that may be asked."""
     return [
-        route for module in (objects, flows, policies, topology, top, health) for route in module.routes(controller)
+        route
+        for module in (objects, flows, policies, topology, top, health, metrics)
+        for route in module.routes(controller)
     ]
 
 

@@ -206,6 +206,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9879.  [default: nowhere]",
 )
 @click.option(
+    "--metrics",
+    metavar="ADDRESS:PORT",
+    help="Where Prometheus finds /metrics over plain HTTP, as 127.0.0.1:9880.  [default: with the admin API only]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -247,6 +252,7 @@ def controller(
     bgp_listen: tuple[str, ...],
     bgp_restart_time: int,
     health: str | None,
+    metrics: str | None,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
@@ -318,6 +324,7 @@ def controller(
                     audit_interval,
                     access=access,
                     health_address=health,
+                    metrics_address=metrics,
                     bgp=speaker,
                     lldp_interval=lldp_interval,
                     stats_interval=stats_interval,
