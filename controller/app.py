@@ -40,6 +40,7 @@ from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
 from controller.statistics import INTERVAL as STATS_INTERVAL
 from controller.statistics import Statistics
+from controller.structured_log import about
 from controller.sync import Events, Phase, Refusal
 from flows.compiler import Compiler
 from flows.openflow import encode
@@ -163,7 +164,7 @@ class Controller:
         self.links.objects_changed(changed, gone, time.monotonic())
         if problems != self.problems:
             for problem in sorted(set(problems) - set(self.problems)):
-                log.error("%s", problem)
+                log.error("%s", problem, extra=about(object=problem.object))
         self.problems = problems
 
     def _await(self, what: str, concerned: Iterable[str], known: float, sent: float) -> None:
@@ -250,20 +251,23 @@ class Controller:
     def _refused(self, node: str, refusal: Refusal) -> None:
         item = refusal.item
         text = flow_text(item, names=True)
-        log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), self._maker(item), text)
+        maker = self._maker(item)
+        extra = about(node=node, object=maker)
+        log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
 
     def _drifted(self, node: str, drift: Drift) -> None:
         lines = [f"missing {flow_text(flow, names=True)}" for flow in drift.missing]
         lines += [f"altered {flow_text(flow, names=True)}" for flow in drift.altered]
         lines += [f"foreign {_stats_text(stats)}" for stats in drift.foreign]
         for line in lines[:DRIFT_LINES]:
-            log.warning("node %s drifted, repaired: %s", node, line)
+            log.warning("node %s drifted, repaired: %s", node, line, extra=about(node=node))
         if len(lines) > DRIFT_LINES:
-            log.warning("node %s drifted, repaired: %d flows more", node, len(lines) - DRIFT_LINES)
+            more = len(lines) - DRIFT_LINES
+            log.warning("node %s drifted, repaired: %d flows more", node, more, extra=about(node=node))
 
     def _log_connection(self, node: str, packet: PacketIn, now: float) -> None:
         for line in self._connections.take(node, packet, now):
-            connection_log.info("%s", line)
+            connection_log.info("%s", line, extra=about(node=node))
 
     def _linked(self, node: str, packet: PacketIn, now: float) -> None:
         self.links.hear(node, packet, now)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from controller.app import Controller
 
 # When a histogram was made is a series of its own otherwise, for each label, and nobody's question.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 #: The content type of the text format.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

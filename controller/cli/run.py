@@ -211,6 +211,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Where Prometheus finds /metrics over plain HTTP, as 127.0.0.1:9880.  [default: with the admin API only]",
 )
 @click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How it is logged: one event per line, in words or as JSON with node and object in fields.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -253,12 +260,13 @@ def controller(
     bgp_restart_time: int,
     health: str | None,
     metrics: str | None,
+    log_format: str,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
     import asyncio
-    import logging
 
+    from controller import structured_log
     from controller.access import Access, Tokens, TokensError
     from controller.app import Feed, ManifestFeed, run
     from controller.bgp import Speaker
@@ -279,7 +287,7 @@ def controller(
         raise click.UsageError("--context NAME is one of a kubeconfig: say --kubeconfig FILE")
     if leases is not None and leases.startswith(_LEASE_OBJECTS) and not from_kubernetes:
         raise click.UsageError(f"--leases {leases} goes with --kubernetes; with --manifests, say a directory")
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    structured_log.begin(log_level, log_format)
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
         BgpSettingsError, CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, TopologyError,
