@@ -76,6 +76,7 @@ POLICY_RATE = _gauge(
     "verdict",
 )
 OBJECTS = _gauge("objects", "Objects of the cluster's state, by kind.", "kind")
+LOOKS = _counter("looks", "Answers of switches to what they carry.")
 TROUBLES = _gauge("troubles", "What isn't as it should be: lines of signalbox status.")
 UNDER_WAY = _gauge("changes_under_way", "Changes that aren't installed on all their switches yet.")
 READY = _gauge("ready", "1 once the cluster's state is read and switches are heard.")
@@ -88,7 +89,7 @@ INSTALL = _histogram(
 
 DECLARED = (
     READY, CONNECTED, PHASE, DIGEST_AGE, FLOWS, REFUSED, BUNDLE, FLOW_MODS, BUNDLES, FAILED, REPAIRED, NODE_RATE,
-    SERVICE_RATE, POLICY_RATE, OBJECTS, TROUBLES, UNDER_WAY, COMPILE, INSTALL,
+    SERVICE_RATE, POLICY_RATE, OBJECTS, LOOKS, TROUBLES, UNDER_WAY, COMPILE, INSTALL,
 )  # fmt: skip
 
 
@@ -126,6 +127,7 @@ class _State(Collector):
             objects.add_metric([kind], len(getattr(cluster, kind)))
         yield objects
         for declared, value in (
+            (LOOKS, controller.statistics.answers),
             (TROUBLES, sum(1 for _ in controller.troubles())),
             (UNDER_WAY, controller.propagation.under_way),
             (READY, not controller.not_ready),

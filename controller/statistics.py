@@ -97,6 +97,8 @@ class Statistics:
         self._fleet = fleet
         self._switches: dict[str, _Switch] = {}
         self._policies_until = 0.0
+        #: Answers that switches have given.
+        self.answers = 0
 
     # Asking -----------------------------------------------------------------------------------------------------
 
@@ -174,6 +176,7 @@ class Statistics:
         switch = self._switches.get(node)
         if switch is not None:
             switch.asked.pop(kind, None)
+            self.answers += 1
             take(switch, time.monotonic())
 
     async def measure(self, *, policies: bool = False) -> None:

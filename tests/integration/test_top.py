@@ -31,3 +31,37 @@ def test_services_and_policies_have_a_row_each(lab: Lab) -> None:
     for kind in ("services", "policies"):
         items = lab.ask("top", kind)["items"]
         assert len(items) == len(lab.ask(kind)["items"])
+
+
+def test_a_scrape_of_a_lab_tells_each_switch_and_how_long_changes_took(lab: Lab) -> None:
+    text = scrape(lab)
+    assert [line for line in text.splitlines() if line.startswith("signalbox_switch_connected{")] == [
+        f'signalbox_switch_connected{{node="{node}"}} 1.0' for node in sorted(lab.nodes)
+    ]
+    (count,) = [
+        float(line.split()[-1])
+        for line in text.splitlines()
+        if line.startswith('signalbox_change_installed_seconds_count{source="port"}')
+    ]
+    assert count > 0
+
+
+def test_the_log_is_quiet_when_nothing_happens(lab: Lab) -> None:
+    lab.wait_for_sync()
+    log = lab.layout.directory / "controller.log"
+    looked = carried_looks(lab)
+    size = log.stat().st_size
+    # Until switches have been asked for statistics again, and more: the looks of once a second are in that time.
+    until(lambda: carried_looks(lab) > looked, "one more look at what ports carry", timeout=40.0)
+    assert log.read_text()[size:] == ""
+
+
+def scrape(lab: Lab) -> str:
+    command = ["curl", "-sf", "--unix-socket", str(lab.layout.api_of(lab.controllers[0])), "http://controller/metrics"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+def carried_looks(lab: Lab) -> float:
+    """Something that changes with every look at the switches."""
+    lines = [line for line in scrape(lab).splitlines() if line.startswith("signalbox_looks_total")]
+    return float(lines[0].split()[-1])
