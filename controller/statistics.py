@@ -2,7 +2,9 @@
 
 Ports and Services are asked for once an interval; the policies' tables, which are large, only for a while after
 somebody wanted to know. A switch that hasn't answered isn't asked again until its answer is overdue, so slow ones
-gather no questions. A counter that is less than it was began anew: what it says now has come since.
+gather no questions. What answers cost here is bounded: where there are many flows on many switches, Services and
+policies are asked for less often than once an interval. A counter that is less than it was began anew: what it says
+now has come since.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from controller.service_counts import Sums
 from controller.sync import SwitchSync
 from flows.compiler import Compiler
 from flows.openflow.messages import FlowStats, GroupStats, PortDesc, PortStats
+from flows.pipeline import ENDPOINT, SERVICE, SERVICE_STATS
 from flows.values import FlowKey, Group
 from topology.naming import object_id
 
@@ -33,6 +36,11 @@ INTEREST = 60.0
 MEASURED, PATIENCE = 1.0, 5.0
 #: Parts that an interval is divided into: switches are asked a few at a time.
 PARTS = 10
+#: Seconds that it takes to read a flow of an answer, about, and the part of the controller's time that may go there.
+READING, SHARE = 2e-5, 0.05
+#: Seconds of reading that one question may cause; with more, what is known is told.
+QUESTION_LIMIT = 2.0
+_TABLES = {"services": (SERVICE.number, ENDPOINT.number, SERVICE_STATS.number), "policies": policy_views.TABLES}
 #: What a switch says of what it doesn't count.
 _UNCOUNTED = 2**64 - 1
 
@@ -75,6 +83,8 @@ class _Switch(msgspec.Struct):
     #: When each kind of question was asked that hasn't been answered.
     asked: dict[str, float]
     due: float = 0.0
+    #: When to ask at the earliest, by kind, where that costs much.
+    not_before: dict[str, float] = {}
 
 
 #: What is counted of ports, by the names that rows have.
@@ -124,10 +134,27 @@ class Statistics:
                 switch.due = now + (index % PARTS) * self.interval / PARTS
             if everyone or now >= switch.due:
                 switch.due = now + self.interval
-                self._ask(node, sync, switch, now)
+                self._ask(node, sync, switch, now, index / len(self._fleet.syncs), everyone=everyone)
 
-    def _ask(self, node: str, sync: SwitchSync, switch: _Switch, now: float) -> None:
+    def _reading(self, kind: str) -> float:
+        """Seconds that it takes to read what all switches answer, about."""
+        counts = self._fleet.cluster.state.counts
+        flows = sum(counts.get(table, 0) for table in _TABLES.get(kind, ()))
+        return flows * READING * len(self._fleet.syncs)
+
+    def period(self, kind: str) -> float:
+        """Seconds between two looks at a switch: an interval, or more where that would be too much to read."""
+        return max(self.interval, self._reading(kind) / SHARE)
+
+    def _ask(self, node: str, sync: SwitchSync, switch: _Switch, now: float, place: float, *, everyone: bool) -> None:
+        """Ask a switch; `place`, from 0 to 1, is its own among all, by which first costly questions are spread."""
+
         def begin(kind: str) -> bool:
+            period = self.period(kind)
+            if period > self.interval and not (everyone and self._reading(kind) <= QUESTION_LIMIT):
+                if now < switch.not_before.setdefault(kind, now + place * period):
+                    return False
+                switch.not_before[kind] = now + period
             asked = switch.asked.get(kind)
             if asked is not None and now - asked < OVERDUE * max(self.interval, 1.0):
                 return False
@@ -184,7 +211,7 @@ class Statistics:
         now = time.monotonic()
         if policies:
             self._policies_until = now + INTEREST
-        if self._is_known(policies, now):
+        if self._is_known(policies, now) or self._reading("policies" if policies else "services") > QUESTION_LIMIT:
             return
         await self._look_at_all(policies)
         await asyncio.sleep(MEASURED)
@@ -194,7 +221,7 @@ class Statistics:
         return switch.policies if policies else switch.services
 
     def _is_known(self, policies: bool, now: float) -> bool:
-        age = max(self.interval * OVERDUE, MEASURED) if self.interval else MEASURED
+        age = max(self.period("policies" if policies else "services") * OVERDUE, MEASURED)
         return all(
             node in self._switches and self._kind(self._switches[node], policies).is_of(now, age)
             for node in self._fleet.syncs

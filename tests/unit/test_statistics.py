@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from fake_switch import FakeSwitch
+from test_sync import UPLINKS, connect, node, started
 
-from controller.statistics import Tally
+from controller.statistics import READING, SHARE, Tally
+from flows.pipeline import SERVICE
 
 
 def test_a_first_look_says_no_rate() -> None:
@@ -40,3 +43,13 @@ def test_what_is_known_ages() -> None:
     assert not tally.is_of(1.0, 5.0)
     tally.take({}, 1.0)
     assert tally.is_of(6.0, 5.0) and not tally.is_of(6.1, 5.0)
+
+
+def test_many_flows_on_many_switches_are_looked_at_less_often() -> None:
+    controller = started(node(1))
+    connect(controller, FakeSwitch(node(1).datapath_id, UPLINKS))
+    statistics = controller.statistics
+    assert statistics.period("services") == statistics.interval
+    controller.fleet.cluster.state.counts[SERVICE.number] = 100_000
+    assert statistics.period("services") == pytest.approx(100_000 * READING / SHARE, rel=0.01)
+    assert statistics.period("ports") == statistics.interval
