@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller import dhcp, health, policy_views, service_counts, views
+from controller import dhcp, health, metrics, policy_views, service_counts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
@@ -33,11 +33,16 @@ from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
 from controller.links import Links
+from controller.metrics import Durations
 from controller.packet_ins import PacketIns, Purpose, in_port
 from controller.port_loads import Load, PortLoads
+from controller.propagation import Propagation
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.service_counts import Sums
-from controller.sync import Events, Refusal
+from controller.statistics import INTERVAL as STATS_INTERVAL
+from controller.statistics import Statistics
+from controller.structured_log import about
+from controller.sync import Events, Phase, Refusal
 from flows.compiler import Compiler
 from flows.openflow import encode
 from flows.openflow.messages import FlowStats, GroupStats, PacketIn, PortDesc, PortStats
@@ -99,6 +104,9 @@ class Controller:
                 Purpose.TAP: self._tapped,
             }
         )
+        self.durations = Durations()
+        #: Changes that aren't on all their switches yet.
+        self.propagation = Propagation(self.durations.installed)
         events = Events(
             ports=self._ports_changed,
             refused=self._refused,
@@ -106,6 +114,7 @@ class Controller:
             told=packets.told,
             overheard=packets.overheard,
             unsettled=self._unsettled,
+            installed=self.propagation.installed,
         )
         if replica is not None:
             events.outranked = replica.outranked
@@ -117,6 +126,8 @@ class Controller:
         self.links = Links(self.compiler, self.fleet, self._sender)
         self.problems: tuple[Problem, ...] = ()
         self._loads = PortLoads()
+        #: What switches have counted lately.
+        self.statistics = Statistics(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
         #: Why no switch is heard yet; empty when they are.
@@ -149,16 +160,28 @@ class Controller:
         """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
         changed, gone = list(changed), list(gone)
         self._changes += 1
+        known = time.monotonic()
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
         concerned = self.fleet.follow(updates)
         # What the clock says after all that: a tenure may have ended meanwhile.
-        self.fleet.flush(concerned, time.monotonic())
+        sent = time.monotonic()
+        self.fleet.flush(concerned, sent)
+        self.durations.compiled(sent - known)
+        self._await("object", concerned, known, sent)
         self.fleet.admit(time.monotonic())
         self.links.objects_changed(changed, gone, time.monotonic())
         if problems != self.problems:
             for problem in sorted(set(problems) - set(self.problems)):
-                log.error("%s", problem)
+                log.error("%s", problem, extra=about(object=problem.object))
         self.problems = problems
+
+    def _await(self, what: str, concerned: Iterable[str], known: float, sent: float) -> None:
+        """See how long a change takes to be on all switches that it was sent to."""
+        waiting = [node for node in concerned if self._is_behind(node)]
+        self.propagation.begin(what, waiting, self.fleet.cluster.version, known, sent)
+
+    def _is_behind(self, node: str) -> bool:
+        return self.fleet.phase(node) in (Phase.READING, Phase.SYNCING)
 
     def look_for_lost_nodes(self) -> None:
         """Whose switch has been away for long announces no addresses: others do."""
@@ -166,6 +189,7 @@ class Controller:
         names = self.compiler.cluster.nodes.keys()
         # At the start every node counts as just seen: a restart changes nothing.
         self._seen = {name: now if name in self.fleet.syncs else self._seen.get(name, now) for name in names}
+        self.propagation.keep_only({name for name in self.fleet.syncs if self._is_behind(name)})
         lost = [name for name, seen in self._seen.items() if now - seen > LOST_AFTER]
         if self.replica is not None:
             lost = self.replica.agree(names, lost)
@@ -225,26 +249,33 @@ class Controller:
     # The switches speak -----------------------------------------------------------------------------------------
 
     def _ports_changed(self, node: str, ports: list[Port]) -> None:
-        self.fleet.take(self.compiler.set_ports(node, ports), time.monotonic())
+        known = time.monotonic()
+        concerned = self.fleet.follow(self.compiler.set_ports(node, ports))
+        sent = time.monotonic()
+        self.fleet.flush(concerned, sent)
+        self._await("port", concerned, known, sent)
         self.links.set_ports(node, time.monotonic())
 
     def _refused(self, node: str, refusal: Refusal) -> None:
         item = refusal.item
         text = flow_text(item, names=True)
-        log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), self._maker(item), text)
+        maker = self._maker(item)
+        extra = about(node=node, object=maker)
+        log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
 
     def _drifted(self, node: str, drift: Drift) -> None:
         lines = [f"missing {flow_text(flow, names=True)}" for flow in drift.missing]
         lines += [f"altered {flow_text(flow, names=True)}" for flow in drift.altered]
         lines += [f"foreign {_stats_text(stats)}" for stats in drift.foreign]
         for line in lines[:DRIFT_LINES]:
-            log.warning("node %s drifted, repaired: %s", node, line)
+            log.warning("node %s drifted, repaired: %s", node, line, extra=about(node=node))
         if len(lines) > DRIFT_LINES:
-            log.warning("node %s drifted, repaired: %d flows more", node, len(lines) - DRIFT_LINES)
+            more = len(lines) - DRIFT_LINES
+            log.warning("node %s drifted, repaired: %d flows more", node, more, extra=about(node=node))
 
     def _log_connection(self, node: str, packet: PacketIn, now: float) -> None:
         for line in self._connections.take(node, packet, now):
-            connection_log.info("%s", line)
+            connection_log.info("%s", line, extra=about(node=node))
 
     def _linked(self, node: str, packet: PacketIn, now: float) -> None:
         self.links.hear(node, packet, now)
@@ -504,8 +535,10 @@ async def run(
     *,
     access: Access | None = None,
     health_address: str | None = None,
+    metrics_address: str | None = None,
     bgp: Speaker | None = None,
     lldp_interval: float = INTERVAL,
+    stats_interval: float = STATS_INTERVAL,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -524,10 +557,14 @@ async def run(
         if health_address:
             probes = await health.serve(health_address, lambda: controller.not_ready)
             closing.push_async_callback(probes.cleanup)
+        if metrics_address:
+            scrapes = await metrics.serve(metrics_address, controller)
+            closing.push_async_callback(scrapes.cleanup)
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
         controller.access, controller.bgp = access, bgp
         controller.links.discovery.interval = lldp_interval
+        controller.statistics.interval = stats_interval
         api = await serve(controller, socket_path)
         closing.push_async_callback(api.cleanup)
         closing.callback(remove, socket_path)
@@ -594,10 +631,15 @@ async def run(
             await bgp.keep(began[0].routes)
         await asyncio.Event().wait()
 
+    async def count() -> None:
+        await ready.wait()
+        await began[0].statistics.keep()
+        await asyncio.Event().wait()
+
     async def until_stopped() -> None:
         await stop.wait()
 
-    parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock, announce)
+    parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock, announce, count)
     tasks = [asyncio.create_task(each()) for each in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -18,6 +18,7 @@ from controller.leases import Tenure
 from controller.refusals import Refusals, RefusedError, Why
 from controller.scopes import ClusterLog, OwnOnly, ScopeState, Source
 from controller.session import Session, SessionError
+from controller.structured_log import about
 from controller.sync import ALONE, Events, Phase, SwitchSync, SyncError
 from flows.openflow.messages import FeaturesReply
 from flows.update import CLUSTER, Update
@@ -169,7 +170,7 @@ class Fleet:
         self.peers[node] = peer
         self.syncs[node] = sync
         peer.sync = sync
-        log.info("switch of node %s connected", node)
+        log.info("switch of node %s connected", node, extra=about(node=node))
         sync.begin(now, self._mastery.tenure(node), self._mastery.epoch(node))
 
     def _shared_with(self, node: str) -> tuple[Source, ClusterLog]:
@@ -268,7 +269,8 @@ class Peer:
         """End the connection from this side."""
         if not self._closed:
             who = self.name if self.sync is None else f"node {self.sync.node}"
-            log.warning("connection of %s closed: %s", who, reason)
+            node = self.sync.node if self.sync is not None else ""
+            log.warning("connection of %s closed: %s", who, reason, extra=about(node=node))
             self._hang_up(reason)
 
     def _end(self, error: Exception, why: Why, now: float) -> None:

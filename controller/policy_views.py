@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -109,11 +109,12 @@ def policies(compiler: Compiler, counts: Counts | None = None) -> Iterator[Row]:
             "reason": policy.fault or ("no room at its priority: it denies" if key in parts.crowded else ""),
         }
         if counts is not None:
-            row |= _counted(compiler, key, counts)
+            row |= counted(compiler, key, counts)
         yield row
 
 
-def _counted(compiler: Compiler, key: Key, counts: Counts) -> Row:
+def counted(compiler: Compiler, key: Key, counts: Mapping[FlowKey, float]) -> Row:
+    """What a policy came to, of what each flow has met: packets, or packets per second."""
     row: Row = {f"{direction}{what}": 0 for direction in Direction for what in ("Allowed", "Denied", "Passed")}
     for flow in compiler.policies.flows_of(key):
         packets = counts.get(flow.key, 0)

@@ -126,6 +126,9 @@ class _Flight(msgspec.Struct):
     open_xid: int
     commit_xid: int
     started: float
+    #: The version of the cluster's log that it leads to, and whether it leaves nothing of the node's own behind.
+    version: int
+    is_whole: bool
     #: By xid: a switch that repeats itself fills nothing.
     errors: dict[int, tuple[Flow | Group, Error]] = {}
     broken: Error | None = None
@@ -144,6 +147,8 @@ class Events(msgspec.Struct):
     overheard: Callable[[str, PacketIn, float], None] = lambda node, packet, now: None
     #: Whether what a switch should hold may yet be found to be what it holds: then that is left alone for a moment.
     unsettled: Callable[[str, float], bool] = lambda node, now: False
+    #: A bundle is in: when it was begun, and to which version of the cluster's log it leads.
+    installed: Callable[[str, float, int, float], None] = lambda node, begun, version, now: None
     #: The switch has seen a master with this generation, which is above the epoch of our tenure.
     outranked: Callable[[str, int], None] = lambda node, generation: None
 
@@ -414,11 +419,11 @@ class SwitchSync:
         self._repairs = []
         self._replace.difference_update(scopes)
         self._correct.difference_update(scopes)
-        self._launch(batches, now)
+        self._launch(batches, now, is_whole=len(scopes) == len(Scope))
 
-    def _launch(self, batches: list[Batch], now: float) -> None:
+    def _launch(self, batches: list[Batch], now: float, *, is_whole: bool) -> None:
         opening, commit = next(self._own_xids), next(self._own_xids)
-        self._flight = _Flight(batches, opening, commit, now)
+        self._flight = _Flight(batches, opening, commit, now, self._cursor, is_whole)
         buffers = [encode.bundle_control(BundleControl.OPEN_REQUEST, BUNDLE_ID, opening)]
         buffers += [buffer for each in batches for buffer in each.buffers]
         buffers.append(encode.bundle_control(BundleControl.COMMIT_REQUEST, BUNDLE_ID, commit))
@@ -544,6 +549,8 @@ class SwitchSync:
         self.counters.latency = now - flight.started
         self.counters.synced_at = now
         self._correct |= self._set_aside(flight)
+        if flight.is_whole:
+            self._events.installed(self.node, flight.started, flight.version, now)
         self.flush(now)
 
     def _crashed(self, flight: _Flight, error: Error, now: float) -> None:

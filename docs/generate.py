@@ -1,4 +1,4 @@
-"""Writes the pages that follow from the code: pipeline.md, cli.md and config.md. `--check` says which have drifted.
+"""Writes the pages that follow from the code: pipeline, cli, config and metrics. `--check` says which have drifted.
 
 python docs/generate.py
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from controller.metrics import DECLARED
 from deploy import config
 from deploy.command import main
 from flows import cookies
@@ -249,7 +250,25 @@ def _kind(option: click.Option) -> str:
     return f"list of {one}" if option.multiple else one
 
 
-PAGES = {"pipeline.md": pipeline, "cli.md": command_line, "config.md": configuration}
+def metrics() -> str:
+    """Every metric."""
+    rows = [
+        (f"`{each.name}`", each.type, ", ".join(f"`{label}`" for label in each.labels) or "-", each.about)
+        for each in DECLARED
+    ]
+    return f"{_NOTE}\n{_METRICS}\n{_table(('metric', 'type', 'labels', 'what it says'), rows)}"
+
+
+_METRICS = """# Metrics
+
+`GET /metrics` of the admin API tells them in Prometheus' text format, and so does `signalbox controller --metrics
+ADDRESS:PORT` over plain HTTP, to whoever can reach that address: they name nodes, Services and policies. A scrape asks
+no switch anything: rates are those of the last look, once in `--stats-interval`. Counters of a switch begin anew with
+each connection, as Prometheus' `rate()` expects of them.
+"""
+
+
+PAGES = {"metrics.md": metrics, "pipeline.md": pipeline, "cli.md": command_line, "config.md": configuration}
 
 
 if __name__ == "__main__":

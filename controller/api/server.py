@@ -17,7 +17,7 @@ from aiohttp import web
 
 from controller import tls_server
 from controller.access import Access
-from controller.api import captures, flow_export, flows, health, objects, policies, topology, trace
+from controller.api import captures, flow_export, flows, health, metrics, objects, policies, top, topology, trace
 from controller.api.route import ApiError, Route, UnknownNodeError
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
@@ -96,13 +96,12 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     return runner
 
 
+_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export)
+
+
 def routes(controller: Controller) -> list[Route]:
     """Everything that may be asked."""
-    return [
-        route
-        for module in (objects, flows, policies, topology, trace, captures, health, flow_export)
-        for route in module.routes(controller)
-    ]
+    return [route for module in _MODULES for route in module.routes(controller)]
 
 
 def _error(status: int, text: str) -> web.Response:

@@ -166,6 +166,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="How often bridges' ports tell one another what they are, by LLDP, to find what is wired to what; 0: never.",
 )
 @click.option(
+    "--stats-interval",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often switches are asked what ports and Services have carried; 0: only when somebody wants to know.",
+)
+@click.option(
     "--bgp-peer",
     "bgp_peers",
     multiple=True,
@@ -220,6 +228,18 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Where /healthz and /readyz are answered over plain HTTP, as 127.0.0.1:9879.  [default: nowhere]",
 )
 @click.option(
+    "--metrics",
+    metavar="ADDRESS:PORT",
+    help="Where Prometheus finds /metrics over plain HTTP, as 127.0.0.1:9880.  [default: with the admin API only]",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How it is logged: one event per line, in words or as JSON with node and object in fields.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -254,6 +274,7 @@ def controller(
     retry_period: float,
     join_after: float,
     lldp_interval: float,
+    stats_interval: float,
     bgp_peers: tuple[str, ...],
     bgp_as: int | None,
     bgp_router_id: str | None,
@@ -263,12 +284,14 @@ def controller(
     flow_export_sampling: int,
     flow_export_interval: int,
     health: str | None,
+    metrics: str | None,
+    log_format: str,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
     import asyncio
-    import logging
 
+    from controller import structured_log
     from controller.access import Access, Tokens, TokensError
     from controller.app import Feed, ManifestFeed, run
     from controller.bgp import Speaker
@@ -290,7 +313,7 @@ def controller(
         raise click.UsageError("--context NAME is one of a kubeconfig: say --kubeconfig FILE")
     if leases is not None and leases.startswith(_LEASE_OBJECTS) and not from_kubernetes:
         raise click.UsageError(f"--leases {leases} goes with --kubernetes; with --manifests, say a directory")
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    structured_log.begin(log_level, log_format)
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
         BgpSettingsError, CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, TopologyError,
@@ -340,8 +363,10 @@ def controller(
                     audit_interval,
                     access=access,
                     health_address=health,
+                    metrics_address=metrics,
                     bgp=speaker,
                     lldp_interval=lldp_interval,
+                    stats_interval=stats_interval,
                 )
             )
     except errors as error:

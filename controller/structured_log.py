@@ -1,0 +1,54 @@
+"""The log, one event per line: as text for people, or as JSON with object and node in fields of their own.
+
+Who logs says what an event is about by `extra=about(node=..., object=...)`; text has it in its words already.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+#: Fields that a record may have beside its words.
+_FIELDS = ("node", "object")
+
+
+def about(*, node: str = "", object: str = "") -> dict[str, str]:
+    """What an event is about, for `extra`."""
+    return {name: value for name, value in (("node", node), ("object", object)) if value}
+
+
+class OneLine(logging.Formatter):
+    """Text whose every event is one line, whatever is in its words."""
+
+    def __init__(self) -> None:
+        super().__init__(_TEXT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as a line; a traceback is part of it."""
+        return super().format(record).replace("\r", "\\r").replace("\n", "\\n")
+
+
+class Json(logging.Formatter):
+    """An object of JSON for each event: time (UTC), level, logger, message, and what it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as a line."""
+        row = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        row |= {name: getattr(record, name) for name in _FIELDS if getattr(record, name, "")}
+        if record.exc_info:
+            row["exception"] = self.formatException(record.exc_info)
+        return json.dumps(row, ensure_ascii=False)
+
+
+def begin(level: str, form: str) -> None:
+    """Log to standard error from now on; `form` is text or json."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Json() if form == "json" else OneLine())
+    logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -1,0 +1,67 @@
+"""What `top` is answered, against traffic that is really there."""
+
+from __future__ import annotations
+
+import subprocess
+
+from probes import addresses, pod_netns, until
+
+from deploy.lab.cluster import Lab
+
+
+def test_a_node_that_carries_traffic_is_first(lab: Lab) -> None:
+    source, destination = pod_netns(lab, "a1"), addresses(lab, "b1")[0]
+    command = ["ip", "netns", "exec", source, "ping", "-q", "-i", "0.01", "-s", "1000", "-w", "60", str(destination)]
+    pinging = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+
+        def carries() -> bool:
+            rows = {row["name"]: row for row in lab.ask("top", "nodes")["items"]}
+            return all(rows.get(node, {}).get("rxBytesPerSecond", 0) > 50_000 for node in ("node-1", "node-2"))
+
+        until(carries, "both nodes are seen to carry the pings", timeout=40.0)
+        (first,) = lab.ask("top", "nodes", limit="1")["items"]
+        assert first["name"] in ("node-1", "node-2") and first["busiestPort"]
+    finally:
+        pinging.terminate()
+        pinging.wait()
+
+
+def test_services_and_policies_have_a_row_each(lab: Lab) -> None:
+    for kind in ("services", "policies"):
+        items = lab.ask("top", kind)["items"]
+        assert len(items) == len(lab.ask(kind)["items"])
+
+
+def test_a_scrape_of_a_lab_tells_each_switch_and_how_long_changes_took(lab: Lab) -> None:
+    text = scrape(lab)
+    assert [line for line in text.splitlines() if line.startswith("signalbox_switch_connected{")] == [
+        f'signalbox_switch_connected{{node="{node}"}} 1.0' for node in sorted(lab.nodes)
+    ]
+    (count,) = [
+        float(line.split()[-1])
+        for line in text.splitlines()
+        if line.startswith('signalbox_change_installed_seconds_count{source="port"}')
+    ]
+    assert count > 0
+
+
+def test_the_log_is_quiet_when_nothing_happens(lab: Lab) -> None:
+    lab.wait_for_sync()
+    log = lab.layout.directory / "controller.log"
+    looked = carried_looks(lab)
+    size = log.stat().st_size
+    # Until switches have been asked for statistics again, and more: the looks of once a second are in that time.
+    until(lambda: carried_looks(lab) > looked, "one more look at what ports carry", timeout=40.0)
+    assert log.read_text()[size:] == ""
+
+
+def scrape(lab: Lab) -> str:
+    command = ["curl", "-sf", "--unix-socket", str(lab.layout.api_of(lab.controllers[0])), "http://controller/metrics"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+def carried_looks(lab: Lab) -> float:
+    """Something that changes with every look at the switches."""
+    lines = [line for line in scrape(lab).splitlines() if line.startswith("signalbox_looks_total")]
+    return float(lines[0].split()[-1])
