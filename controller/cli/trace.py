@@ -64,7 +64,17 @@ def _text(answer: dict[str, Any], columns: list[Column]) -> str:
         lines += ["  " + line for line in table([column.heading for column in columns], shown).splitlines()]
         lines += [f"  {each['end']} {each['before']} becomes {each['after']}" for each in visit["translations"]]
         lines += [f"  to {visit['left_to']}"] if visit["left_to"] else []
+    lines += [
+        f"{each['action']} by {each['object']} on {each['node']}: {each['words']}" for each in answer["judgements"]
+    ]
     end = answer["end"]
-    where = f"{end['place'].lower()} {end['name']}" + ("" if end["name"] == end["node"] else f" on {end['node']}")
-    lines.append(f"{answer['verdict']}: {where}" + (f": {end['why']}" if end["why"] else ""))
+    lines.append(f"{answer['verdict']}: {_end(end)}" + (f": {end['why']}" if end["why"] else ""))
     return "\n".join(lines)
+
+
+def _end(end: dict[str, Any]) -> str:
+    if end["place"] == "Switch":
+        return f"on {end['node']}"
+    if end["place"] == "World":
+        return f"to the world, by the host of {end['node']}"
+    return f"{end['place'].lower()} {end['name']}" + ("" if end["name"] == end["node"] else f" on {end['node']}")
