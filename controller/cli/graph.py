@@ -11,6 +11,7 @@ import click
 
 from controller.cli.printing import Column, Row, print_rows, table
 from controller.cli.questions import ask, dump, output_option, socket_options
+from controller.cli.top import bits
 
 _COLUMNS = [
     Column("A", "from"),
@@ -85,20 +86,10 @@ def _load_words(row: Row) -> Row:
     load = row.get("load")
     return {
         "used": None if load is None else f"{load:.0%}",
-        "there": _rate(row.get("txBitsPerSecond")),
-        "back": _rate(row.get("rxBitsPerSecond")),
-        "speed": _rate(row.get("speedBitsPerSecond")),
+        "there": bits(row.get("txBitsPerSecond")),
+        "back": bits(row.get("rxBitsPerSecond")),
+        "speed": bits(row.get("speedBitsPerSecond")),
     }
-
-
-def _rate(bits: float | None) -> str | None:
-    """A rate as people say it, with three digits at most."""
-    if bits is None:
-        return None
-    for unit, size in (("Gb/s", 1e9), ("Mb/s", 1e6), ("kb/s", 1e3)):
-        if bits >= size * 0.9995:
-            return f"{bits / size:.3g}{unit}"
-    return f"{bits:.0f}b/s"
 
 
 @topology.command()

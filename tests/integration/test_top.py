@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 
+from click.testing import CliRunner
 from probes import addresses, pod_netns, until
 
+from deploy.command import main
 from deploy.lab.cluster import Lab
 
 
@@ -65,3 +67,14 @@ def carried_looks(lab: Lab) -> float:
     """Something that changes with every look at the switches."""
     lines = [line for line in scrape(lab).splitlines() if line.startswith("signalbox_looks_total")]
     return float(lines[0].split()[-1])
+
+
+def test_signalbox_top_is_a_table_of_rates_in_words(lab: Lab) -> None:
+    told = CliRunner().invoke(main, ["top", "nodes", "--lab", lab.layout.name])
+    assert told.exit_code == 0, told.output
+    heading, *lines = told.output.splitlines()
+    assert heading.split() == ["NAME", "RX", "TX", "RX-PACKETS/S", "TX-PACKETS/S", "DROPPED/S", "BUSIEST-PORT"]
+    assert sorted(line.split()[0] for line in lines) == sorted(lab.nodes)
+    assert all(line.split()[1].endswith("b/s") for line in lines)
+    refused = CliRunner().invoke(main, ["top", "pods", "--lab", lab.layout.name])
+    assert refused.exit_code == 1 and "the kinds are nodes, services, policies" in refused.output
