@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import get_completion_class
 
 from controller.cli import commands
 from deploy import config, config_command
@@ -22,6 +23,15 @@ def _table_names() -> list[str]:
     from flows.pipeline import TABLE_NAMES
 
     return [f"{number}={name}" for number, name in TABLE_NAMES.items()]
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete this command's words: source <(signalbox completion bash)."""
+    made = get_completion_class(shell)
+    assert made is not None
+    click.echo(made(main, {}, "signalbox", "_SIGNALBOX_COMPLETE").source())
 
 
 for command in (*commands, node, lab, pki, kubernetes, config_command.commands):

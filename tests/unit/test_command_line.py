@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,3 +189,18 @@ def test_a_way_is_a_line_for_each_hop_with_what_is_as_good(asked: list[tuple[lis
     for words in (("topology", "path", "a", "n2", "--socket", "/s"), ("topology", "--socket", "/s", "path", "a", "n2")):
         assert run(*words).output.splitlines() == expected
     assert asked == [(["path"], {"from": "a", "to": "n2"})] * 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed_for_each_shell(shell: str) -> None:
+    told = CliRunner().invoke(main, ["completion", shell])
+    assert told.exit_code == 0 and f"_SIGNALBOX_COMPLETE={shell}_complete" in told.output
+
+
+def test_words_are_completed() -> None:
+    env = {**os.environ, "_SIGNALBOX_COMPLETE": "bash_complete", "COMP_WORDS": "signalbox tra", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from deploy.command import main; main(prog_name='signalbox')"],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["plain,trace"], done.stderr
