@@ -43,6 +43,7 @@ from controller.statistics import INTERVAL as STATS_INTERVAL
 from controller.statistics import Statistics
 from controller.structured_log import about
 from controller.sync import Events, Phase, Refusal
+from controller.trace.live import Tracer
 from flows.compiler import Compiler
 from flows.openflow import encode
 from flows.openflow.messages import FlowStats, GroupStats, PacketIn, PortDesc, PortStats
@@ -120,6 +121,7 @@ class Controller:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
         self.captures = Captures(self.compiler, self._may_write, self._write)
+        self.tracer = Tracer(self.compiler, self._may_write, self._write, self.dump)
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
@@ -281,7 +283,8 @@ class Controller:
         self.links.hear(node, packet, now)
 
     def _tapped(self, node: str, packet: PacketIn, now: float) -> None:
-        self.captures.take(node, packet, now)
+        if not self.tracer.take(node, packet):
+            self.captures.take(node, packet, now)
 
     def _may_write(self, node: str) -> bool:
         return node in self.fleet.syncs and self.fleet.syncs[node].is_master

@@ -12,10 +12,11 @@ from controller.replica import Replica
 from controller.service_counts import Counts, Sums
 from controller.sync import Phase
 from flows.compiler import Compiler
-from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind, is_tap
+from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind, is_learnt, is_ours, is_tap
 from flows.openflow.messages import FlowStats
-from flows.pipeline import BY_NUMBER, DIGEST
+from flows.pipeline import BY_NUMBER
 from flows.services import external_addresses
+from flows.tables.digest import is_digest
 from flows.text import flow_text
 from flows.words import Names, flow_words
 from topology.model import Key, Pod
@@ -181,6 +182,7 @@ def flows(
     share is each one's, though its cookie names the first.
     """
     names = object_names(compiler)
+    learnt = {number: _title(key) for number, key in compiler.services.owners().items()}
     ports = {port.number: port.name for port in compiler.ports(node)}
     for local in compiler.local_pods(node):
         ports[local[1].port] = f"pod {local[0].namespace}/{local[0].name}"
@@ -203,7 +205,7 @@ def flows(
             "tableNumber": stats.table,
             "priority": stats.priority,
             "cookie": f"{stats.cookie:#018x}",
-            "object": _object(names, name, stats.cookie),
+            "object": _object(names, learnt, stats),
             "packets": stats.packet_count,
             "bytes": stats.byte_count,
             "seconds": round(stats.duration, 3),
@@ -213,10 +215,15 @@ def flows(
         }
 
 
-def _object(names: Mapping[int, str], table: str, cookie: int) -> str:
-    if table == DIGEST.name:
-        return ""
-    return "Capture" if is_tap(cookie) else names.get(cookie & OBJECT_MASK, "")
+def _object(names: Mapping[int, str], learnt: Mapping[int, str], stats: FlowStats) -> str:
+    """What a flow was made for; empty where it isn't ours, whoever it claims to be of by the end of its cookie."""
+    if is_tap(stats.cookie):
+        return "Capture"
+    if is_digest(stats.flow):
+        return names[0]
+    if is_learnt(stats.cookie):
+        return learnt.get(stats.cookie & OBJECT_MASK, "")
+    return names.get(stats.cookie & OBJECT_MASK, "") if is_ours(stats.cookie) else ""
 
 
 def object_names(compiler: Compiler, *, with_pods: bool = True) -> Mapping[int, str]:

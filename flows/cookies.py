@@ -12,8 +12,10 @@ from enum import IntEnum
 from topology.naming import OBJECT_ID_BITS
 
 OWNER = 0x5B
+#: Of what switches learn: the replacement of a scope leaves it. The rest is the number of the Service's port.
+LEARNT_OWNER = 0x5C
 #: Of flows that pass: taps. They are in no scope, no digest and no replacement, and audits leave them alone.
-TAP_OWNER = 0x5C
+TAP_OWNER = 0x5D
 OWNER_MASK = 0xFF << 56
 SCOPE_BIT = 1 << 55
 OBJECT_MASK = (1 << OBJECT_ID_BITS) - 1
@@ -55,6 +57,16 @@ KIND_NAMES = {
 def cookie(scope: Scope, kind: Kind, object_id: int) -> int:
     """The cookie of a flow that was made for an object."""
     return OWNER << 56 | scope << 55 | kind << KIND_SHIFT | object_id
+
+
+def is_ours(cookie: int) -> bool:
+    """Whether a flow with this cookie is of a scope."""
+    return cookie & OWNER_MASK == OWNER << 56
+
+
+def is_learnt(cookie: int) -> bool:
+    """Whether a flow with this cookie is what a switch has learnt."""
+    return cookie & OWNER_MASK == LEARNT_OWNER << 56
 
 
 def is_tap(cookie: int) -> bool:

@@ -271,6 +271,15 @@ class ServiceParts:
                 labels |= dict.fromkeys(map(self._numbers, services.titles(view)), self._numbers(view.title))
         return labels
 
+    def owners(self) -> dict[int, Key]:
+        """Of each number of a Service's port, or of a group that chooses for it, the Service."""
+        return {
+            self._numbers(title): found.key
+            for found in self._cluster.services.values()
+            for view in self._views_of(found)
+            for title in (view.title, *services.titles(view))
+        }
+
     def endpoints_of(self, found: Service) -> Iterator[tuple[PortView, Backend, tuple[int, int], bool]]:
         """Every endpoint of a Service: of which port, its numbers in counters, whether connections are sent there."""
         for view in self._views_of(found):

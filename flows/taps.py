@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import msgspec
 
 from flows import fields as f
-from flows.cookies import TAP_OWNER
+from flows.cookies import TAP_OWNER, is_tap
 from flows.fields import Match, Term
 from flows.openflow import encode
 from flows.openflow.wire import TABLE_ALL
@@ -49,13 +49,13 @@ class Taps(msgspec.Struct, frozen=True):
     def meter(self) -> int:
         return _FIRST_METER + self.slot
 
-    def flow(self, table: Table, about: Match, point: int) -> Flow:
-        """The tap of a table for packets that match; `point` comes back with what it tells."""
+    def flow(self, table: Table, about: Match, point: int, *, held: bool = False) -> Flow:
+        """The tap of a table for packets that match; `point` comes back with what it tells. `held`: they end there."""
         bit = _BIT[table.number]
         match = f.match(*about, Term(TAPPED.field, 0, bit))
         cookie = TAP_OWNER << 56 | self.session << _SESSION_SHIFT | point
-        program = (SetField(TAPPED.field, bit, bit), Tell(self.meter, self.snaplen), Resubmit(table.number))
-        return Flow(table.number, PRIORITY, match, program, cookie)
+        program = (SetField(TAPPED.field, bit, bit), Tell(self.meter, self.snaplen))
+        return Flow(table.number, PRIORITY, match, program if held else (*program, Resubmit(table.number)), cookie)
 
     def made(self, flows: list[Flow]) -> list[bytes]:
         """The messages that make them."""
@@ -67,6 +67,11 @@ class Taps(msgspec.Struct, frozen=True):
         """The messages that delete them, all that are left."""
         cookie = TAP_OWNER << 56 | self.session << _SESSION_SHIFT
         return [encode.flow_delete(TABLE_ALL, cookie, _SESSION_MASK), encode.meter_delete(self.meter)]
+
+
+def is_one(flow: Flow) -> bool:
+    """Whether a flow is a tap."""
+    return is_tap(flow.cookie)
 
 
 def told_by(cookie: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,14 @@ from controller.cli.questions import controller_meant, socket_options
 
 #: Seconds beyond a capture's own that its answer may take.
 _PATIENCE = 15.0
+_UNITS = {"": 1, "s": 1, "m": 60}
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    found = re.fullmatch(r"(\d+)([sm]?)", value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no duration; write 30s or 2m")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 @click.command()
@@ -26,7 +35,14 @@ _PATIENCE = 15.0
     help="What the pod (or --from) sends, what it is sent, or both.",
 )
 @click.option("-w", "--write", "target_file", metavar="FILE|-", required=True, help="A pcapng file; - is the output.")
-@click.option("--duration", type=int, default=10, show_default=True, help="Seconds; 300 at most.")
+@click.option(
+    "--duration",
+    callback=_seconds,
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    help="As 30s or 2m; 5m at most.",
+)
 @click.option("--count", type=int, default=10_000, show_default=True, help="Packets; then it ends.")
 @click.option("--rate", type=int, default=50, show_default=True, help="Packets a second of each switch; 80 at most.")
 @click.option("--snaplen", type=int, default=256, show_default=True, help="Bytes of each packet.")

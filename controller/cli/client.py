@@ -97,13 +97,17 @@ def remote(server: str, token: str | None, token_file: Path | None, ca: Path | N
 
 
 def ask(
-    where: Path | Remote, resource: list[str], query: dict[str, str] | None = None, timeout: float = TIMEOUT
+    where: Path | Remote,
+    resource: list[str],
+    query: dict[str, str] | None = None,
+    timeout: float = TIMEOUT,
+    method: str = "GET",
 ) -> Any:
-    """GET /v1/<resource>, decoded. Raises click.ClickException with one line that says what to do."""
+    """GET /v1/<resource>, or POST, decoded. Raises click.ClickException with one line that says what to do."""
     url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
     connection, headers = _connection(where, timeout)
     try:
-        connection.request("GET", url + (f"?{urlencode(query)}" if query else ""), headers=headers)
+        connection.request(method, url + (f"?{urlencode(query)}" if query else ""), headers=headers)
         response = connection.getresponse()
         body = response.read()
     except PermissionError as error:

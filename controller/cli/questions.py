@@ -64,6 +64,13 @@ def ask(socket_path: Path | None, lab: str | None, *resource: str, **query: str)
     return client.ask(controller_meant(socket_path, lab), list(resource), query)
 
 
+def order(socket_path: Path | None, lab: str | None, *resource: str, **query: str) -> Any:
+    """Have something done, and give the answer."""
+    from controller.cli import client
+
+    return client.ask(controller_meant(socket_path, lab), list(resource), query, method="POST")
+
+
 def output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(
         "-o", "--output", type=click.Choice(choices), default=choices[0], show_default=True, help="Output format."

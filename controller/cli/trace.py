@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from controller.cli.printing import Column, table
-from controller.cli.questions import ask, dump, output_option, socket_options
+from controller.cli.questions import ask, dump, order, output_option, socket_options
 
 _COLUMNS = [Column("TABLE", "table"), Column("OBJECT", "object"), Column("FLOW", "words")]
 _WIDE_COLUMNS = [*_COLUMNS, Column("OFCTL", "ofctl")]
@@ -23,6 +23,7 @@ _WIDE_COLUMNS = [*_COLUMNS, Column("OFCTL", "ofctl")]
 @click.option("--icmp", is_flag=True, help="A ping; so it is if nothing else is said.")
 @click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
 @click.option("--endpoint", metavar="ADDRESS:PORT", help="The endpoint that a Service is to choose.")
+@click.option("--live", is_flag=True, help="Really send a marked packet, have each switch tell of it, and compare.")
 @output_option("text", "wide", "json", "yaml")
 @socket_options
 def trace(
@@ -34,13 +35,15 @@ def trace(
     icmp: bool,
     ipv6: bool,
     endpoint: str | None,
+    live: bool,
     output: str,
     socket_path: Path | None,
     lab: str | None,
 ) -> None:
     """Show where the first packet of a connection from SRC to DST goes, by what the controller has compiled.
 
-    Each is [NAMESPACE/]POD, node/NAME or an address; DST may be [NAMESPACE/]svc/NAME. No packet is sent.
+    Each is [NAMESPACE/]POD, node/NAME or an address; DST may be [NAMESPACE/]svc/NAME. No packet is sent; with --live
+    one is, which is held back in the last switch. The exit code is 1 where switches did otherwise than they should.
     """
     said = [(name, port) for name, port in (("TCP", tcp), ("UDP", udp), ("SCTP", sctp)) if port is not None]
     if len(said) + icmp > 1:
@@ -49,11 +52,24 @@ def trace(
     query = {"from": source, "to": destination, "protocol": protocol, "port": str(port)}
     query |= {"family": "6"} if ipv6 else {}
     query |= {"endpoint": endpoint} if endpoint else {}
-    answer = ask(socket_path, lab, "trace", **query)
+    answer = (order if live else ask)(socket_path, lab, "trace", **query)
     if output in ("json", "yaml"):
         dump(answer, output)
         return
-    click.echo(_text(answer, _WIDE_COLUMNS if output == "wide" else _COLUMNS))
+    columns = _WIDE_COLUMNS if output == "wide" else _COLUMNS
+    click.echo(_text(answer["live"] if live else answer, columns))
+    if live:
+        _tell_differences(answer["differences"])
+
+
+def _tell_differences(differences: list[str]) -> None:
+    if not differences:
+        click.echo("The switches did what the model says.")
+        return
+    click.secho("THE SWITCHES DID OTHERWISE than the model says:", fg="red", bold=True)
+    for each in differences:
+        click.echo(f"- {each}")
+    raise SystemExit(1)
 
 
 def _text(answer: dict[str, Any], columns: list[Column]) -> str:
@@ -64,7 +80,17 @@ def _text(answer: dict[str, Any], columns: list[Column]) -> str:
         lines += ["  " + line for line in table([column.heading for column in columns], shown).splitlines()]
         lines += [f"  {each['end']} {each['before']} becomes {each['after']}" for each in visit["translations"]]
         lines += [f"  to {visit['left_to']}"] if visit["left_to"] else []
+    lines += [
+        f"{each['action']} by {each['object']} on {each['node']}: {each['words']}" for each in answer["judgements"]
+    ]
     end = answer["end"]
-    where = f"{end['place'].lower()} {end['name']}" + ("" if end["name"] == end["node"] else f" on {end['node']}")
-    lines.append(f"{answer['verdict']}: {where}" + (f": {end['why']}" if end["why"] else ""))
+    lines.append(f"{answer['verdict']}: {_end(end)}" + (f": {end['why']}" if end["why"] else ""))
     return "\n".join(lines)
+
+
+def _end(end: dict[str, Any]) -> str:
+    if end["place"] == "Switch":
+        return f"on {end['node']}"
+    if end["place"] == "World":
+        return f"to the world, by the host of {end['node']}"
+    return f"{end['place'].lower()} {end['name']}" + ("" if end["name"] == end["node"] else f" on {end['node']}")

@@ -6,7 +6,7 @@ one: `Compiled` makes them again when the state has changed. Every question is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
@@ -30,12 +30,13 @@ from flows.compiler import Compiler
 from flows.cookies import OBJECT_MASK
 from flows.fields import Field
 from flows.interpreter import Conntrack, Emission, Interpreter, InterpreterError, Packet, Walk
+from flows.interpreter import Step as Looked
 from flows.pipeline import BY_NUMBER, SERVICE, TABLE_NAMES
 from flows.tables.policy import table_of
 from flows.tables.service import REFUSE
 from flows.text import flow_text
 from flows.update import CLUSTER
-from flows.values import PORT_CONTROLLER, PORT_IN_PORT, Bucket, Ct, Flow, Group, Program
+from flows.values import PORT_CONTROLLER, PORT_IN_PORT, Bucket, Ct, Flow, Group, Output, OutputBits, Program, ToGroup
 from flows.words import Names, flow_words
 from topology.graph import Mode
 from topology.model import Node, Service
@@ -111,6 +112,46 @@ class Compiled:
             self._of = version
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A question as people put it. Ends are said as `policy_views.check` takes them; the latter may be `svc/NAME` too.
+
+    `family` 0: the first that both have. `endpoint` is the one that a Service is to choose; "": its first.
+    """
+
+    source: str
+    destination: str
+    protocol: str = "TCP"
+    port: int = 0
+    family: int = 0
+    endpoint: str = ""
+
+
+class First(msgspec.Struct, frozen=True):
+    """The first packet of a connection, as it enters the switch of `node`; `by_host`: from the host there."""
+
+    node: str
+    by_host: bool
+    packet: dict[Field, int]
+    question: Question
+
+    @property
+    def destination(self) -> tuple[Address, int]:
+        return _address(self.packet, "destination"), _port(self.packet, "destination")
+
+
+class Met(msgspec.Struct, frozen=True):
+    """What one switch did with a packet: as it came, the flows that it met, as it was in the last table."""
+
+    node: str
+    packet: Packet
+    steps: tuple[Looked, ...]
+    last: Packet
+
+    @property
+    def destination(self) -> tuple[Address, int]:
+        return _address(self.last, "destination"), _port(self.last, "destination")
+
+
 class _Start(msgspec.Struct, frozen=True):
     """Where a packet enters: a port of a node's switch, with these MACs."""
 
@@ -119,42 +160,40 @@ class _Start(msgspec.Struct, frozen=True):
     mac: int
 
 
-def trace(
-    compiled: Compiled,
-    source: str,
-    destination: str,
-    protocol: str = "TCP",
-    port: int = 0,
-    family: int = 0,
-    endpoint: str = "",
-) -> Trace:
-    """Where the first packet of a connection goes. Raises TraceError.
+def trace(compiled: Compiled, asked: Asked) -> Trace:
+    """Where the first packet of a connection goes. Raises TraceError."""
+    begun = first(compiled, asked)
+    try:
+        return _Way(compiled, begun.question, asked.endpoint).walk(begun)
+    except InterpreterError as error:
+        raise TraceError(f"the model has no answer: {error}") from error
 
-    `endpoint` is the one that a Service is to choose. Who `source` and `destination` are is said as
-    `policy_views.check` takes it; the latter may be `svc/NAME` as well.
-    """
-    compiler = compiled.compiler
+
+def first(compiled: Compiled, asked: Asked) -> First:
+    """The packet that a question is about, and where it enters. Raises TraceError."""
+    compiler, protocol, port = compiled.compiler, asked.protocol, asked.port
     if protocol != "ICMP" and protocol not in _PROTOCOLS:
         raise TraceError(f"no protocol {protocol!r}; the protocols are {', '.join(_PROTOCOLS)}, ICMP")
     if protocol != "ICMP" and not 1 <= port <= 65535:
         raise TraceError(f"{protocol} goes to a port from 1 to 65535")
-    first, target = _pair(compiler, source, destination, family)
-    start = _start(compiler, first, target)
+    sender, target = _pair(compiler, asked.source, asked.destination, asked.family)
+    start = _start(compiler, sender, target)
     question = Question(
-        source=source,
-        destination=destination,
-        source_address=str(first.address),
+        source=asked.source,
+        destination=asked.destination,
+        source_address=str(sender.address),
         destination_address=str(target),
         protocol=protocol,
         source_port=0 if protocol == "ICMP" else SOURCE_PORT,
         port=0 if protocol == "ICMP" else port,
         family=target.version,
     )
-    packet = _packet(start, first.address, target, question)
-    try:
-        return _Way(compiled, question, endpoint).walk(start, packet)
-    except InterpreterError as error:
-        raise TraceError(f"the model has no answer: {error}") from error
+    return First(start.node, start.mac == GATEWAY_MAC, _packet(start, sender.address, target, question), question)
+
+
+def witnessed(compiled: Compiled, question: Question, met: Sequence[Met], endpoint: str) -> Trace:
+    """A trace of what switches told, in their order. Raises TraceError where that makes no sense."""
+    return _Way(compiled, question, endpoint).witnessed(met)
 
 
 # Who it is ----------------------------------------------------------------------------------------------------------
@@ -248,15 +287,58 @@ class _Way:
         #: What the group did that was asked last, by this switch.
         self._chosen: Program = ()
 
-    def walk(self, start: _Start, packet: Packet) -> Trace:
+    def walk(self, begun: First) -> Trace:
         """From the first switch to the end."""
-        node = start.node
-        routed = self._routed_to(node, packet) if start.mac == GATEWAY_MAC else None
+        node, packet = begun.node, begun.packet
+        routed = self._routed_to(node, packet) if begun.by_host else None
         if routed is not None:
             # What a host sends to another node without a tunnel never meets its own switch.
             self._hops.append(Hop(source=node, target=routed, how="Routed"))
             return self._brought(routed, packet)
         return self._go(node, packet)
+
+    def witnessed(self, met: Sequence[Met]) -> Trace:
+        """From what switches told."""
+        walk = Walk((), ())
+        for index, each in enumerate(met):
+            pods = (self._compiler.cluster.pods[key].key for key in self._compiler.cluster.pods_on.get(each.node, ()))
+            self._objects |= views.names_of(pods)
+            following = met[index + 1] if index + 1 < len(met) else None
+            port = self._left_by(each, following)
+            emission = Emission(port, each.last) if port else None
+            walk = Walk(each.steps, (emission,) if emission is not None else ())
+            self._visit(each.node, each.packet, walk, emission)
+            if following is not None:
+                how = {TUNNEL_PORT: "Tunnel", GATEWAY_PORT: "Routed"}.get(self._visits[-1].left, "Wire")
+                self._hops.append(Hop(source=each.node, target=following.node, how=how))
+        end = met[-1]
+        left = self._visits[-1]
+        if not left.out_port:
+            return self._dropped(end.node, walk)
+        if left.left == GATEWAY_PORT:
+            return self._at_host(end.node, walk, end.last)
+        if left.left == TUNNEL_PORT or self._wire(end.node, left.left) is not None:
+            why = f"it left by {left.left}, and no switch told of it after that"
+            return self._end(Verdict.DROPPED, End(place=Place.SWITCH, node=end.node, name=end.node, why=why))
+        return self._at_pod(end.node, left.out_port)
+
+    def _left_by(self, met: Met, following: Met | None) -> int:
+        """The port by which a packet left; 0 where it was dropped."""
+        flow = met.steps[-1].flow
+        for action in flow.program if flow is not None else ():
+            match action:
+                case Output(port):
+                    return met.packet[f.IN_PORT] if port == PORT_IN_PORT else port
+                case OutputBits(bits):
+                    return (met.last.get(bits.field, 0) & bits.mask) >> bits.start
+                case ToGroup() if following is not None:
+                    name = self._port_name(following.node, following.packet[f.IN_PORT])
+                    wired = self._wire(following.node, name)
+                    if wired is not None:
+                        return next(
+                            (port.number for port in self._compiler.ports(met.node) if port.name == wired[1]), 0
+                        )
+        return 0
 
     def _go(self, node: str, packet: Packet) -> Trace:
         while len(self._visits) < _LONGEST:

@@ -16,6 +16,7 @@ from ipaddress import IPv4Network, IPv6Network
 import msgspec
 
 from flows import fields as f
+from flows.cookies import LEARNT_OWNER
 from flows.fields import Match, Term
 from flows.pipeline import (
     AFFINITY,
@@ -73,8 +74,7 @@ DIRECT_LIMIT = 400
 AFFINITY_LIMIT = 10_000
 #: The longest idle timeout that a flow can have, in seconds.
 LONGEST_AFFINITY = 0xFFFF
-#: Not of Signalbox's owner byte: the replacement of a scope leaves what the switch has learnt.
-_LEARNT_COOKIE = 0x5C << 56
+_LEARNT_COOKIE = LEARNT_OWNER << 56
 #: One endpoint of many has no say in how much: all have this weight.
 _WEIGHT = 100
 

@@ -15,7 +15,7 @@ from probes import addresses, pings, pod_netns, until
 from deploy.lab.cluster import Lab
 from deploy.lab.substrate import switch_environment
 
-_TAPS = "cookie=0x5c00000000000000/0xff00000000000000"
+_TAPS = "cookie=0x5d00000000000000/0xff00000000000000"
 
 
 def taps_on(lab: Lab, node: str) -> int:

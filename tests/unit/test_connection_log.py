@@ -166,4 +166,4 @@ def test_a_packet_in_is_decoded_and_fields_that_nobody_knows_are_passed_over() -
     length = 4 + len(match)
     body = pack("!IHBBQ", 0xFFFF_FFFF, 60, 1, 51, 0x5B06) + pack("!HH", 1, length) + match + bytes(-length % 8 + 2)
     message = pack("!BBHI", 6, 10, 8 + len(body) + 3, 0) + body + b"abc"
-    assert decode(message) == PacketIn(0, 51, 0x5B06, (known,), b"abc")
+    assert decode(message) == PacketIn(0, 51, 0x5B06, (known,), b"abc", length=60)

@@ -12,7 +12,7 @@ from fabric import WAYS, Fabric
 
 from controller.api.trace import row
 from controller.cli.trace import trace as command
-from controller.trace.model import Compiled, TraceError, trace
+from controller.trace.model import Asked, Compiled, TraceError, trace
 from controller.trace.result import Place, Trace, Verdict, differences
 from topology.model import Object, Service, ServicePort
 from topology.policies import PodSet, Policy, Tier
@@ -41,7 +41,7 @@ def compiled(fabric: Fabric) -> Compiled:
 
 
 def ask(fabric: Fabric, source: str, target: str, port: int = 8080, family: int = 4) -> Trace:
-    return trace(compiled(fabric), source, target, "TCP", port, family)
+    return trace(compiled(fabric), Asked(source, target, "TCP", port, family))
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -102,7 +102,7 @@ def test_who_is_nobody_is_an_error_that_says_so(fabric: Fabric, question: tuple[
 
 def test_an_endpoint_that_is_none_is_refused(fabric: Fabric) -> None:
     with pytest.raises(TraceError, match="no endpoint"):
-        trace(compiled(fabric), "a1", "svc/web", "TCP", 80, 4, "10.244.9.9:1")
+        trace(compiled(fabric), Asked("a1", "svc/web", "TCP", 80, 4, "10.244.9.9:1"))
 
 
 def test_traces_differ_where_they_end_elsewhere(fabric: Fabric) -> None:
@@ -118,9 +118,7 @@ def test_a_trace_is_plain_json(fabric: Fabric) -> None:
 def test_the_command_tells_switches_tables_nat_and_the_end(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(_: object, __: object, resource: str, **query: str) -> object:
         assert resource == "trace"
-        return row(
-            trace(compiled(fabric), query["from"], query["to"], query["protocol"], int(query["port"]), endpoint="")
-        )
+        return row(trace(compiled(fabric), Asked(query["from"], query["to"], query["protocol"], int(query["port"]))))
 
     monkeypatch.setattr(sys.modules["controller.cli.trace"], "ask", answer)
     told = CliRunner().invoke(command, ["a1", "svc/web", "--tcp", "80"])

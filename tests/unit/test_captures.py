@@ -24,7 +24,7 @@ _TAPS = Taps(session=0xABCDEF, slot=2, snaplen=96, rate=20, seconds=15)
 def test_a_tap_reads_as_a_person_would_write_it() -> None:
     flow = _TAPS.flow(CLASSIFY, f.match(f.IN_PORT(7)), 3)
     assert flow_text(flow, names=True) == (
-        "cookie=0x5c0000abcdef0003,table=Classify,priority=65535,in_port=7,reg9=0/0x1"
+        "cookie=0x5d0000abcdef0003,table=Classify,priority=65535,in_port=7,reg9=0/0x1"
         " actions=set_field:0x1/0x1->reg9,controller(max_len=96,meter_id=23298),resubmit(,Classify)"
     ).replace("reg9=0/0x1", "reg9=0x0/0x1")
 

@@ -1,0 +1,89 @@
+"""A live trace: a marked packet is really sent, switches tell of it, and the model agrees; it reaches nobody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from callers import ofctl
+from policing import policed
+from probes import until
+from test_trace_agreement import DOCUMENTS
+
+from controller.cli import client
+from deploy.lab.cluster import Lab
+
+QUESTIONS = {
+    "a pod on another node": ("red/near", "red/web1", "TCP", 8080, "Delivered"),
+    "a pod on its own node": ("red/near", "red/near", "UDP", 9, "Delivered"),
+    "one whose policy denies it": ("blue/far", "red/web1", "TCP", 8081, "Dropped"),
+    "a Service": ("red/near", "red/svc/one", "TCP", 80, "Delivered"),
+    "a Service of several": ("red/far", "red/svc/web", "TCP", 80, "Delivered"),
+    "a Service without endpoints": ("red/far", "red/svc/empty", "TCP", 80, "Rejected"),
+    "a node": ("red/web1", "node/node-1", "UDP", 53, "Delivered"),
+    "the world": ("red/web1", "192.0.2.77", "ICMP", 0, "Delivered"),
+}
+
+
+@pytest.fixture(scope="module")
+def lab(policy_lab: Lab) -> Lab:
+    return policy_lab
+
+
+def live(lab: Lab, source: str, target: str, protocol: str, port: int, family: int) -> dict[str, Any]:
+    query = {"from": source, "to": target, "protocol": protocol, "port": str(port), "family": str(family)}
+    found: dict[str, Any] = client.ask(client.socket_of_lab(lab.layout.name), ["trace"], query, method="POST")
+    return found
+
+
+def taps(lab: Lab) -> list[str]:
+    return [
+        line
+        for node in lab.nodes
+        for line in ofctl(lab, node, "dump-flows", "br-int", "cookie=0x5d00000000000000/0xff00000000000000")
+    ]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_switches_do_what_the_model_says_of_every_kind_of_way(lab: Lab, family: int) -> None:
+    with policed(lab, *DOCUMENTS):
+        lab.wait_for_sync()
+        for title, (source, target, protocol, port, verdict) in QUESTIONS.items():
+            if family == 6 and target[0].isdigit():
+                target = "2001:db8::77"
+            found = live(lab, source, target, protocol, port, family)
+            assert found["differences"] == [], (title, found["differences"])
+            assert found["live"]["verdict"] == verdict == found["model"]["verdict"], title
+            assert found["live"]["visits"][0]["steps"], title
+
+
+def test_a_flow_that_somebody_put_there_is_shouted(lab: Lab) -> None:
+    lab.wait_for_sync()
+    asked = ("red/near", "red/web1", "TCP", 8080, 4)
+    ofctl(lab, "node-1", "add-flow", "br-int", "table=Track,priority=9999,tcp,tp_dst=8080,actions=drop")
+    try:
+        found = live(lab, *asked)
+    finally:
+        ofctl(lab, "node-1", "--strict", "del-flows", "br-int", "table=Track,priority=9999,tcp,tp_dst=8080")
+    assert found["model"]["verdict"] == "Delivered"
+    assert any("tp_dst=8080" in each or "tcp_dst=8080" in each for each in found["differences"]), found["differences"]
+    until(lambda: live(lab, *asked)["differences"] == [], "it is as it should be again")
+
+
+def test_nobody_gets_the_packet_and_nothing_is_left_of_it(lab: Lab) -> None:
+    lab.wait_for_sync()
+    before = lab.ask("nodes")["items"]
+    (port,) = {row["port"] for row in lab.ask("pods")["items"] if (row["namespace"], row["name"]) == ("red", "web1")}
+    node = next(row["node"] for row in lab.ask("pods")["items"] if row["name"] == "web1")
+
+    def sent() -> int:
+        (line,) = [line for line in ofctl(lab, node, "dump-ports", "br-int", port) if "tx pkts" in line]
+        return int(line.split("pkts=")[1].split(",")[0])
+
+    count = sent()
+    assert live(lab, "red/near", "red/web1", "UDP", 8080, 4)["live"]["end"]["name"] == "red/web1"
+    assert sent() == count
+    assert not [line for line in taps(lab) if "priority=" in line]
+    lab.wait_for_sync()
+    after = lab.ask("nodes")["items"]
+    assert [row["digest"] for row in before] == [row["digest"] for row in after]
