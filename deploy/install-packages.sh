@@ -23,7 +23,7 @@ wanted='
     libc6-dev:/usr/include/stdlib.h
 '
 if [ "${1:-}" = tests ]; then
-    wanted="$wanted bird2:bird mininet:mnexec udhcpc:udhcpc nfdump:nfcapd nfdump-sflow:sfcapd"
+    wanted="$wanted bird2:bird mininet:mnexec udhcpc:udhcpc chromium:chromium chromium-driver:chromedriver nfdump:nfcapd nfdump-sflow:sfcapd"
 fi
 # Programs of administrators are not on everybody's path.
 PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import tls_server
+from controller import console, tls_server
 from controller.access import Access
 from controller.api import captures, flow_export, flows, health, metrics, objects, policies, top, topology, trace
 from controller.api.route import ApiError, Route, UnknownNodeError
@@ -35,6 +35,7 @@ async def serve(controller: Controller, path: Path) -> web.AppRunner:
     """Serve on `path` until the runner that is returned is cleaned up."""
     app = web.Application(middlewares=[_errors])
     app.add_routes([web.route(each.method, each.path, each.handler) for each in routes(controller)])
+    app.add_routes(console.routes())
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.UnixSite(runner, unused(path)).start()
@@ -52,6 +53,8 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     async def authorized(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        if console.is_page(request.method, request.path):
+            return await handler(request)
         # Before a path is looked up: who has no token learns nothing, not even which paths there are.
         caller = tokens.caller(request.headers.get("Authorization", ""))
         if caller is None:
@@ -69,6 +72,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
 
     app = web.Application(middlewares=[_errors, authorized])
     app.add_routes([web.route(each.method, each.path, each.handler) for each in routes(controller)])
+    app.add_routes(console.routes())
     servers: list[TlsServer] = []
 
     async def close(app: web.Application) -> None:

@@ -1,0 +1,98 @@
+"""What `signalbox console` serves: the console and what may be read of the admin API, on loopback, from a Unix socket.
+
+Whoever can open a socket may ask everything, so here it takes a secret that is in the address, which only who started
+the command has seen. Other users of the machine can connect, and so can pages of other sites that the browser shows:
+neither knows the secret, and a name that leads to loopback (DNS rebinding) is refused by the Host header. Only GET is
+passed on: nothing can be changed from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from controller.console.pages import PREFIX, answer, paths
+
+#: Seconds that an answer may take, as for the command line.
+_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
+#: What a browser on this machine calls it.
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_PASSED = ("Content-Type",)
+_SESSION = web.AppKey("session", aiohttp.ClientSession)
+
+
+@contextlib.asynccontextmanager
+async def serve(socket: Path, host: str, port: int, secret: str) -> AsyncIterator[str]:
+    """Serve there, and tell the address that a browser is given. Raises OSError where that can't be."""
+    runner = web.AppRunner(make_app(socket, secret), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield f"http://{_authority(host, runner.addresses[0][1])}/{secret}{PREFIX}"
+    finally:
+        await runner.cleanup()
+
+
+def make_app(socket: Path, secret: str) -> web.Application:
+    """The proxy."""
+
+    @web.middleware
+    async def guarded(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if _name(request.host) not in _LOOPBACK:
+            return _error(403, "this isn't the host that the console is for")
+        given, _, _ = request.path.removeprefix("/").partition("/")
+        if not hmac.compare_digest(given.encode(errors="replace"), secret.encode()):
+            return _error(403, "open the address that signalbox console has printed")
+        return await handler(request)
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        return answer(request.path.removeprefix(f"/{secret}"))
+
+    async def passed_on(request: web.Request) -> web.StreamResponse:
+        # The path as it was written: a quoted slash is part of a name.
+        path = request.rel_url.raw_path.removeprefix(f"/{secret}")
+        url = "http://controller" + path + (f"?{request.rel_url.raw_query_string}" if request.query_string else "")
+        session = request.app[_SESSION]
+        try:
+            async with session.get(URL(url, encoded=True)) as told:
+                headers = {name: told.headers[name] for name in _PASSED if name in told.headers}
+                return web.Response(status=told.status, body=await told.read(), headers=headers)
+        except TimeoutError:
+            return _error(504, "the controller doesn't answer in time")
+        except (aiohttp.ClientError, OSError) as error:
+            return _error(502, f"the controller doesn't answer: {error}")
+
+    app = web.Application(middlewares=[guarded])
+    app.cleanup_ctx.append(lambda app: _session(app, socket))
+    app.add_routes([web.get(f"/{secret}{path}", page) for path in paths()])
+    app.add_routes([web.get(f"/{secret}/v1/{{rest:.*}}", passed_on)])
+    return app
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _name(host: str) -> str | None:
+    try:
+        return URL(f"http://{host}").host
+    except ValueError:
+        return None
+
+
+async def _session(app: web.Application, socket: Path) -> AsyncIterator[None]:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)), timeout=_TIMEOUT) as session:
+        app[_SESSION] = session
+        yield
+
+
+def _error(status: int, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)

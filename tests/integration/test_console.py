@@ -1,0 +1,362 @@
+"""The console in a browser, over a lab: views show what the controller knows, and no request leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from browser import chromium, complaints, hosts_asked, window
+from conftest import make_pod_lab
+from probes import until
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+
+from controller.access import Access, Tokens
+from controller.api import serve, serve_remote
+from controller.app import Controller
+from controller.console import proxy
+from controller.tls import Credentials, TlsFiles
+from deploy import certificates
+from deploy.lab.cluster import Lab
+from topology.manifest_state import Snapshot
+from topology.model import Node
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs/images"
+#: Pictures that docs/console.md shows.
+SHOWN = ("console-nodes-light", "console-flows-light")
+#: Contrast of text that WCAG 2 asks for at level AA.
+CONTRAST = 4.5
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("profile")) as here:
+        yield here
+
+
+#: One of each kind that pods.yaml has none of.
+OBJECTS = """
+apiVersion: v1
+kind: Service
+metadata: {name: shop, namespace: default}
+spec:
+  selector: {app: shop}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: only-web, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: shop}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 8080}]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The pods of pods.yaml, and a Service and a policy."""
+    for here in make_pod_lab("w", tmp_path_factory.mktemp("manifests")):
+        (here.layout.manifests / "console.yaml").write_text(OBJECTS)
+        for kind in ("services", "policies"):
+            until(functools.partial(has_some, here, kind), kind)
+        yield here
+
+
+def has_some(lab: Lab, kind: str) -> bool:
+    return bool(lab.ask(kind)["items"])
+
+
+@pytest.fixture(scope="module")
+def address(lab: Lab) -> Iterator[str]:
+    """Where `signalbox console` says that it is."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.command", "console", "--listen", "127.0.0.1:0", "--socket", lab.layout.api],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = re.fullmatch(r"The console is at (\S+)\n", process.stdout.readline())
+        assert said
+        yield said[1]
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+@pytest.fixture
+def page(driver: Chrome, address: str) -> Iterator[Chrome]:
+    """The console as it opens, on a wide screen; in the end nothing was refused, and no other host asked."""
+    window(driver, 1280, 720)
+    driver.get("about:blank")
+    hosts_asked(driver), complaints(driver)
+    driver.get(address)
+    driver.execute_script("localStorage.clear()")
+    driver.refresh()
+    shows(driver, "Nodes")
+    yield driver
+    assert hosts_asked(driver) == {urlsplit(address).netloc}
+    assert complaints(driver) == []
+
+
+def shows(page: Chrome, title: str) -> None:
+    """Wait until a view is there with its rows."""
+
+    def there() -> bool:
+        is_busy = page.find_element(By.TAG_NAME, "body").get_attribute("aria-busy")
+        return page.find_element(By.ID, "title").text == title and not is_busy
+
+    until(there, f"view {title}")
+    assert page.find_element(By.ID, "problem").text == ""
+
+
+def column(page: Chrome, heading: str) -> list[str]:
+    """What is in a column, row by row."""
+    script = """
+        const at = [...document.querySelectorAll("#head th")].findIndex((each) => each.textContent === arguments[0]);
+        return [...document.querySelectorAll("#rows tr")].map((row) => row.children[at].textContent);
+    """
+    return list(page.execute_script(script, heading))
+
+
+def open_view(page: Chrome, title: str) -> None:
+    page.find_element(By.LINK_TEXT, title).click()
+    shows(page, title)
+
+
+def filter_by(page: Chrome, text: str) -> None:
+    field = page.find_element(By.ID, "filter")
+    # As a person does it: `clear` of the driver changes the field without the event that typing has.
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(Keys.BACKSPACE, text)
+
+
+def test_nodes_are_shown_as_the_controller_knows_them(page: Chrome, lab: Lab) -> None:
+    rows = lab.ask("nodes")["items"]
+    assert column(page, "Name") == [row["name"] for row in rows]
+    assert column(page, "Status") == ["Synced"] * 3
+    assert column(page, "Addresses") == [", ".join(row["addresses"]) for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["pods", "services", "policies"])
+def test_each_list_is_reached_by_its_link_and_has_what_there_is(page: Chrome, lab: Lab, kind: str) -> None:
+    open_view(page, kind.capitalize())
+    wanted = [row["name"] for row in lab.ask(kind)["items"]]
+    assert wanted and column(page, "Name") == wanted
+    (current,) = page.find_elements(By.CSS_SELECTOR, "nav [aria-current=page]")
+    assert current.text == kind.capitalize()
+
+
+def test_a_node_s_flows_are_explained(page: Chrome, lab: Lab) -> None:
+    name = column(page, "Name")[0]
+    page.find_element(By.LINK_TEXT, name).click()
+    shows(page, f"Flows of {name}")
+    rows = lab.ask("nodes", name, "flows")["items"]
+    assert page.find_element(By.ID, "count").text == f"{len(rows)} in all"
+    assert column(page, "What it does") == [row["words"] for row in rows][:100]
+
+
+def test_a_filter_narrows_the_list_and_says_by_how_much(page: Chrome, lab: Lab) -> None:
+    open_view(page, "Pods")
+    filter_by(page, "a1")
+    assert column(page, "Name") == ["a1"]
+    filter_by(page, "there-is-no-such-pod")
+    assert column(page, "Name") == []
+    assert page.find_element(By.ID, "count").text == f"0 of {len(lab.ask('pods')['items'])}"
+
+
+def test_everything_is_reached_by_keyboard_and_has_a_name(page: Chrome) -> None:
+    page.execute_script("document.activeElement.blur()")
+    reached = []
+    names = column(page, "Name")
+    for _ in range(9 + len(names)):
+        page.switch_to.active_element.send_keys(Keys.TAB)
+        focused = page.switch_to.active_element
+        reached.append((focused.aria_role, focused.accessible_name))
+    assert reached == [
+        ("link", "Skip to the list"),
+        *(("link", title) for title in ("Nodes", "Pods", "Services", "Policies")),
+        ("button", "Dark"),
+        ("searchbox", "Filter"),
+        ("button", "Refresh"),
+        ("region", "Nodes"),
+        *(("link", f"Flows of {name}") for name in names),
+    ]
+
+
+def test_a_view_is_opened_by_keyboard_and_has_the_focus(page: Chrome) -> None:
+    page.find_element(By.LINK_TEXT, "Pods").send_keys(Keys.ENTER)
+    shows(page, "Pods")
+    assert page.switch_to.active_element.get_attribute("id") == "main"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_theme_follows_the_system_until_the_button_says_otherwise(page: Chrome, scheme: str) -> None:
+    other = {"light": "dark", "dark": "light"}[scheme]
+    window(page, 1280, 720, scheme=scheme)
+    page.refresh()
+    shows(page, "Nodes")
+    assert theme(page) == scheme
+    page.find_element(By.ID, "theme").click()
+    assert theme(page) == other
+    page.refresh()
+    shows(page, "Nodes")
+    assert theme(page) == other
+
+
+def theme(page: Chrome) -> Any:
+    return page.execute_script("return document.documentElement.dataset.theme")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(page: Chrome, scheme: str) -> None:
+    window(page, 1280, 720, scheme=scheme)
+    page.refresh()
+    shows(page, "Nodes")
+    pairs = page.execute_script(_COLOURS)
+    assert len(pairs) > 20
+    assert [(text, round(contrast(a, b), 2)) for text, a, b in pairs if contrast(a, b) < CONTRAST] == []
+
+
+#: Every text that is shown, its colour and that of the first thing behind it that isn't transparent.
+_COLOURS = """
+    const found = [];
+    for (const each of document.querySelectorAll("body *")) {
+        const own = [...each.childNodes].filter((node) => node.nodeType === 3);
+        const text = own.map((node) => node.data.trim()).join("");
+        if (!text || !each.checkVisibility() || each.disabled) continue;
+        let behind = each;
+        while (behind && getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
+        found.push([text, getComputedStyle(each).color, getComputedStyle(behind).backgroundColor]);
+    }
+    return found;
+"""
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG 2 of two CSS colours."""
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_narrow_screen_scrolls_the_table_and_not_the_page(page: Chrome, tmp_path: Path) -> None:
+    window(page, 380, 720)
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 380
+    picture(page, "console-narrow", tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_views_as_pictures(page: Chrome, scheme: str, tmp_path: Path) -> None:
+    window(page, 1280, 480, scheme=scheme)
+    page.refresh()
+    shows(page, "Nodes")
+    picture(page, f"console-nodes-{scheme}", tmp_path)
+    for title in ("Pods", "Services", "Policies"):
+        open_view(page, title)
+        picture(page, f"console-{title.lower()}-{scheme}", tmp_path)
+    open_view(page, "Nodes")
+    page.find_element(By.LINK_TEXT, column(page, "Name")[0]).click()
+    until(lambda: page.find_element(By.ID, "title").text.startswith("Flows of"), "flows")
+    shows(page, page.find_element(By.ID, "title").text)
+    picture(page, f"console-flows-{scheme}", tmp_path)
+
+
+def picture(page: Chrome, name: str, directory: Path) -> None:
+    """Take a screenshot: into the docs with UPDATE_SCREENSHOTS=1, where they show it."""
+    place = IMAGES if os.environ.get("UPDATE_SCREENSHOTS") and name in SHOWN else directory
+    assert page.save_screenshot(str(place / f"{name}.png"))
+
+
+async def test_a_thousand_nodes_are_shown_a_page_at_a_time(driver: Chrome, tmp_path: Path) -> None:
+    controller = Controller()
+    controller.take(Snapshot({each.key: each for each in map(node, range(1000))}))
+    runner = await serve(controller, tmp_path / "api.sock")
+    async with proxy.serve(tmp_path / "api.sock", "127.0.0.1", 0, "secret") as url:
+        await asyncio.to_thread(look_at_a_thousand, driver, url, tmp_path)
+    await runner.cleanup()
+
+
+def node(number: int) -> Node:
+    return Node(
+        name=f"node-{number:04}",
+        addresses=(ip_address("172.20.0.1") + number,),
+        pod_cidrs=(ip_network(f"10.{64 + number // 256}.{number % 256}.0/24"),),
+    )
+
+
+def look_at_a_thousand(page: Chrome, url: str, directory: Path) -> None:
+    window(page, 1280, 720)
+    page.get(url)
+    shows(page, "Nodes")
+    count = page.find_element(By.ID, "count")
+    assert count.text == "1,000 in all"
+    assert column(page, "Name") == [f"node-{number:04}" for number in range(100)]
+    assert set(column(page, "Status")) == {"Disconnected"}
+    page.find_element(By.ID, "next").click()
+    assert column(page, "Name")[0] == "node-0100"
+    assert page.find_element(By.ID, "page").text == "101 to 200 of 1000"
+    filter_by(page, "node-0999")
+    assert column(page, "Name") == ["node-0999"] and count.text == "1 of 1,000"
+    filter_by(page, "")
+    assert count.text == "1,000 in all" and len(column(page, "Name")) == 100
+    picture(page, "console-thousand", directory)
+    # From the start of navigation until the list's answer was there, by the browser's clock.
+    milliseconds = page.execute_script("return performance.getEntriesByType('resource').at(-1).responseEnd")
+    print(f"first view of 1,000 nodes: {milliseconds:.0f} ms")
+
+
+TOKEN = "a-token-that-may-only-read"
+
+
+async def test_over_tls_the_page_asks_for_a_token_and_forgets_it(driver: Chrome, tmp_path: Path) -> None:
+    certificates.make_ca(tmp_path)
+    certificates.make_controller(tmp_path, ["127.0.0.1"])
+    (tmp_path / "tokens").write_text(f"{TOKEN},bob,read-only\n")
+    files = TlsFiles(*(tmp_path / name for name in ("controller.crt", "controller.key", "ca.crt")))
+    access = Access(Credentials(files), (), Tokens(tmp_path / "tokens"))
+    controller = Controller()
+    controller.take(Snapshot({node(1).key: node(1)}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runner = await serve_remote(controller, f"127.0.0.1:{port}", access)
+    await asyncio.to_thread(sign_in, driver, f"https://127.0.0.1:{port}/console/", tmp_path)
+    await runner.cleanup()
+
+
+def sign_in(page: Chrome, url: str, directory: Path) -> None:
+    # The CA is the test's own, which this browser doesn't know.
+    page.execute_cdp_cmd("Security.setIgnoreCertificateErrors", {"ignore": True})
+    window(page, 1280, 480)
+    page.get(url)
+    field = page.find_element(By.ID, "token")
+    until(field.is_displayed, "the form for a token")
+    assert field.accessible_name == "Token for the admin API" and "node-0001" not in page.page_source
+    picture(page, "console-token", directory)
+    field.send_keys("a-token-of-nobody", Keys.ENTER)
+    until(lambda: page.find_element(By.ID, "problem").text == "This token isn't valid.", "that it is refused")
+    field.send_keys(TOKEN, Keys.ENTER)
+    until(lambda: column(page, "Name") == ["node-0001"], "the list")
+    stored = page.execute_script("return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+    assert TOKEN not in stored and TOKEN not in page.current_url and not field.is_displayed()
+    page.refresh()
+    until(page.find_element(By.ID, "token").is_displayed, "the form again")
