@@ -169,21 +169,24 @@ async def test_a_service_that_cant_have_what_it_asks_for_says_so_until_it_can(
     assert of("lb-late")["reason"] == "NotRealized"
     assert of("lb-late")["message"] == "no load balancer's address is free in 203.0.113.0/28; add a pool"
     assert condition(server, "Service", "lb-late", "example.com/Theirs", "default") == others
-    assert [each["regarding"]["name"] for each in server.objects("Event")] == ["lb-late"]
 
+    def told() -> list[str]:
+        return [each["regarding"]["name"] for each in server.objects("Event")]
+
+    # Conditions, addresses and events are written by themselves, in no order.
+    await until(lambda: told() == ["lb-late"], "an event says so")
     server.remove("Service", "default", "lb-00")
     await until(lambda: of("lb-late").get("status") == "True", "it has one")
 
     def ingress() -> Any:
         return (server.get("Service", "default", "lb-late") or {})["status"].get("loadBalancer", {}).get("ingress")
 
-    # Condition and address are two writes, in no order.
     await until(lambda: bool(ingress()), "its status says which")
     assert condition(server, "Service", "lb-late", "example.com/Theirs", "default") == others
     assert of("lb-01") == {}
     written = len(writes(server))
     await asyncio.sleep(0.3)
-    assert len(writes(server)) == written
+    assert len(writes(server)) == written and told() == ["lb-late"]
 
 
 async def test_a_service_whose_port_or_address_is_anothers_says_whose(server: ApiServer, running: Running) -> None:
