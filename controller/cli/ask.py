@@ -140,7 +140,7 @@ _COUNTED = {"services": COUNTER_COLUMNS, "endpoints": COUNTER_COLUMNS, "policies
 
 @click.command()
 @click.argument("kind", metavar="nodes|pods|services|endpoints|policies|identities|links|bgp|routes")
-@click.argument("name", required=False)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("-n", "--namespace", default="default", show_default=True, help="The objects' namespace.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Objects of every namespace.")
 @click.option("--counters", is_flag=True, help="What all switches together have counted for each.")
@@ -148,7 +148,7 @@ _COUNTED = {"services": COUNTER_COLUMNS, "endpoints": COUNTER_COLUMNS, "policies
 @socket_options
 def get(
     kind: str,
-    name: str | None,
+    names: tuple[str, ...],
     namespace: str,
     all_namespaces: bool,
     counters: bool,
@@ -185,11 +185,12 @@ def get(
         # Policies of the cluster are in no namespace, and concern all.
         rows = [row for row in rows if row["namespace"] in (namespace, "")]
         columns = [column for column in columns if column.key != "namespace"]
-    if name is not None:
-        rows = [row for row in rows if row.get("name") == name]
-        if not rows:
+    if names:
+        rows = [row for row in rows if row.get("name") in names]
+        found = {row["name"] for row in rows}
+        if missing := [repr(name) for name in names if name not in found]:
             where = f" in namespace {namespace}" if known in _NAMESPACED and not all_namespaces else ""
-            raise click.ClickException(f"{known} {name!r} not found{where}")
+            raise click.ClickException(f"{known} {', '.join(missing)} not found{where}")
     if output == "name":
         for row in rows:
             click.echo(f"{_SINGULAR.get(known, known[:-1])}/{row.get('name') or row['from'] + '--' + row['to']}")

@@ -204,3 +204,11 @@ def test_words_are_completed() -> None:
         env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["plain,trace"], done.stderr
+
+
+def test_get_shows_each_object_that_is_named_and_names_those_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ask", lambda *_: {"items": [{"name": name} for name in ("n1", "n2", "n3")]})
+    at = ("-o", "name", "--socket", "/s")
+    assert run("get", "nodes", "n3", "n1", *at).output == "node/n1\nnode/n3\n"
+    result = run("get", "nodes", "n1", "n8", "n9", *at)
+    assert result.exit_code == 1 and result.output == "Error: nodes 'n8', 'n9' not found\n"
