@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from controller.channel import TargetError
+from controller import plain_http
 
 
 async def serve(address: str, not_ready: Callable[[], str]) -> web.AppRunner:
@@ -26,14 +26,4 @@ async def serve(address: str, not_ready: Callable[[], str]) -> web.AppRunner:
         reason = not_ready()
         return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
-    app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    host, _, port = address.rpartition(":")
-    try:
-        await web.TCPSite(runner, host.strip("[]") or None, int(port), reuse_address=True).start()
-    except (OSError, ValueError) as error:
-        await runner.cleanup()
-        raise TargetError(f"--health {address}: {error}; give an address of this machine and a free port") from error
-    return runner
+    return await plain_http.serve("--health", address, [web.get("/healthz", healthz), web.get("/readyz", readyz)])

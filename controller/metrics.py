@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Histogram, disable_created_metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controller.channel import TargetError
+from controller import plain_http
 from controller.sync import Phase
 
 if TYPE_CHECKING:
@@ -205,14 +205,4 @@ async def serve(address: str, controller: Controller) -> web.AppRunner:
     async def metrics(request: web.Request) -> web.Response:
         return await answer(controller)
 
-    app = web.Application()
-    app.add_routes([web.get("/metrics", metrics)])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    host, _, port = address.rpartition(":")
-    try:
-        await web.TCPSite(runner, host.strip("[]") or None, int(port), reuse_address=True).start()
-    except (OSError, ValueError) as error:
-        await runner.cleanup()
-        raise TargetError(f"--metrics {address}: {error}; give an address of this machine and a free port") from error
-    return runner
+    return await plain_http.serve("--metrics", address, [web.get("/metrics", metrics)])

@@ -25,6 +25,8 @@ class _Change(msgspec.Struct):
     sent: float
     version: int
     waiting: set[str]
+    #: How many switches it concerns.
+    size: int
     last: float = 0.0
 
 
@@ -35,17 +37,12 @@ class Propagation:
         """`finished` hears of each change what it was, how many seconds it took, and on how many switches it is."""
         self._finished = finished
         self._changes: deque[_Change] = deque(maxlen=LIMIT)
-        self._sizes: dict[int, int] = {}
 
     def begin(self, what: str, nodes: Iterable[str], version: int, known: float, sent: float) -> None:
         """A change that was known at one time and sent at another. `nodes`: whose switches are yet to have it."""
         waiting = set(nodes)
         if waiting:
-            change = _Change(what, known, sent, version, waiting)
-            self._sizes[id(change)] = len(waiting)
-            if len(self._changes) == LIMIT:
-                self._sizes.pop(id(self._changes[0]), None)
-            self._changes.append(change)
+            self._changes.append(_Change(what, known, sent, version, waiting, len(waiting)))
 
     def installed(self, node: str, begun: float, version: int, now: float) -> None:
         """A bundle that was begun then, and left nothing of that version behind, is in a node's switch."""
@@ -72,7 +69,6 @@ class Propagation:
             return
         self._changes = deque((change for change in self._changes if change.waiting), maxlen=LIMIT)
         for change in done:
-            size = self._sizes.pop(id(change))
             # Where the last that was waited for has gone, nobody can say how long it would have taken.
             if change.last:
-                self._finished(change.what, change.last - change.known, size)
+                self._finished(change.what, change.last - change.known, change.size)

@@ -49,11 +49,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Tally(Generic[K]):
-    """Counters of one switch: how fast each grows, and what each has come to, beginnings anew included."""
+    """Counters of one switch: how fast each grows."""
 
     def __init__(self) -> None:
         self.rates: dict[K, float] = {}
-        self.totals: dict[K, int] = {}
         self.at: float | None = None
         self._last: dict[K, int] = {}
 
@@ -65,9 +64,6 @@ class Tally(Generic[K]):
         for key, count in counts.items():
             before = self._last.get(key, 0)
             grown[key] = count - before if count >= before else count
-        for key, more in grown.items():
-            self.totals[key] = self.totals.get(key, 0) + more
-        self.totals = {key: total for key, total in self.totals.items() if key in counts}
         self.rates = {} if first or seconds <= 0 else {key: more / seconds for key, more in grown.items() if more}
         self.at, self._last = now, dict(counts)
 
@@ -237,11 +233,6 @@ class Statistics:
             await asyncio.sleep(0.02)
 
     # Telling ----------------------------------------------------------------------------------------------------
-
-    def totals(self) -> Iterator[tuple[str, Mapping[tuple[str, str], int]]]:
-        """What the ports of each node's bridge have carried, also where its switch is away."""
-        for node, switch in self._switches.items():
-            yield node, switch.ports.totals
 
     def _fresh(self) -> Iterator[tuple[str, _Switch]]:
         for node, switch in self._switches.items():

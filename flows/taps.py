@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import msgspec
 
 from flows import fields as f
-from flows.cookies import TAP_OWNER, is_tap
+from flows.cookies import TAP_OWNER
 from flows.fields import Match, Term
 from flows.openflow import encode
 from flows.openflow.wire import TABLE_ALL
@@ -67,11 +67,6 @@ class Taps(msgspec.Struct, frozen=True):
         """The messages that delete them, all that are left."""
         cookie = TAP_OWNER << 56 | self.session << _SESSION_SHIFT
         return [encode.flow_delete(TABLE_ALL, cookie, _SESSION_MASK), encode.meter_delete(self.meter)]
-
-
-def is_one(flow: Flow) -> bool:
-    """Whether a flow is a tap."""
-    return is_tap(flow.cookie)
 
 
 def told_by(cookie: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The admin API: HTTP and JSON on a Unix socket that only its owner can open. Read-only, versioned in the path.
+"""The admin API: HTTP and JSON on a Unix socket that only its owner can open, versioned in the path.
 
 It may be served over TLS too; there every request needs a token (`controller.access`).
 
@@ -34,8 +34,7 @@ API_CONNECTIONS = 256
 async def serve(controller: Controller, path: Path) -> web.AppRunner:
     """Serve on `path` until the runner that is returned is cleaned up."""
     app = web.Application(middlewares=[_errors])
-    app.add_routes([web.route(each.method, each.path, each.handler) for each in routes(controller)])
-    app.add_routes(console.routes())
+    app.add_routes(_paths(controller))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.UnixSite(runner, unused(path)).start()
@@ -71,8 +70,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
         controller.fleet.refuse(request.remote or "somebody", why, text, time.monotonic())
 
     app = web.Application(middlewares=[_errors, authorized])
-    app.add_routes([web.route(each.method, each.path, each.handler) for each in routes(controller)])
-    app.add_routes(console.routes())
+    app.add_routes(_paths(controller))
     servers: list[TlsServer] = []
 
     async def close(app: web.Application) -> None:
@@ -106,6 +104,10 @@ _MODULES = (objects, flows, policies, topology, trace, captures, top, health, me
 def routes(controller: Controller) -> list[Route]:
     """Everything that may be asked."""
     return [route for module in _MODULES for route in module.routes(controller)]
+
+
+def _paths(controller: Controller) -> list[web.AbstractRouteDef]:
+    return [*(web.route(each.method, each.path, each.handler) for each in routes(controller)), *console.routes()]
 
 
 def _error(status: int, text: str) -> web.Response:

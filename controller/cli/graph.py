@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 
-from controller.cli.printing import Column, Row, print_rows, table
+from controller.cli.printing import Column, Row, bits, print_rows, table
 from controller.cli.questions import ask, dump, output_option, socket_options
-from controller.cli.top import bits
 
 _COLUMNS = [
     Column("A", "from"),

@@ -45,3 +45,13 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def bits(rate: float | None) -> str | None:
+    """Bits a second as people say them, with three digits at most."""
+    if rate is None:
+        return None
+    for unit, size in (("Gb/s", 1e9), ("Mb/s", 1e6), ("kb/s", 1e3)):
+        if rate >= size * 0.9995:
+            return f"{rate / size:.3g}{unit}"
+    return f"{rate:.0f}b/s"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from controller.cli.printing import Column, Row, print_rows
+from controller.cli.printing import Column, Row, bits, print_rows
 from controller.cli.questions import ask, output_option, socket_options
 
 _COLUMNS = {
@@ -75,13 +75,3 @@ def _in_words(row: Row) -> Row:
     if "rxDroppedPerSecond" in row:
         told["dropped"] = f"{row['rxDroppedPerSecond'] + row['txDroppedPerSecond']:.0f}"
     return told
-
-
-def bits(rate: float | None) -> str | None:
-    """Bits a second as people say them, with three digits at most."""
-    if rate is None:
-        return None
-    for unit, size in (("Gb/s", 1e9), ("Mb/s", 1e6), ("kb/s", 1e3)):
-        if rate >= size * 0.9995:
-            return f"{rate / size:.3g}{unit}"
-    return f"{rate:.0f}b/s"

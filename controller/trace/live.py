@@ -21,6 +21,7 @@ from controller.trace.result import Trace, differences
 from flows import fields as f
 from flows import taps
 from flows.compiler import Compiler
+from flows.cookies import is_tap
 from flows.fields import Field
 from flows.interpreter import Interpreter, InterpreterError, Step
 from flows.openflow import encode
@@ -29,7 +30,7 @@ from flows.pipeline import CLASSIFY, DIGEST, HOST, OUTPUT, TABLES
 from flows.registers import EXIT, Exit
 from flows.taps import Taps
 from flows.values import Flow, Resubmit
-from topology.naming import GATEWAY_PORT, TUNNEL_PORT, Address
+from topology.naming import GATEWAY_PORT, TUNNEL_PORT
 
 #: The slot of live traces among taps; captures have those below.
 SLOT = 64
@@ -39,8 +40,6 @@ _LIFE, _SETTLED, _SILENCE, _LONGEST = 10, 0.1, 0.4, 3.0
 #: Nodes that are tapped beside those that the model names, where there are no more than these.
 _FEW = 20
 _RATE = 80
-
-
 #: A node, and what its switch told of one visit.
 _Visit = tuple[str, list[PacketIn]]
 
@@ -165,7 +164,7 @@ class Tracer:
     async def _met(self, node: str, reports: Sequence[PacketIn]) -> Met:
         """What a switch did: in each table the flow that it holds for what the packet was by then."""
         held = [stats.flow for stats in await self._dump(node) if stats.flow is not None]
-        flows = [flow for flow in held if flow.table not in (DIGEST.number, HOST.number) and not taps.is_one(flow)]
+        flows = [flow for flow in held if flow.table not in (DIGEST.number, HOST.number) and not is_tap(flow.cookie)]
         interpreter = Interpreter(flows)
         steps: list[Step] = []
         packets = [_fields(each) for each in reports]
@@ -211,12 +210,4 @@ def _fields(report: PacketIn) -> dict[Field, int]:
 
 def _endpoint(begun: First, met: Sequence[Met]) -> str:
     """Where a Service's connection was sent, as `ADDRESS:PORT`; empty where nothing was translated."""
-    target = begun.destination
-    for each in met:
-        if (now := each.destination) != target:
-            return _socket(*now)
-    return ""
-
-
-def _socket(address: Address, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    return next((each.destination for each in met if each.destination != begun.destination), "")

@@ -135,8 +135,8 @@ class First(msgspec.Struct, frozen=True):
     question: Question
 
     @property
-    def destination(self) -> tuple[Address, int]:
-        return _address(self.packet, "destination"), _port(self.packet, "destination")
+    def destination(self) -> str:
+        return _socket_of(self.packet, "destination")
 
 
 class Met(msgspec.Struct, frozen=True):
@@ -148,8 +148,8 @@ class Met(msgspec.Struct, frozen=True):
     last: Packet
 
     @property
-    def destination(self) -> tuple[Address, int]:
-        return _address(self.last, "destination"), _port(self.last, "destination")
+    def destination(self) -> str:
+        return _socket_of(self.last, "destination")
 
 
 class _Start(msgspec.Struct, frozen=True):

@@ -56,13 +56,13 @@ def read_flows(lab: Lab, node: str) -> list[FlowStats]:
                     return list(message.items)
 
 
-def trace(lab: Lab, packet: Fields) -> tuple[list[int], list[int], str]:
+def trace(lab: Lab, packet: Fields, node: str = NODE) -> tuple[list[int], list[int], str]:
     """The tables and ports of the switch's own trace, and its text."""
     terms = f.match(*(Term(field, value, None) for field, value in packet.items() if field not in _UNSPOKEN))
     text = ",".join(match_text(terms))
     if packet.get(f.IP_PROTO) == f.PROTO_ICMPV6:
         text = text.replace("icmp_type", "icmpv6_type").replace("icmp_code", "icmpv6_code")
-    told = substrate.appctl(lab.layout, NODE, "ofproto/trace", "br-int", text)
+    told = substrate.appctl(lab.layout, node, "ofproto/trace", "br-int", text)
     tables, ports = [], []
     here = False
     for line in told.splitlines():

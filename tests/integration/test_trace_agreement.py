@@ -16,17 +16,14 @@ import pytest
 from callers import Document, service
 from policing import HOST_PORT, cluster_policy, pods_of, policed, policy
 from probes import HERE, pod_netns
-from test_trace import _OUTPUT, _TABLE, _UNSPOKEN
+from test_trace import trace as traced
 
-from deploy.lab import substrate
 from deploy.lab.cluster import Lab
 from deploy.lab.layout import netns_path
 from flows import fields as f
 from flows import packets
-from flows.fields import Term
 from flows.packets import Fields
 from flows.pipeline import SERVICE_STATS
-from flows.text import match_text
 from topology.naming import ROUTER_MAC, parse_mac
 
 QUESTIONS, SEED, AT_A_TIME = 1000, 7, 125
@@ -181,7 +178,7 @@ class Switches:
         port = question.port
         for number, visit in enumerate(trace["visits"]):
             packet = self._packet(question, trace, visit["in_port"], (target, port), by_tunnel=number > 0)
-            tables, ports, told = self._trace(visit["node"], packet)
+            tables, ports, told = traced(self._lab, packet, visit["node"])
             ours = [step["number"] for step in visit["steps"]]
             out = [visit["out_port"]] if visit["out_port"] else []
             if any(each["end"] == "destination" for each in visit["translations"]):
@@ -203,19 +200,6 @@ class Switches:
         ends = (ip_address(told["source_address"]), told["source_port"]), (ip_address(target[0]), target[1])
         key = {f.TUN_ID: self._identities[question.source]} if by_tunnel else {}
         return make(in_port, macs, *ends) | key
-
-    def _trace(self, node: str, packet: Fields) -> tuple[list[int], list[int], str]:
-        terms = f.match(*(Term(field, value, None) for field, value in packet.items() if field not in _UNSPOKEN))
-        told = substrate.appctl(self._lab.layout, node, "ofproto/trace", "br-int", ",".join(match_text(terms)))
-        tables, ports, here = [], [], False
-        for line in told.splitlines():
-            if line.startswith("bridge("):
-                here = line == 'bridge("br-int")'
-            elif here and (table := _TABLE.match(line)):
-                tables.append(int(table[1]))
-            elif here and (output := _OUTPUT.match(line)):
-                ports.append(packet[f.IN_PORT] if output[3] else int(output[1] or output[2]))
-        return tables, ports, told
 
 
 def test_the_model_the_switches_and_real_connections_agree_about_questions_at_random(lab: Lab) -> None:
