@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 from browser import chromium, complaints, hosts_asked, window
+from callers import ofctl
 from conftest import make_pod_lab
 from probes import until
 from selenium.webdriver import Chrome, Keys
@@ -41,7 +42,7 @@ IMAGES = ROOT / "docs/images"
 #: Pictures that docs/console.md shows.
 SHOWN = ("console-nodes-light", "console-flows-light")
 #: The navigation's links, in their order.
-VIEWS = ("Nodes", "Pods", "Services", "Policies", "Topology")
+VIEWS = ("Nodes", "Pods", "Services", "Policies", "Topology", "Trace")
 #: Contrast of text that WCAG 2 asks for at level AA.
 CONTRAST = 4.5
 
@@ -58,21 +59,21 @@ apiVersion: v1
 kind: Service
 metadata: {name: shop, namespace: default}
 spec:
-  selector: {app: shop}
+  selector: {app: b1}
   ports: [{port: 80, targetPort: 8080}]
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {name: only-web, namespace: default}
+metadata: {name: only-a1, namespace: default}
 spec:
-  podSelector: {matchLabels: {app: shop}}
-  ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 8080}]}]
+  podSelector: {matchLabels: {app: b1}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: a1}}}], ports: [{port: 8080}]}]
 """
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The pods of pods.yaml, and a Service and a policy."""
+    """The pods of pods.yaml, a Service of b1, and a policy that lets a1 alone reach it."""
     for here in make_pod_lab("w", tmp_path_factory.mktemp("manifests")):
         (here.layout.manifests / "console.yaml").write_text(OBJECTS)
         for kind in ("services", "policies"):
@@ -432,6 +433,74 @@ def look_at_groups(page: Chrome, url: str, directory: Path) -> None:
     shows(page, "Topology")
     Select(page.find_element(By.ID, "by")).select_by_visible_text("network")
     until(lambda: len(boxes(page)) == 20, "groups of fifty")
+
+
+# Trace ----------------------------------------------------------------------------------------------------------------
+
+
+def ask_trace(page: Chrome, source: str, target: str, port: str, by: str = "Trace") -> None:
+    open_view(page, "Trace")
+    for name, text in (("from", source), ("to", target), ("port", port)):
+        field = page.find_element(By.NAME, name)
+        field.clear()
+        field.send_keys(text)
+    page.find_element(By.XPATH, f"//button[.='{by}']").click()
+    until(lambda: page.find_elements(By.CSS_SELECTOR, "#result > *"), "the answer")
+    until(lambda: not page.find_element(By.TAG_NAME, "body").get_attribute("aria-busy"), "the end of the question")
+
+
+def steps(page: Chrome) -> list[str]:
+    return [each.text for each in page.find_elements(By.CSS_SELECTOR, ".steps li strong")]
+
+
+def test_a_trace_is_told_step_by_step_and_drawn_on_the_topology(page: Chrome, lab: Lab) -> None:
+    ask_trace(page, "a1", "svc/shop", "80")
+    assert page.find_element(By.ID, "verdict").text == "✓ Delivered to pod default/b1 on node-2"
+    assert boxes(page) == [
+        "node-1: Synced, 2 pods, place 1 of the way",
+        "node-2: Synced, 1 pod, place 2 of the way",
+        "node-3: Synced, 1 pod",
+    ]
+    assert len(page.find_elements(By.CSS_SELECTOR, ".drawing .way-line")) == 2
+    visits = lab.ask("trace", **{"from": "a1", "to": "svc/shop", "port": "80"})["visits"]
+    told = [
+        [*(step["table"] for step in visit["steps"]), *("NAT" for _ in visit["translations"]), "Then"]
+        for visit in visits
+    ]
+    assert steps(page) == [each for visit in told for each in visit]
+
+
+def test_a_trace_says_where_a_packet_is_dropped_and_by_which_rule(page: Chrome) -> None:
+    ask_trace(page, "a2", "b1", "8080")
+    assert page.find_element(By.ID, "verdict").text.startswith("✕ Dropped on node-2")
+    assert "NetworkPolicy default/only-a1" in page.find_element(By.ID, "result").text
+    assert boxes(page)[1] == "node-2: Synced, 1 pod, place 2 of the way, dropped here"
+    (decides,) = page.find_elements(By.CSS_SELECTOR, ".steps .decides strong")
+    assert decides.text == steps(page)[-2]
+
+
+def test_a_packet_that_is_really_sent_is_compared_with_the_model(page: Chrome, lab: Lab) -> None:
+    ask_trace(page, "a1", "b1", "8080", by="Send a packet")
+    assert "went as the model says" in page.find_element(By.ID, "result").text
+    intruder = "table=Track,priority=9999,tcp,tp_dst=8080"
+    ofctl(lab, "node-2", "add-flow", "br-int", f"{intruder},actions=drop")
+    try:
+        page.find_element(By.ID, "live").click()
+        until(lambda: page.find_elements(By.CSS_SELECTOR, ".differs"), "the difference")
+    finally:
+        ofctl(lab, "node-2", "--strict", "del-flows", "br-int", intruder)
+    shouted = page.find_element(By.CSS_SELECTOR, ".differs")
+    assert shouted.aria_role == "alert" and "it should be Delivered, and was Dropped" in shouted.text
+    headings = [each.text for each in page.find_elements(By.CSS_SELECTOR, "#result h2")]
+    assert headings == ["What switches did", "What the model says"]
+
+
+def test_a_question_that_makes_no_sense_is_answered_beside_the_form(page: Chrome) -> None:
+    ask_trace(page, "a1", "nobody", "80")
+    assert "nobody" in page.find_element(By.CSS_SELECTOR, "#result [role=alert]").text
+    assert page.find_element(By.NAME, "to").get_attribute("value") == "nobody"
+    (logged,) = complaints(page)
+    assert "400" in logged
 
 
 # A thousand nodes, and who may see them -------------------------------------------------------------------------------

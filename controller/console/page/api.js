@@ -3,13 +3,16 @@
 let token = "";
 
 export class TokenNeeded extends Error {}
+// It may not be asked by who asks; or not so, by anybody.
 export class Forbidden extends Error {}
+export class Refused extends Error {}
 
 export function useToken(text) {
   token = text.trim();
 }
 
-// The answer to GET /v1/PATH, or to another method. Raises TokenNeeded, Forbidden, or an Error with the API's own words.
+// The answer to GET /v1/PATH, or to another method. Raises TokenNeeded, Forbidden, Refused, or
+// another Error, with the API's own words.
 export async function ask(path, signal, method = "GET") {
   const response = await request(path, signal, method);
   return response.json().catch(() => { throw new Error("The controller's answer is cut off."); });
@@ -34,5 +37,6 @@ async function request(path, signal, method = "GET") {
   const answer = await response.json().catch(() => ({}));
   if (response.status === 401) throw new TokenNeeded(token ? "This token isn't valid." : "");
   if (response.status === 403) throw new Forbidden(answer.error || "This isn't allowed.");
-  throw new Error(answer.error || `${response.status} ${response.statusText}`);
+  const words = answer.error || `${response.status} ${response.statusText}`;
+  throw response.status < 500 ? new Refused(words) : new Error(words);
 }

@@ -3,7 +3,7 @@
 // Nodes that are wired to one another are in rows, from the edge of a fabric inward; rings are rings. The others are
 // around the hub of the smallest network that they are on. Places are the middles of boxes.
 
-export const BOX = { width: 150, height: 56 };
+export const BOX = { width: 150, height: 64 };
 const GAP = { across: 26, down: 22, rows: 110, parts: 70 };
 const HUB = { width: 120, height: 30 };
 // Boxes of the innermost ring around a hub; each further one has so many more.

@@ -35,7 +35,7 @@ function box(node, [x, y], { chosen, marks, remarks }) {
   const said = `${node.name}: ${node.status}, ${plural(node.pods, "pod")}${mark ? `, ${mark.said}` : ""}`;
   return {
     key: node.name, x, y, ...BOX, title: node.name, state: node.status, said, mark,
-    lines: [remark ?? `${node.status}, ${plural(node.pods, "pod")}`], faint: marks !== null && !mark,
+    lines: remark ?? [node.status, plural(node.pods, "pod")], faint: marks !== null && !mark,
     ...(marks ? {} : { picked: node.name === chosen }),
   };
 }

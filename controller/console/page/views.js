@@ -2,6 +2,7 @@
 
 import { listView } from "./list.js";
 import { topologyView } from "./topology.js";
+import { traceView } from "./trace.js";
 
 const NAMESPACE = ["Namespace", "namespace"];
 const named = (row) => `${row.kind ?? ""} ${row.namespace ?? ""}/${row.name}`;
@@ -73,6 +74,7 @@ export const VIEWS = {
   services: { nav: "Services", open: (_, page) => listView(SERVICES, page) },
   policies: { nav: "Policies", open: (_, page) => listView(POLICIES, page) },
   topology: { nav: "Topology", open: topologyView },
+  trace: { nav: "Trace", open: traceView },
 };
 
 // What a fragment of the address names: #/VIEW/WORD/...?key=value. The first view where it names none.
