@@ -24,6 +24,7 @@ from conftest import make_pod_lab
 from probes import until
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from controller import console
@@ -42,7 +43,7 @@ IMAGES = ROOT / "docs/images"
 #: Pictures that docs/console.md shows.
 SHOWN = ("console-nodes-light", "console-flows-light")
 #: The navigation's links, in their order.
-VIEWS = ("Nodes", "Pods", "Services", "Policies", "Topology", "Trace")
+VIEWS = ("Nodes", "Pods", "Services", "Policies", "Matrix", "Topology", "Trace")
 #: Contrast of text that WCAG 2 asks for at level AA.
 CONTRAST = 4.5
 
@@ -501,6 +502,50 @@ def test_a_question_that_makes_no_sense_is_answered_beside_the_form(page: Chrome
     assert page.find_element(By.NAME, "to").get_attribute("value") == "nobody"
     (logged,) = complaints(page)
     assert "400" in logged
+
+
+# Matrix ---------------------------------------------------------------------------------------------------------------
+
+
+def cell(page: Chrome, words: str) -> WebElement:
+    return page.find_element(By.CSS_SELECTOR, f"[role=grid] [aria-label='{words}']")
+
+
+def test_the_matrix_says_who_may_reach_whom_and_why(page: Chrome, lab: Lab) -> None:
+    open_view(page, "Matrix")
+    grid = page.find_element(By.CSS_SELECTOR, "[role=grid]")
+    told = lab.ask("matrix", port="80")
+    names = [row["name"] for row in told["subjects"]]
+    assert [
+        each.get_attribute("textContent") for each in grid.find_elements(By.CSS_SELECTOR, "th[scope=col] span")
+    ] == names
+    assert [each.text for each in grid.find_elements(By.CSS_SELECTOR, "th[scope=row]")] == names
+    assert cell(page, "default[app=a1] to default[app=b1]: denied").text == "✕"
+    field = page.find_element(By.ID, "port")
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys("8080", Keys.TAB)
+    until(
+        lambda: page.find_elements(By.CSS_SELECTOR, "[aria-label='default[app=a1] to default[app=b1]: allowed']"),
+        "8080",
+    )
+    assert cell(page, "default[app=a2] to default[app=b1]: denied").text == "✕"
+    assert page.current_url.endswith("#/matrix?protocol=TCP&port=8080")
+
+
+def test_the_matrix_is_gone_through_by_keys(page: Chrome) -> None:
+    open_view(page, "Matrix")
+    page.execute_script("document.querySelector('[role=grid] [tabindex=\"0\"]').focus()")
+    for key in (Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ENTER):
+        page.switch_to.active_element.send_keys(key)
+    focused = page.switch_to.active_element
+    assert focused.accessible_name == "default[app=a2] to default[app=b1]: denied"
+    why = page.find_element(By.CSS_SELECTOR, "aside.details")
+    until(lambda: "Denied" in why.text, "why")
+    assert "no rule of NetworkPolicy default/only-a1 allows it" in why.text
+    assert page.find_element(By.ID, "said").get_attribute("textContent").startswith("Denied: ingress")
+    why.find_element(By.LINK_TEXT, "Trace it").click()
+    shows(page, "Trace")
+    assert page.find_element(By.ID, "verdict").text.startswith("✕ Dropped")
 
 
 # A thousand nodes, and who may see them -------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // What there is to look at: for each view its name in the address, its word in the navigation, and how it is opened.
 
 import { listView } from "./list.js";
+import { matrixView } from "./matrix.js";
 import { topologyView } from "./topology.js";
 import { traceView } from "./trace.js";
 
@@ -73,6 +74,7 @@ export const VIEWS = {
   pods: { nav: "Pods", open: (_, page) => listView(PODS, page) },
   services: { nav: "Services", open: (_, page) => listView(SERVICES, page) },
   policies: { nav: "Policies", open: (_, page) => listView(POLICIES, page) },
+  matrix: { nav: "Matrix", open: matrixView },
   topology: { nav: "Topology", open: topologyView },
   trace: { nav: "Trace", open: traceView },
 };
