@@ -178,6 +178,28 @@ def test_a_node_s_flows_are_explained(page: Chrome, lab: Lab) -> None:
     assert column(page, "What it does") == [row["words"] for row in rows][:100]
 
 
+def test_a_service_is_opened_to_its_endpoints(page: Chrome) -> None:
+    open_view(page, "Services")
+    opener = page.find_element(By.CSS_SELECTOR, "button[aria-expanded]")
+    assert (opener.accessible_name, opener.get_attribute("aria-expanded")) == ("Endpoints of default/shop", "false")
+    opener.send_keys(Keys.ENTER)
+    rows = "#view .behind tbody tr"
+    until(lambda: page.find_elements(By.CSS_SELECTOR, rows), "endpoints")
+    assert "http" not in page.find_element(By.CSS_SELECTOR, rows).text
+    assert re.search(r"10\.244\.2\.2:8080 Ready yes b1 node-2", page.find_element(By.CSS_SELECTOR, rows).text)
+    page.find_element(By.ID, "refresh").click()
+    shows(page, "Services")
+    assert opener.get_attribute("aria-expanded") == "true" and page.find_elements(By.CSS_SELECTOR, rows)
+    opener.click()
+    assert page.find_elements(By.CSS_SELECTOR, rows) == []
+
+
+@pytest.mark.parametrize(("title", "heading", "words"), [("Nodes", "Receives", "bit/s"), ("Services", "Connections", "/s")])
+def test_what_nodes_and_services_carry_is_put_beside_them(page: Chrome, title: str, heading: str, words: str) -> None:
+    open_view(page, title)
+    until(lambda: all(each.endswith(words) for each in column(page, heading)), "rates")
+
+
 def test_a_filter_narrows_the_list_and_says_by_how_much(page: Chrome, lab: Lab) -> None:
     open_view(page, "Pods")
     filter_by(page, "a1")
@@ -576,13 +598,18 @@ def look_at_a_thousand(page: Chrome, url: str, directory: Path) -> None:
     assert count.text == "1,000 in all"
     assert column(page, "Name") == [f"node-{number:04}" for number in range(100)]
     assert set(column(page, "Status")) == {"Disconnected"}
-    page.find_element(By.XPATH, "//button[.='Next page']").click()
+    page.find_element(By.XPATH, "//*[@id='place']/following-sibling::button").click()
+    until(lambda: page.find_element(By.ID, "place").text == "101 to 200 of 1,000", "the next page")
     assert column(page, "Name")[0] == "node-0100"
-    assert page.find_element(By.CSS_SELECTOR, "#view .bar span.faint:not(#count)").text == "101 to 200 of 1,000"
     filter_by(page, "node-0999")
-    assert column(page, "Name") == ["node-0999"] and count.text == "1 of 1,000"
+    until(lambda: count.text == "1 of 1,000", "what is looked for in all pages")
+    assert column(page, "Name") == ["node-0999"]
+    filter_by(page, "name=node-0500")
+    until(lambda: count.text == "1 found", "what the server looks for")
+    assert column(page, "Name") == ["node-0500"]
     filter_by(page, "")
-    assert count.text == "1,000 in all" and len(column(page, "Name")) == 100
+    until(lambda: count.text == "1,000 in all", "all")
+    assert len(column(page, "Name")) == 100
     picture(page, "console-thousand", directory)
     # From the start of navigation until the list's answer was there, by the browser's clock.
     milliseconds = page.execute_script("return performance.getEntriesByType('resource').at(-1).responseEnd")

@@ -1,24 +1,35 @@
 // What there is to look at: for each view its name in the address, its word in the navigation, and how it is opened.
 
+import { endpointsOf } from "./endpoints.js";
 import { listView } from "./list.js";
 import { matrixView } from "./matrix.js";
 import { topologyView } from "./topology.js";
 import { traceView } from "./trace.js";
+import { nodeRates, serviceRates } from "./rates.js";
+import { bits, short } from "./words.js";
 
 const NAMESPACE = ["Namespace", "namespace"];
 const named = (row) => `${row.kind ?? ""} ${row.namespace ?? ""}/${row.name}`;
+const perSecond = (number) => `${short(number)}/s`;
 const flowsOf = (row) => (row.status === "Disconnected" ? "" : `nodes/${encodeURIComponent(row.name)}/flows`);
+
+const traceFrom = (row) => (row.kind === "Pod" ? `trace?from=${encodeURIComponent(`${row.namespace}/${row.name}`)}` : "");
+const traceTo = ({ namespace, name, ports }) =>
+  `trace?to=${encodeURIComponent(`${namespace}/svc/${name}`)}&port=${parseInt(ports[0], 10) || ""}`;
 
 const NODES = {
   title: "Nodes",
   about: "Every node, and whether its switch has what it should have.",
   path: "nodes",
   keyOf: named,
+  rates: nodeRates,
   columns: [
     ["Name", "name", { link: flowsOf, linkName: (row) => `Flows of ${row.name}` }],
     ["Status", "status", { state: true }], ["Addresses", "addresses"], ["Pod CIDRs", "podCIDRs"],
-    ["Pods", "pods", { number: true }], ["Flows", "flows", { number: true }], ["Refused", "refused", { number: true }],
-    ["Repaired", "repaired", { number: true }],
+    ["Pods", "pods", { number: true }], ["Flows", "flows", { number: true }],
+    ["Receives", "rxBitsPerSecond", { words: bits, shape: "rate" }], ["Sends", "txBitsPerSecond", { words: bits, shape: "rate" }],
+    ["Drops", "droppedPerSecond", { words: perSecond, shape: "rate" }],
+    ["Refused", "refused", { number: true }], ["Repaired", "repaired", { number: true }],
   ],
 };
 
@@ -27,8 +38,9 @@ const PODS = {
   about: "Every pod and workload, and whether its flows are in its node's switch.",
   path: "pods",
   keyOf: named,
+  namespaced: true,
   columns: [
-    NAMESPACE, ["Name", "name"], ["Status", "status", { state: true }], ["Addresses", "addresses"],
+    NAMESPACE, ["Name", "name", { link: traceFrom, linkName: (row) => `Trace from ${row.namespace}/${row.name}` }], ["Status", "status", { state: true }], ["Addresses", "addresses"],
     ["Node", "node"], ["Port", "portNumber", { number: true }], ["Reason", "reason"],
   ],
 };
@@ -38,9 +50,15 @@ const SERVICES = {
   about: "Every Service, with its addresses and how many endpoints are used.",
   path: "services",
   keyOf: named,
+  namespaced: true,
+  rates: serviceRates,
+  behind: endpointsOf,
   columns: [
-    NAMESPACE, ["Name", "name"], ["Type", "type"], ["Cluster IPs", "clusterIPs"], ["External IPs", "externalIPs"],
-    ["Ports", "ports"], ["Endpoints", "endpoints", { number: true }], ["Reason", "reason"],
+    NAMESPACE, ["Name", "name", { link: traceTo, linkName: (row) => `Trace to Service ${row.namespace}/${row.name}` }],
+    ["Type", "type"], ["Cluster IPs", "clusterIPs"], ["External IPs", "externalIPs"],
+    ["Ports", "ports"], ["Endpoints", "endpoints", { opens: (row) => `Endpoints of ${row.namespace}/${row.name}` }],
+    ["Connections", "connectionsPerSecond", { words: perSecond, shape: "rate" }],
+    ["Carries", "bitsPerSecond", { words: bits, shape: "rate" }], ["Reason", "reason"],
   ],
 };
 
@@ -49,6 +67,7 @@ const POLICIES = {
   about: "Every policy, the pods it selects, and its rules in words.",
   path: "policies",
   keyOf: named,
+  namespaced: true,
   columns: [
     NAMESPACE, ["Kind", "kind"], ["Name", "name"], ["Subjects", "subjects"], ["Pods", "pods", { number: true }],
     ["Ingress", "ingress"], ["Egress", "egress"], ["Reason", "reason"],
@@ -63,7 +82,7 @@ const FLOWS = [
 function flowsView(node, page) {
   const about = "Flows as this node's switch has them now, in the order in which packets meet them.";
   const path = `nodes/${encodeURIComponent(node)}/flows`;
-  return listView({ title: `Flows of ${node}`, about, path, columns: FLOWS }, page);
+  return listView({ title: `Flows of ${node}`, about, path, columns: FLOWS, paged: false }, page);
 }
 
 const nodesView = ({ words }, page) =>
