@@ -37,7 +37,7 @@ def _list(kind: Kind) -> Route:
         try:
             choice, start = (
                 _choice(kind, asked),
-                lists.place_of(kind, asked["continue"]) if "continue" in asked else None,
+                lists.place_of(kind, asked["continue"]) if asked.get("continue") else None,
             )
         except ListError as error:
             raise ApiError(400, str(error)) from error
