@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -114,15 +114,19 @@ _MODULES = (objects, flows, policies, topology, trace, captures, top, health, me
 
 
 def routes(controller: Controller) -> list[Route]:
-    """Everything that may be asked, and the description of it."""
+    """Everything that may be asked."""
     found = [route for module in _MODULES for route in module.routes(controller)]
 
-    async def description(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> web.Response:
         return answer(openapi.describe(found))
 
-    about = "This description, in OpenAPI 3.1."
-    found.append(Route(path="/v1/openapi.json", about=about, handler=description))
+    found.append(Route(path="/v1/openapi.json", about="This description, in OpenAPI 3.1.", handler=handle))
     return found
+
+
+def description(controller: Controller) -> dict[str, Any]:
+    """Everything that may be asked, in OpenAPI 3.1."""
+    return openapi.describe(routes(controller))
 
 
 def _paths(controller: Controller) -> list[web.AbstractRouteDef]:
