@@ -152,6 +152,10 @@ _MORE = ["service", "slice", "remove service", "remove slice", "down"] * 2 + ["w
 flags = st.booleans()
 
 
+def put(new: Object) -> Step:
+    return lambda compiler: compiler.put(new)
+
+
 @st.composite
 def services(draw: st.DrawFn) -> Service:
     """Services that want the same addresses and node ports as often as not."""
@@ -213,6 +217,12 @@ def drain(compiler: Compiler, name: str, drained: bool) -> list[Update]:
 
 
 @st.composite
+def drains(draw: st.DrawFn) -> Step:
+    name, drained = f"n{draw(numbers)}", draw(flags)
+    return lambda compiler: drain(compiler, name, drained)
+
+
+@st.composite
 def steps(draw: st.DrawFn) -> Step:
     """One event: a node, pod or namespace comes, changes or goes; a switch announces its ports."""
     kinds = ["node", "drain", "pod", "ports", "wires", "namespace", "remove node", "remove pod", *_MORE]
@@ -227,8 +237,7 @@ def steps(draw: st.DrawFn) -> Step:
             new = node(draw(numbers), **claims, zone=zone, transit=transit, drained=draw(flags))
             return lambda compiler: compiler.put(new)
         case "drain":
-            name, drained = f"n{draw(numbers)}", draw(flags)
-            return lambda compiler: drain(compiler, name, drained)
+            return draw(drains())
         case "workload":
             # Some are others' neighbours: by port, by address, by an address that is a node's or for its pods.
             texts = ["192.0.2.10", "192.0.2.11", "2001:db8::10", "172.30.0.2", "10.244.1.2"]
@@ -414,8 +423,14 @@ def test_updates_add_up_where_the_numbers_of_groups_meet(monkeypatch: pytest.Mon
     holds()
 
 
-def put(new: Object) -> Step:
-    return lambda compiler: compiler.put(new)
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(services().map(put), slices().map(put), drains()), min_size=8, max_size=25))
+def test_updates_add_up_while_nodes_are_drained_and_are_not(events: list[Step]) -> None:
+    compiler = Compiler()
+    switches = Switches(compiler)
+    for event in [*map(put, (node(1), node(2), node(3))), *events]:
+        switches.take(event(compiler))
+    assert_same_as_afresh(compiler, switches)
 
 
 def state(compiler: Compiler) -> dict[str, tuple[set[Flow], set[Group]]]:

@@ -77,6 +77,17 @@ def test_connections_that_it_has_go_on_and_new_ones_go_elsewhere() -> None:
     assert len(outcomes(fabric, client, VIPS[0], 80)) == 2
 
 
+def test_endpoints_that_only_a_slice_says_are_on_it_are_drained_with_it() -> None:
+    inner = service(external_ips=(), load_balancer_ips=())
+    ends = [msgspec.structs.replace(each, pod="") for each in both("b1", "c1")]
+    fabric = Fabric(3, PODS, [inner, slice_of(*ends)])
+    (update,) = drain(fabric.compiler, "n2")
+    assert update.scope == "" and len(update.groups_added) == 2
+    assert all(len(group.buckets) == 1 for group in update.groups_added)
+    (back,) = fabric.compiler.remove(("Node", "", "n2"))[:1]
+    assert all(len(group.buckets) == 2 for group in back.groups_added)
+
+
 def test_with_every_endpoint_drained_clients_are_refused_as_if_none_were_ready() -> None:
     fabric = Fabric(2, PODS[:3], [service(), slice_of(*both("b1"))])
     drain(fabric.compiler, "n2")
