@@ -86,6 +86,14 @@ class Running:
             assert time.monotonic() < deadline, f"{words}: not said"
             await asyncio.sleep(0.02)
 
+    async def until_drained(self, name: str, wanted: bool) -> None:
+        deadline = time.monotonic() + 15
+        while True:
+            if (await self.ask(f"/v1/nodes/{name}"))["drained"] is wanted:
+                return
+            assert time.monotonic() < deadline, f"{name}: drained is not {wanted}"
+            await asyncio.sleep(0.02)
+
     def connect(self, name: str) -> None:
         self.switches.append(asyncio.create_task(play(self.directory / "of", FakeSwitch(datapath_id(name), UPLINKS))))
 
@@ -275,22 +283,16 @@ async def test_a_node_is_drained_by_its_annotation_for_all_controllers(server: A
         await until((here.directory / "of").exists, "the controller listens")
     server.put(node("n1", 1) | {"metadata": {"name": "n1", "annotations": {"other": "kept"}}})
 
-    async def until_drained(wanted: bool) -> None:
-        async with asyncio.timeout(15):
-            for here in ones:
-                while (await here.ask("/v1/nodes/n1"))["drained"] is not wanted:
-                    await asyncio.sleep(0.02)
-
     told = await ones[0].ask("/v1/nodes/n1/drain", "POST")
     assert (told["changed"], told["kept"], told["note"]) == (True, "Kubernetes", "")
     written = server.get("Node", "", "n1")
     assert written is not None
     assert written["metadata"]["annotations"] == {"other": "kept", "signalbox.io/drained": "true"}
     assert written["status"] == node("n1", 1)["status"]
-    await until_drained(True)
+    await asyncio.gather(*(here.until_drained("n1", True) for here in ones))
     # By whichever of them it is said.
     assert (await ones[1].ask("/v1/nodes/n1/undrain", "POST"))["changed"]
-    await until_drained(False)
+    await asyncio.gather(*(here.until_drained("n1", False) for here in ones))
     server.settings.refuse["nodes"] = 403
     assert "PATCH /api/v1/nodes/n1/status: 403" in (await ones[1].ask("/v1/nodes/n1/drain", "POST"))["error"]
     for here in ones:
