@@ -31,6 +31,7 @@ from controller.bgp import Speaker
 from controller.capture import Captures
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
+from controller.drains import Drains, StateDirectory
 from controller.fleet import Fleet
 from controller.links import Links
 from controller.metrics import Durations
@@ -132,6 +133,8 @@ class Controller:
         self.statistics = Statistics(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
+        #: Nodes that people have drained.
+        self.drains = Drains()
         #: Why no switch is heard yet; empty when they are.
         self.not_ready = "the cluster's state hasn't been read yet"
         #: Which state of its source is in force, in the source's own words, and what troubles the source.
@@ -161,7 +164,8 @@ class Controller:
 
     def change(self, changed: Iterable[Object], gone: Iterable[Key], problems: tuple[Problem, ...]) -> None:
         """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
-        changed, gone = list(changed), list(gone)
+        gone = list(gone)
+        changed = self.drains.take(changed, gone)
         self.changes_taken += 1
         known = time.monotonic()
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
@@ -248,6 +252,18 @@ class Controller:
         """What was repeated since it was last told."""
         for line in self._connections.repeated(time.monotonic()):
             connection_log.info("%s", line)
+
+    async def drain(self, node: str, *, drained: bool) -> bool:
+        """Give a node no new work, or work again; whether that is new. Raises DrainError and SourceSaysError."""
+        changed = await self.drains.put(node, drained=drained)
+        self.follow_drains()
+        return changed
+
+    def follow_drains(self) -> None:
+        """Have those nodes drained that people have said so of by now."""
+        others = self.drains.differing(self.compiler.cluster.nodes)
+        if others:
+            self.change(others, (), self.problems)
 
     # The switches speak -----------------------------------------------------------------------------------------
 
@@ -504,10 +520,11 @@ class ManifestFeed:
         replica: Replica | None = None,
         interconnect: Interconnect | None = None,
         exports: Sequence[FlowExport] = (),
+        drained: StateDirectory | None = None,
     ) -> None:
         self._source = ManifestSource(manifests, ranges=ranges)
         self._ranges, self._keyed, self._replica, self._interconnect = ranges, keyed, replica, interconnect
-        self._exports = exports
+        self._exports, self._drained = exports, drained
 
     async def begin(self) -> Controller:
         controller = Controller(
@@ -517,6 +534,7 @@ class ManifestFeed:
             interconnect=self._interconnect,
             exports=self._exports,
         )
+        controller.drains = Drains(self._drained)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = lambda: ("the manifests haven't been read yet",)
         return controller
@@ -614,6 +632,9 @@ async def run(
         while True:
             await asyncio.sleep(REFRESH)
             access.refresh()
+            if began:
+                began[0].drains.store.refresh()
+                began[0].follow_drains()
 
     async def keep_leases() -> None:
         # Not before all is known: who is master of a switch can go on with it.

@@ -42,6 +42,7 @@ _NODE = (
     Field("repaired", "Flows that were found to be others than they should, and mended, since then.", _NUMBER),
     Field("lastBundleSeconds", "How long the last bundle took.", _SECONDS),
     Field("labels", "Its labels.", _LABELS),
+    Field("drained", "Whether it gets no new work.", _FLAG),
     Field("master", "The replica that is its switch's master, where there are several.", _TEXT),
     Field("masterSince", "Since when.", _TEXT),
 )
@@ -82,7 +83,7 @@ _ENDPOINT = (
     Field("name", "The Service's name.", _TEXT),
     Field("port", "Of which of its ports.", _TEXT),
     Field("address", "ADDRESS:PORT.", _TEXT),
-    Field("status", "Ready, Serving or NotReady, and whether it is terminating.", _TEXT),
+    Field("status", "Ready, Serving, NotReady or Drained, and whether it is terminating.", _TEXT),
     Field("used", "Whether connections are sent there.", _FLAG),
     Field("pod", "Its pod.", _TEXT),
     Field("node", "Its node.", _TEXT),

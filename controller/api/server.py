@@ -18,6 +18,7 @@ from aiohttp import web
 from controller import console, tls_server
 from controller.access import Access
 from controller.api import (
+    administration,
     captures,
     flow_export,
     flows,
@@ -30,6 +31,7 @@ from controller.api import (
     topology,
     trace,
 )
+from controller.api.callers import CALLER, logged, reads
 from controller.api.route import ApiError, Route, UnknownNodeError, answer
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
@@ -45,7 +47,7 @@ API_CONNECTIONS = 256
 
 async def serve(controller: Controller, path: Path) -> web.AppRunner:
     """Serve on `path` until the runner that is returned is cleaned up."""
-    app = web.Application(middlewares=[_errors])
+    app = web.Application(middlewares=[_errors, logged])
     app.add_routes(_paths(controller))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
@@ -73,7 +75,8 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
             response = _error(401, "a valid token is needed: Authorization: Bearer TOKEN")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
-        if request.method not in ("GET", "HEAD") and caller.role != "admin":
+        request[CALLER] = caller
+        if not reads(request) and caller.role != "admin":
             _refuse(request, Why.ROLE, f"the admin API: {caller.name} may only read")
             return _error(403, f"{caller.name} may only read: {request.method} needs the role admin")
         return await handler(request)
@@ -81,7 +84,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     def _refuse(request: web.Request, why: Why, text: str) -> None:
         controller.fleet.refuse(request.remote or "somebody", why, text, time.monotonic())
 
-    app = web.Application(middlewares=[_errors, authorized])
+    app = web.Application(middlewares=[_errors, authorized, logged])
     app.add_routes(_paths(controller))
     servers: list[TlsServer] = []
 
@@ -110,7 +113,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     return runner
 
 
-_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export)
+_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration)
 
 
 def routes(controller: Controller) -> list[Route]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from controller.cli.administration import drain, log_level, resync, undrain
 from controller.cli.ask import flows, get, policy, status
 from controller.cli.capture import capture
 from controller.cli.console import console
@@ -14,5 +15,6 @@ from controller.cli.top import top
 from controller.cli.trace import trace
 
 commands: list[click.Command] = [
-    *(controller, get, flows, flow_export, policy, topology, top, trace, capture, console, status)
+    *(controller, get, flows, flow_export, policy, topology, top, trace, capture, console, status),
+    *(drain, undrain, resync, log_level),
 ]
