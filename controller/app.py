@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller import dhcp, health, metrics, policy_views, service_counts, views
+from controller import dhcp, health, metrics, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
@@ -31,6 +31,7 @@ from controller.bgp import Speaker
 from controller.capture import Captures
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
+from controller.counting import Counting
 from controller.fleet import Fleet
 from controller.links import Links
 from controller.metrics import Durations
@@ -38,7 +39,6 @@ from controller.packet_ins import PacketIns, Purpose, in_port
 from controller.port_loads import Load, PortLoads
 from controller.propagation import Propagation
 from controller.replica import CLOCK_INTERVAL, Replica
-from controller.service_counts import Sums
 from controller.statistics import INTERVAL as STATS_INTERVAL
 from controller.statistics import Statistics
 from controller.structured_log import about
@@ -46,7 +46,7 @@ from controller.sync import Events, Phase, Refusal
 from controller.trace.live import Tracer
 from flows.compiler import Compiler
 from flows.openflow import encode
-from flows.openflow.messages import FlowStats, GroupStats, PacketIn, PortDesc, PortStats
+from flows.openflow.messages import FlowStats, PacketIn, PortDesc, PortStats
 from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
@@ -130,6 +130,8 @@ class Controller:
         self._loads = PortLoads()
         #: What switches have counted lately.
         self.statistics = Statistics(self.compiler, self.fleet)
+        #: Questions to all switches of what they have counted.
+        self.counting = Counting(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
         #: Why no switch is heard yet; empty when they are.
@@ -323,53 +325,6 @@ class Controller:
                 return await answer
         except TimeoutError:
             raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
-
-    async def count_services(self) -> Sums:
-        """What Services have carried, on all switches that answer in time."""
-        sums = Sums()
-        labels = self.compiler.services.labels()
-        waiting = []
-        for sync in self.fleet.syncs.values():
-            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting.append(answer)
-
-            def take(
-                flows: list[FlowStats],
-                groups: dict[int, Group],
-                stats: list[GroupStats],
-                answer: asyncio.Future[None] = answer,
-            ) -> None:
-                if not answer.done():
-                    service_counts.add(sums, labels, flows, groups, stats)
-                    answer.set_result(None)
-
-            sync.count_services(take)
-        if waiting:
-            await asyncio.wait(waiting, timeout=DUMP_LIMIT)
-        for answer in waiting:
-            answer.cancel()
-        return sums
-
-    async def count_policies(self) -> policy_views.Counts:
-        """The packets that each flow of the policy tables has met, on all switches that answer in time."""
-        counts: policy_views.Counts = {}
-        waiting = []
-        for sync in self.fleet.syncs.values():
-            for table in policy_views.TABLES:
-                answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                waiting.append(answer)
-
-                def take(flows: list[FlowStats], answer: asyncio.Future[None] = answer) -> None:
-                    if not answer.done():
-                        policy_views.add_counts(counts, flows)
-                        answer.set_result(None)
-
-                sync.dump(take, table=table)
-        if waiting:
-            await asyncio.wait(waiting, timeout=DUMP_LIMIT)
-        for answer in waiting:
-            answer.cancel()
-        return counts
 
     async def measure_ports(self) -> dict[tuple[str, str], Load]:
         """How much ports carry now, by node and name, on all switches that answer in time."""

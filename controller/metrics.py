@@ -174,11 +174,10 @@ class _State(Collector):
         for row in statistics.services():
             for kind in ("connections", "packets", "bytes"):
                 services.add_metric([row["namespace"], row["name"], kind], row[f"{kind}PerSecond"])
-        if statistics.counts_policies:
-            for row in statistics.policies():
-                for verdict in ("allowed", "denied"):
-                    labels = [row["kind"], row["namespace"], row["name"], verdict]
-                    policies.add_metric(labels, row[f"{verdict}PerSecond"])
+        for row in statistics.policies():
+            for verdict in ("allowed", "denied"):
+                labels = [row["kind"], row["namespace"], row["name"], verdict]
+                policies.add_metric(labels, row[f"{verdict}PerSecond"])
         yield from (nodes, services, policies)
 
 

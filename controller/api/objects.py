@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from controller import policy_views, topology_views, views
 from controller.api.route import Parameter, Route
+from controller.counting import Counted
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -24,19 +26,19 @@ def routes(controller: Controller) -> list[Route]:
         return web.json_response({"items": list(views.pods(compiler, fleet, controller.replica))})
 
     async def services(request: web.Request) -> web.Response:
-        sums = await controller.count_services() if request.query.get("counters") else None
-        return web.json_response({"items": list(views.services(compiler, sums))})
+        counted = await controller.counting.services() if request.query.get("counters") else None
+        return _answer(views.services(compiler, counted.counts if counted else None), counted)
 
     async def endpoints(request: web.Request) -> web.Response:
-        sums = await controller.count_services() if request.query.get("counters") else None
-        return web.json_response({"items": list(views.endpoints(compiler, sums))})
+        counted = await controller.counting.services() if request.query.get("counters") else None
+        return _answer(views.endpoints(compiler, counted.counts if counted else None), counted)
 
     async def identities(request: web.Request) -> web.Response:
         return web.json_response({"items": list(policy_views.identities(compiler))})
 
     async def policies(request: web.Request) -> web.Response:
-        counts = await controller.count_policies() if request.query.get("counters") else None
-        return web.json_response({"items": list(policy_views.policies(compiler, counts))})
+        counted = await controller.counting.policies() if request.query.get("counters") else None
+        return _answer(policy_views.policies(compiler, counted.counts if counted else None), counted)
 
     async def links(request: web.Request) -> web.Response:
         return web.json_response({"items": list(topology_views.links(compiler, fleet, controller.links))})
@@ -85,3 +87,9 @@ def routes(controller: Controller) -> list[Route]:
         Route(path="/v1/bgp", about="Every BGP peer.", handler=bgp),
         Route(path="/v1/routes", about="Every route that BGP peers are told.", handler=routes_told),
     ]
+
+
+def _answer(rows: Iterable[dict[str, Any]], counted: Counted[Any] | None) -> web.Response:
+    """Rows, and of which nodes' switches nothing is counted."""
+    missing = {"missing": list(counted.missing)} if counted is not None else {}
+    return web.json_response({"items": list(rows), **missing})
