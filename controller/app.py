@@ -40,7 +40,7 @@ from controller.port_loads import Load, PortLoads
 from controller.propagation import Propagation
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.statistics import INTERVAL as STATS_INTERVAL
-from controller.statistics import Statistics
+from controller.statistics import OBJECTS, Statistics
 from controller.structured_log import about
 from controller.sync import Events, Phase, Refusal
 from controller.trace.live import Tracer
@@ -144,6 +144,8 @@ class Controller:
         self._routes: tuple[Route, ...] = ()
         self._routes_of: tuple[int, frozenset[str]] | None = None
         self._elections = Elections()
+        #: Endpoints that are of no pod, and after which change they were looked for: every scrape asks.
+        self._strangers: tuple[int, tuple[tuple[Key, str], ...]] = (-1, ())
         self._changes = 0
         #: The objects that were taken last.
         self._taken: dict[Key, Object] = {}
@@ -358,6 +360,11 @@ class Controller:
             answer.cancel()
         return found
 
+    def _strange_endpoints(self) -> tuple[tuple[Key, str], ...]:
+        if self._strangers[0] != self._changes:
+            self._strangers = (self._changes, tuple(self.compiler.services.strangers()))
+        return self._strangers[1]
+
     def audit(self, *, full: bool) -> None:
         """Look whether every switch holds what it should."""
         for sync in self.fleet.syncs.values():
@@ -394,7 +401,7 @@ class Controller:
             yield f"Service {service.namespace}/{service.name}: {reason}"
         for key, reason in self.compiler.host_port_refusals():
             yield f"Pod {key[1]}/{key[2]}: {reason}"
-        for key, reason in self.compiler.services.strangers():
+        for key, reason in self._strange_endpoints():
             yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
         for key in sorted(self.compiler.policies.crowded):
             yield (
@@ -497,6 +504,7 @@ async def run(
     bgp: Speaker | None = None,
     lldp_interval: float = INTERVAL,
     stats_interval: float = STATS_INTERVAL,
+    metrics_objects: int = OBJECTS,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -523,6 +531,7 @@ async def run(
         controller.access, controller.bgp = access, bgp
         controller.links.discovery.interval = lldp_interval
         controller.statistics.interval = stats_interval
+        controller.statistics.tell_apart(metrics_objects)
         api = await serve(controller, socket_path)
         closing.push_async_callback(api.cleanup)
         closing.callback(remove, socket_path)

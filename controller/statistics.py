@@ -46,9 +46,13 @@ SHARE, READING = 0.05, 2e-6
 READING_PORT = 1e-5
 #: Seconds of reading that one question may cause; with more, what is known is told.
 QUESTION_LIMIT = 2.0
+#: Services, and policies, that have totals of their own, unless told otherwise.
+OBJECTS = 1000
 #: How much of what reading takes is made up of the last answer.
 _NEWS = 0.1
 _TABLES = {"services": (SERVICE.number, SERVICE_STATS.number), "policies": policy_views.TABLES}
+#: What is asked for.
+KINDS = ("ports", *_TABLES)
 #: What is kept of each object of a kind.
 SERVICE_COUNTS = ("connections", "packets", "bytes")
 POLICY_COUNTS = ("allowed", "denied")
@@ -87,18 +91,27 @@ class Tally(Generic[K]):
 
 
 class Carried(Generic[K]):
-    """What all switches together carry of each object, some counts of each: rates now, and totals."""
+    """What all switches together carry of each object, some counts of each: rates now, and totals of `limit` objects.
 
-    def __init__(self, width: int) -> None:
+    Who comes first has a total of its own, for as long as it is there; what all others carry is one total. So neither
+    ever goes back.
+    """
+
+    def __init__(self, width: int, limit: int) -> None:
+        self.limit = limit
         self._nothing = (0,) * width
         self._rates: dict[K, tuple[int, ...]] = {}
         #: Since this controller began.
         self.totals: dict[K, tuple[int, ...]] = {}
+        self.others = self._nothing
 
     def add(self, grown: Mapping[K, Iterable[int]]) -> None:
         """This much has come."""
         for key, more in grown.items():
-            self.totals[key] = _sum(self.totals.get(key, self._nothing), more)
+            if key in self.totals or len(self.totals) < self.limit:
+                self.totals[key] = _sum(self.totals.get(key, self._nothing), more)
+            else:
+                self.others = _sum(self.others, more)
 
     def replace(self, old: Mapping[K, tuple[int, ...]], new: Mapping[K, tuple[int, ...]]) -> None:
         """The rates of a switch, in thousandths, instead of those that it had."""
@@ -167,8 +180,8 @@ class Statistics:
         self._switches: dict[str, _Switch] = {}
         self._began = time.monotonic()
         #: By the Service's object id, and by the policy's key.
-        self.services_carried: Carried[int] = Carried(len(SERVICE_COUNTS))
-        self.policies_carried: Carried[Key] = Carried(len(POLICY_COUNTS))
+        self.services_carried: Carried[int] = Carried(len(SERVICE_COUNTS), OBJECTS)
+        self.policies_carried: Carried[Key] = Carried(len(POLICY_COUNTS), OBJECTS)
         #: Seconds that reading a flow has taken lately, by kind, and the ports of a switch.
         self._seconds: dict[str, float] = {"ports": READING_PORT}
         self._ports = 0.0
@@ -177,6 +190,10 @@ class Statistics:
         self._service_ids: dict[Key, int] = {}
 
     # Asking -----------------------------------------------------------------------------------------------------
+
+    def tell_apart(self, objects: int) -> None:
+        """So many Services, and so many policies, have totals of their own."""
+        self.services_carried.limit = self.policies_carried.limit = objects
 
     async def keep(self) -> None:
         """Ask switches in turn, until cancelled; nothing where the interval is 0."""
@@ -207,10 +224,8 @@ class Statistics:
                     known.rates = {}
                 if node not in self._compiler.cluster.nodes:
                     del self._switches[node]
-        if len(self.services_carried.totals) > len(self._compiler.cluster.services):
-            self.services_carried.keep_only(dict.fromkeys(self._ids().values()))
-        if len(self.policies_carried.totals) > len(self._compiler.cluster.policies):
-            self.policies_carried.keep_only(self._compiler.cluster.policies)
+        self.services_carried.keep_only(dict.fromkeys(self._ids().values()))
+        self.policies_carried.keep_only(self._compiler.cluster.policies)
 
     def _carried(self, kind: str) -> Carried[Any]:
         return self.services_carried if kind == "services" else self.policies_carried
@@ -379,18 +394,19 @@ class Statistics:
             row: Row = {"kind": kind, "namespace": namespace, "name": name}
             yield row | {f"{what}PerSecond": rate for what, rate in rates}
 
-    def service_totals(self) -> Iterator[tuple[Key, tuple[int, ...]]]:
-        """What Services that have carried something have carried since this controller began."""
-        totals = self.services_carried.totals
+    def service_totals(self) -> Iterator[tuple[Key, tuple[int, ...], tuple[float, ...]]]:
+        """What Services that have carried something have carried since this controller began, and carry now."""
+        carried = self.services_carried
         for key, number in self._ids().items():
-            if number in totals:
-                yield key, totals[number]
+            if number in carried.totals:
+                yield key, carried.totals[number], carried.rates(number)
 
-    def policy_totals(self) -> Iterator[tuple[Key, tuple[int, ...]]]:
-        """The packets that policies have let through and dropped since this controller began."""
-        for key, counts in self.policies_carried.totals.items():
+    def policy_totals(self) -> Iterator[tuple[Key, tuple[int, ...], tuple[float, ...]]]:
+        """The packets that policies have let through and dropped since this controller began, and do now."""
+        carried = self.policies_carried
+        for key, counts in carried.totals.items():
             if key in self._compiler.cluster.policies:
-                yield key, counts
+                yield key, counts, carried.rates(key)
 
 
 #: An object, and how much more it has carried.

@@ -103,7 +103,7 @@ def test_a_flow_that_meets_its_first_packet_counts_whole_and_one_that_went_and_c
 
 
 def test_rates_of_switches_add_up_and_leave_nothing_when_they_go() -> None:
-    carried: Carried[str] = Carried(1)
+    carried: Carried[str] = Carried(1, 10)
     first, second = {"a": (1_333,), "b": (1,)}, {"a": (1_000,)}
     carried.replace({}, first)
     carried.replace({}, second)
@@ -111,6 +111,15 @@ def test_rates_of_switches_add_up_and_leave_nothing_when_they_go() -> None:
     carried.replace(first, {})
     carried.replace(second, {})
     assert carried.rates("a") == (0.0,) and carried.rates("b") == (0.0,)
+
+
+def test_beyond_a_number_of_objects_the_others_have_one_total_and_none_goes_back() -> None:
+    carried: Carried[str] = Carried(1, 2)
+    carried.add({"a": (1,), "b": (2,), "c": (4,)})
+    assert (carried.totals, carried.others) == ({"a": (1,), "b": (2,)}, (4,))
+    carried.keep_only({"b": 0, "c": 0})
+    carried.add({"c": (5,), "d": (6,)})
+    assert (carried.totals, carried.others) == ({"b": (2,), "c": (5,)}, (10,))
 
 
 @dataclass
@@ -134,7 +143,7 @@ class Serving:
         self.wire.pump()
 
     def totals(self) -> dict[str, tuple[int, ...]]:
-        return {key[2]: counts for key, counts in self.statistics.service_totals()}
+        return {key[2]: totals for key, totals, _ in self.statistics.service_totals()}
 
 
 WEB: tuple[Object, ...] = (service("web", protocol="TCP"), endpoints("web", 1, protocol="TCP"))
