@@ -75,7 +75,7 @@ async def test_links_and_the_topology_in_every_form(client: Client) -> None:
     assert told["networks"] == [{"name": "overlay", "kind": "overlay", "cost": 10, "nodes": 2}]
     assert told["links"] == links
     said = (await client.get("/v1/topology?format=png", 400))["error"]
-    assert "the formats are json, text, dot, svg and graphml" in said
+    assert "format is json, text, dot, svg or graphml, not 'png'" in said
 
 
 async def test_the_way_from_a_pod_to_another_goes_by_the_tunnel_to_its_node(client: Client) -> None:
