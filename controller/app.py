@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller import dhcp, health, metrics, policy_views, service_counts, views
+from controller import dhcp, health, metrics, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
@@ -31,6 +31,7 @@ from controller.bgp import Speaker
 from controller.capture import Captures
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
+from controller.counting import Counting
 from controller.drains import Drains, StateDirectory
 from controller.fleet import Fleet
 from controller.links import Links
@@ -39,15 +40,14 @@ from controller.packet_ins import PacketIns, Purpose, in_port
 from controller.port_loads import Load, PortLoads
 from controller.propagation import Propagation
 from controller.replica import CLOCK_INTERVAL, Replica
-from controller.service_counts import Sums
 from controller.statistics import INTERVAL as STATS_INTERVAL
-from controller.statistics import Statistics
+from controller.statistics import OBJECTS, Statistics
 from controller.structured_log import about
 from controller.sync import Events, Phase, Refusal
 from controller.trace.live import Tracer
 from flows.compiler import Compiler
 from flows.openflow import encode
-from flows.openflow.messages import FlowStats, GroupStats, PacketIn, PortDesc, PortStats
+from flows.openflow.messages import FlowStats, PacketIn, PortDesc, PortStats
 from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
@@ -131,6 +131,8 @@ class Controller:
         self._loads = PortLoads()
         #: What switches have counted lately.
         self.statistics = Statistics(self.compiler, self.fleet)
+        #: Questions to all switches of what they have counted.
+        self.counting = Counting(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
         #: Nodes that people have drained.
@@ -145,6 +147,8 @@ class Controller:
         self._routes: tuple[Route, ...] = ()
         self._routes_of: tuple[int, frozenset[str]] | None = None
         self._elections = Elections()
+        #: Endpoints that are of no pod, and after which change they were looked for: every scrape asks.
+        self._strangers: tuple[int, tuple[tuple[Key, str], ...]] = (-1, ())
         #: How many changes of objects there were.
         self.changes_taken = 0
         #: The objects that were taken last.
@@ -341,53 +345,6 @@ class Controller:
         except TimeoutError:
             raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
 
-    async def count_services(self) -> Sums:
-        """What Services have carried, on all switches that answer in time."""
-        sums = Sums()
-        labels = self.compiler.services.labels()
-        waiting = []
-        for sync in self.fleet.syncs.values():
-            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting.append(answer)
-
-            def take(
-                flows: list[FlowStats],
-                groups: dict[int, Group],
-                stats: list[GroupStats],
-                answer: asyncio.Future[None] = answer,
-            ) -> None:
-                if not answer.done():
-                    service_counts.add(sums, labels, flows, groups, stats)
-                    answer.set_result(None)
-
-            sync.count_services(take)
-        if waiting:
-            await asyncio.wait(waiting, timeout=DUMP_LIMIT)
-        for answer in waiting:
-            answer.cancel()
-        return sums
-
-    async def count_policies(self) -> policy_views.Counts:
-        """The packets that each flow of the policy tables has met, on all switches that answer in time."""
-        counts: policy_views.Counts = {}
-        waiting = []
-        for sync in self.fleet.syncs.values():
-            for table in policy_views.TABLES:
-                answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                waiting.append(answer)
-
-                def take(flows: list[FlowStats], answer: asyncio.Future[None] = answer) -> None:
-                    if not answer.done():
-                        policy_views.add_counts(counts, flows)
-                        answer.set_result(None)
-
-                sync.dump(take, table=table)
-        if waiting:
-            await asyncio.wait(waiting, timeout=DUMP_LIMIT)
-        for answer in waiting:
-            answer.cancel()
-        return counts
-
     async def measure_ports(self) -> dict[tuple[str, str], Load]:
         """How much ports carry now, by node and name, on all switches that answer in time."""
         self._loads.keep_only(self.compiler.cluster.nodes)
@@ -419,6 +376,11 @@ class Controller:
         for answer in waiting:
             answer.cancel()
         return found
+
+    def _strange_endpoints(self) -> tuple[tuple[Key, str], ...]:
+        if self._strangers[0] != self.changes_taken:
+            self._strangers = (self.changes_taken, tuple(self.compiler.services.strangers()))
+        return self._strangers[1]
 
     def audit(self, *, full: bool) -> None:
         """Look whether every switch holds what it should."""
@@ -456,7 +418,7 @@ class Controller:
             yield f"Service {service.namespace}/{service.name}: {reason}"
         for key, reason in self.compiler.host_port_refusals():
             yield f"Pod {key[1]}/{key[2]}: {reason}"
-        for key, reason in self.compiler.services.strangers():
+        for key, reason in self._strange_endpoints():
             yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
         for key in sorted(self.compiler.policies.crowded):
             yield (
@@ -561,6 +523,7 @@ async def run(
     bgp: Speaker | None = None,
     lldp_interval: float = INTERVAL,
     stats_interval: float = STATS_INTERVAL,
+    metrics_objects: int = OBJECTS,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -587,6 +550,7 @@ async def run(
         controller.access, controller.bgp = access, bgp
         controller.links.discovery.interval = lldp_interval
         controller.statistics.interval = stats_interval
+        controller.statistics.tell_apart(metrics_objects)
         api = await serve(controller, socket_path)
         closing.push_async_callback(api.cleanup)
         closing.callback(remove, socket_path)

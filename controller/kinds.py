@@ -213,7 +213,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             keys=_Sorted(cluster.services, change),
             rows=lambda keys, counted: views.services(compiler, counted, keys),
             known=_names_of_service,
-            count=controller.count_services,
+            count=controller.counting.services,
             counted=_CARRIED,
         ),
         Kind(
@@ -225,7 +225,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             keys=_Sorted(cluster.services, change),
             rows=lambda keys, counted: views.endpoints(compiler, counted, keys),
             known=_names_of_service,
-            count=controller.count_services,
+            count=controller.counting.services,
             counted=_CARRIED,
         ),
         Kind(
@@ -246,7 +246,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             keys=_Sorted(cluster.policies, change),
             rows=lambda keys, counted: policy_views.policies(compiler, counted, keys),
             known=lambda key: dict(zip(("kind", "namespace", "name"), key, strict=True)),
-            count=controller.count_policies,
+            count=controller.counting.policies,
             counted=_JUDGED,
         ),
         Kind(

@@ -266,8 +266,15 @@ _METRICS = """# Metrics
 
 `GET /metrics` of the admin API tells them in Prometheus' text format, and so does `signalbox controller --metrics
 ADDRESS:PORT` over plain HTTP, to whoever can reach that address: they name nodes, Services and policies. A scrape asks
-no switch anything: rates are those of the last look, once in `--stats-interval`. Counters of a switch begin anew with
-each connection, as Prometheus' `rate()` expects of them.
+no switch anything: what is carried is from the last look, once in `--stats-interval`, or less often where there is much
+to read (`signalbox_look_period_seconds`). Counters of a switch begin anew with each connection, as Prometheus' `rate()`
+expects of them.
+
+What Services and policies have carried is counted from when the controller began, or they did. These counters don't go
+back when switches connect anew or their flows are replaced; of several controllers, each counts all of it for itself.
+So that there are no more series than a server can take, `--metrics-objects` Services and as many policies have some of
+their own: those that have carried something first, for as long as they are there. What all others carry is counted
+together, with empty labels.
 """
 
 

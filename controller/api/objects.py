@@ -42,7 +42,8 @@ def _list(kind: Kind) -> Route:
         except ListError as error:
             raise ApiError(400, str(error)) from error
         counted = await kind.count() if kind.count is not None and asked.get("counters") else None
-        for page in lists.page(kind, choice, asked.get("limit", 0), start, counted):
+        counts = counted.counts if counted is not None else None
+        for page in lists.page(kind, choice, asked.get("limit", 0), start, counts):
             if page is None:
                 # Whose turn it is: a list of all pods takes longer than a switch should wait.
                 await asyncio.sleep(0)
@@ -52,6 +53,8 @@ def _list(kind: Kind) -> Route:
                 told["continue"] = lists.token(page.next)
             if page.remaining is not None:
                 told["remaining"] = page.remaining
+            if counted is not None:
+                told["missing"] = list(counted.missing)
             return answer(told)
         raise AssertionError("a list ends with a page")
 
@@ -66,6 +69,11 @@ def _list(kind: Kind) -> Route:
         parameters.append(Parameter("labelSelector", "Only objects with such labels, as kubectl's --selector."))
     if kind.count is not None:
         parameters.append(flag("counters", "Also what all switches together have counted."))
+    missing = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "With counters: nodes whose switches haven't answered in time; nothing of theirs is in.",
+    }
     return Route(
         path=f"/v1/{kind.name}",
         about=kind.about,
@@ -77,6 +85,7 @@ def _list(kind: Kind) -> Route:
                 "items": {"type": "array", "items": _schema(kind)},
                 "continue": {"type": "string", "description": "Where the list goes on, if it does."},
                 "remaining": {"type": "integer", "description": "How many rows there are still, where that is known."},
+                **({"missing": missing} if kind.count is not None else {}),
             },
             "required": ["items"],
             "additionalProperties": False,

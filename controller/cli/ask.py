@@ -166,7 +166,10 @@ def get(
         raise click.ClickException(f"--counters: {known} have none; services, endpoints and policies do")
     # Workloads are pods, to the controller too.
     asked = "pods" if known == "workloads" else known
-    rows: list[Row] = ask(socket_path, lab, asked, **({"counters": "1"} if counters else {}))["items"]
+    answer = ask(socket_path, lab, asked, **({"counters": "1"} if counters else {}))
+    rows: list[Row] = answer["items"]
+    if answer.get("missing"):
+        click.echo(f"nothing is counted of {', '.join(answer['missing'])}: no answer in time", err=True)
     if known == "workloads":
         rows = [row for row in rows if row["kind"] == "Workload"]
     columns = {
