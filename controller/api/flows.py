@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from controller import policy_views, views
-from controller.api.route import ApiError, Parameter, Route
+from controller.api.route import ITEMS, ApiError, Parameter, Route, answer, arguments
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -19,8 +19,8 @@ def routes(controller: Controller) -> list[Route]:
 
     async def flows(request: web.Request) -> web.Response:
         node = request.match_info["name"]
-        pod, table = request.query.get("pod", ""), request.query.get("table", "")
-        service, policy = request.query.get("service", ""), request.query.get("policy", "")
+        asked = arguments(request)
+        pod, table, service, policy = (asked.get(name, "") for name in ("pod", "table", "service", "policy"))
         if policy and not policy_views.named(compiler, policy):
             raise ApiError(404, f"no policy {policy!r}")
         if service and tuple(service.partition("/")[::2]) not in compiler.cluster.services:
@@ -30,7 +30,7 @@ def routes(controller: Controller) -> list[Route]:
         if table and not views.is_table(table):
             raise ApiError(404, f"no table {table!r}; the tables are {', '.join(views.table_names())}")
         dump = await controller.dump(node)
-        return web.json_response({"items": list(views.flows(compiler, node, dump, pod, table, service, policy))})
+        return answer({"items": list(views.flows(compiler, node, dump, pod, table, service, policy))})
 
     return [
         Route(
@@ -43,5 +43,6 @@ def routes(controller: Controller) -> list[Route]:
                 Parameter("policy", "[NAMESPACE/]NAME: only flows made for it."),
                 Parameter("table", "A table by name or number."),
             ),
+            answer=ITEMS,
         ),
     ]
