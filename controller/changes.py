@@ -9,15 +9,14 @@ may have together. Sans-I/O; time is an argument.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
+
+from controller.lists import Key
 
 #: Watches at a time.
 LIMIT = 64
 #: Looking takes one part in this many of the controller's time.
 SHARE = 4
-
-#: What rows are made by (`controller.lists`).
-Key = tuple[Any, ...]
 
 
 class TooManyError(Exception):

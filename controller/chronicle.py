@@ -55,14 +55,17 @@ class Chronicle:
             text = text.replace("as they", "as it")
         self._tell(WARNING, "DriftRepaired", object=f"Node {node}", node=node, message=text)
 
-    def lost(self, down: frozenset[str], nodes: Collection[str]) -> None:
-        """The nodes that are lost now, of all that there are."""
+    def lost(self, down: frozenset[str], nodes: Collection[str]) -> bool:
+        """The nodes that are lost now, of all that there are. Whether they are others than before."""
+        if down == self._down:
+            return False
         for node in sorted(down - self._down):
             text = "its switch has been away for long: others announce its addresses of load balancers"
             self._tell(WARNING, "NodeLost", object=f"Node {node}", node=node, message=text)
         for node in sorted((self._down - down).intersection(nodes)):
             self._tell(NORMAL, "NodeBack", object=f"Node {node}", node=node, message="its switch is back")
         self._down = down
+        return True
 
     # The source ---------------------------------------------------------------------------------------------------
 
@@ -95,7 +98,7 @@ class Chronicle:
 
     def masters(self, masters: Mapping[int, str]) -> bool:
         """Who is master of which shard now, empty for nobody. Whether that is otherwise than before."""
-        changed = {shard: name for shard, name in masters.items() if self._masters.get(shard) != name}
+        changed = {shard: name for shard, name in masters.items() if self._masters.get(shard, "") != name}
         self._masters = dict(masters)
         of: dict[str, list[int]] = {}
         for shard, name in sorted(changed.items()):
@@ -108,7 +111,7 @@ class Chronicle:
                 self._tell(WARNING, "MasterChanged", message=f"nobody is master of {words}: switches go on as they are")
         return bool(changed)
 
-    def router(self, peer: str, line: str, *, is_up: bool) -> None:
+    def router(self, peer: str, line: str, is_up: bool) -> None:
         """A BGP peer's session has begun, or ended, or isn't to be had."""
         type, reason = (NORMAL, "BgpPeerUp") if is_up else (WARNING, "BgpPeerDown")
         self._tell(type, reason, object=f"BGP peer {peer}", message=line)

@@ -13,6 +13,8 @@ from flows.compiler import Compiler
 from topology.model import EndpointSlice, Key, Namespace, Node, Object, Pod, Service
 from topology.policies import Policy
 
+#: The kinds whose rows are touched: what can be watched.
+KINDS = ("nodes", "pods", "services", "endpoints", "policies", "links", "events")
 #: Objects at a time beyond which it isn't looked at each of them.
 MANY = 1_000
 
@@ -29,7 +31,7 @@ class Concerns:
         if not self._changes.is_watched:
             return
         if len(changed) + len(gone) > MANY:
-            self._changes.touch_all("nodes", "pods", "services", "endpoints", "policies", "links")
+            self._changes.touch_all(*KINDS)
             return
         get = self._compiler.cluster.get
         for new in changed:

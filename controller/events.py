@@ -11,7 +11,7 @@ What those who aren't let in do is not told here (`controller.refusals`). Pure: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -92,29 +92,22 @@ class EventLog:
         """Every event's number, the newest last."""
         return list(self._events)
 
-    def row(self, number: int) -> dict[str, Any] | None:
-        """One event; None where it isn't there any more."""
-        found = self._events.get(number)
-        if found is None:
-            return None
-        return {
-            "number": number,
-            "time": _time(found.last),
-            "firstTime": _time(found.first),
-            "type": found.type,
-            "reason": found.reason,
-            "object": found.object,
-            "node": found.node,
-            "message": found.message,
-            "count": found.count,
-        }
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Every event, the newest last."""
-        for number in self.numbers():
-            row = self.row(number)
-            if row is not None:
-                yield row
+    def rows(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The events of these numbers, without those that aren't there any more."""
+        for number in numbers:
+            found = self._events.get(number)
+            if found is not None:
+                yield {
+                    "number": number,
+                    "time": _time(found.last),
+                    "firstTime": _time(found.first),
+                    "type": found.type,
+                    "reason": found.reason,
+                    "object": found.object,
+                    "node": found.node,
+                    "message": found.message,
+                    "count": found.count,
+                }
 
 
 def _cut(text: str) -> str:

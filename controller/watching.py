@@ -11,50 +11,22 @@ after a change and kept once, however many watch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
 
 import msgspec
 
-from controller.changes import Changes, Key
+from controller.changes import Changes
+from controller.lists import STRIDE, Choice, Key, Kind
 from controller.sync import Phase
 
-Row = dict[str, Any]
 ADDED, MODIFIED, DELETED, SYNC = "ADDED", "MODIFIED", "DELETED", "SYNC"
 #: Keys that a watch has to look at; with more it looks at all.
 DIRTY_LIMIT = 10_000
-#: Keys whose rows are made at a time, between which others have their turn.
-STRIDE = 100
 #: Fields of rows that change all the time: alone they make no event.
 RESTLESS: Mapping[str, frozenset[str]] = {
     "nodes": frozenset(("flows", "digest", "flowModsSent", "bundlesSent", "lastBundleSeconds"))
 }
 #: States that are over in a moment, whose end nobody tells of: such rows are looked at again.
 _PASSING = (Phase.READING.value, Phase.SYNCING.value)
-
-
-class Kind(Protocol):
-    """A kind of rows."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def keys(self) -> Callable[[], Sequence[Key]]: ...
-
-    @property
-    def rows(self) -> Callable[[Sequence[Key], Any], Iterator[Row]]: ...
-
-    def key(self, row: Row) -> Key: ...
-
-    def identify(self, row: Row) -> Key: ...
-
-
-class Choice(Protocol):
-    """Which rows are wanted."""
-
-    def admits(self, kind: Any, key: Key) -> bool: ...
-
-    def holds(self, row: Row) -> bool: ...
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -115,7 +87,7 @@ class Rows:
 class Watch:
     """Whoever watches a kind, or a choice of its rows. `wake` is called when there is something to look at again."""
 
-    def __init__(self, rows: Rows, kind: Kind, choice: Choice | None, wake: Callable[[], None]) -> None:
+    def __init__(self, rows: Rows, kind: Kind, choice: Choice, wake: Callable[[], None]) -> None:
         self.is_closed = False
         self._rows = rows
         self._kind = kind
@@ -201,7 +173,7 @@ class Watch:
 
     def _chosen(self, key: Key, rows: tuple[Shown, ...]) -> tuple[Shown, ...]:
         choice = self._choice
-        if choice is None or not rows:
+        if choice == Choice() or not rows:
             return rows
         if not choice.admits(self._kind, key):
             return ()
@@ -215,7 +187,7 @@ class Watches:
         self._changes = changes
         self._rows: dict[str, tuple[Rows, list[Watch]]] = {}
 
-    def begin(self, kind: Kind, choice: Choice | None, wake: Callable[[], None]) -> Watch:
+    def begin(self, kind: Kind, choice: Choice, wake: Callable[[], None]) -> Watch:
         """One more, until `end`. Raises TooManyError."""
         self._changes.admit()
         if kind.name not in self._rows:

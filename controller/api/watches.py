@@ -15,7 +15,8 @@ from aiohttp import web
 
 from controller.api.route import ApiError
 from controller.changes import TooManyError
-from controller.watching import Choice, Event, Kind, Watch
+from controller.lists import Choice, Kind
+from controller.watching import Event, Watch
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -31,9 +32,7 @@ _HEADERS = {
 }
 
 
-async def stream(
-    request: web.Request, controller: Controller, kind: Kind, choice: Choice | None = None
-) -> web.StreamResponse:
+async def stream(request: web.Request, controller: Controller, kind: Kind, choice: Choice) -> web.StreamResponse:
     """Answer with the rows of a kind, and go on with what becomes of them. Raises ApiError."""
     heard = _Heard()
     try:
