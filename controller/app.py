@@ -18,7 +18,7 @@ import logging
 import resource
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -29,14 +29,19 @@ from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
 from controller.bgp import Speaker
 from controller.capture import Captures
+from controller.changes import Changes
 from controller.channel import Channel, remove
+from controller.chronicle import Chronicle
+from controller.concerns import Concerns
 from controller.connection_log import ConnectionLog
 from controller.counting import Counting
 from controller.drains import Drains, StateDirectory
+from controller.events import EventLog
 from controller.fleet import Fleet
 from controller.links import Links
 from controller.metrics import Durations
 from controller.packet_ins import PacketIns, Purpose, in_port
+from controller.phases import Phases
 from controller.port_loads import Load, PortLoads
 from controller.propagation import Propagation
 from controller.replica import CLOCK_INTERVAL, Replica
@@ -45,6 +50,7 @@ from controller.statistics import OBJECTS, Statistics
 from controller.structured_log import about
 from controller.sync import Events, Phase, Refusal
 from controller.trace.live import Tracer
+from controller.watching import Watches
 from flows.compiler import Compiler
 from flows.openflow import encode
 from flows.openflow.messages import FlowStats, PacketIn, PortDesc, PortStats
@@ -55,7 +61,7 @@ from flows.values import PORT_CONTROLLER, Flow, Group, Output
 from topology.announcements import Elections, Route, routes
 from topology.discovery import INTERVAL, Sender
 from topology.flow_export import FlowExport
-from topology.graph import Interconnect
+from topology.graph import Interconnect, Wire
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem, object_words
@@ -96,6 +102,14 @@ class Controller:
     ) -> None:
         cidrs = (ranges or ServiceRanges()).cluster
         self.compiler = Compiler(cidrs, keyed=keyed, interconnect=interconnect, exports=exports)
+        #: Who watches what, and which rows are to be looked at again.
+        self.changes = Changes()
+        self.watches = Watches(self.changes)
+        self.concerns = Concerns(self.compiler, self.changes)
+        #: What has happened of late.
+        self.events = EventLog(self.concerns.event)
+        self.chronicle = Chronicle(self.events)
+        self._phases = Phases()
         #: Whether tunnels carry the sender's identity.
         self.keyed = keyed
         packets = PacketIns(
@@ -117,6 +131,8 @@ class Controller:
             overheard=packets.overheard,
             unsettled=self._unsettled,
             installed=self.propagation.installed,
+            connected=self._connected,
+            disconnected=self._disconnected,
         )
         if replica is not None:
             events.outranked = replica.outranked
@@ -126,7 +142,7 @@ class Controller:
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
-        self.links = Links(self.compiler, self.fleet, self._sender)
+        self.links = Links(self.compiler, self.fleet, self._sender, self._rewired)
         self.problems: tuple[Problem, ...] = ()
         self._loads = PortLoads()
         #: What switches have counted lately.
@@ -172,6 +188,7 @@ class Controller:
         changed = self.drains.take(changed, gone)
         self.changes_taken += 1
         known = time.monotonic()
+        self.concerns.objects(changed, gone)
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
         concerned = self.fleet.follow(updates)
         # What the clock says after all that: a tenure may have ended meanwhile.
@@ -184,6 +201,7 @@ class Controller:
         if problems != self.problems:
             for problem in sorted(set(problems) - set(self.problems)):
                 log.error("%s", problem, extra=about(object=problem.object))
+            self.chronicle.problems(self.problems, problems)
         self.problems = problems
 
     def _await(self, what: str, concerned: Iterable[str], known: float, sent: float) -> None:
@@ -204,7 +222,19 @@ class Controller:
         lost = [name for name, seen in self._seen.items() if now - seen > LOST_AFTER]
         if self.replica is not None:
             lost = self.replica.agree(names, lost)
-        self.fleet.take(self.compiler.set_down(lost), now)
+        updates = self.compiler.set_down(lost)
+        if self.chronicle.lost(self.compiler.services.down, names):
+            self.concerns.announcers()
+        self.fleet.take(updates, now)
+
+    def look_at_phases(self) -> None:
+        """What has become of switches, and of who is master of them, for those who watch."""
+        for turn in self._phases.look(self.fleet.syncs):
+            self.concerns.switch(turn.node)
+            if turn.first:
+                self.chronicle.in_sync(turn.node)
+        if self.replica is not None and self.chronicle.masters(self.replica.masters()):
+            self.concerns.masters()
 
     @property
     def speaks(self) -> bool:
@@ -234,6 +264,7 @@ class Controller:
         old = [number for number, since in self._idle.items() if now - since > IDENTITY_GRACE]
         if old:
             self.fleet.take(self.compiler.release(sorted(old)), now)
+            self.concerns.identities()
 
     def look_at_links(self) -> None:
         """Who speaks for which switch by now."""
@@ -273,6 +304,7 @@ class Controller:
 
     def _ports_changed(self, node: str, ports: list[Port]) -> None:
         known = time.monotonic()
+        self.concerns.switch(node)
         concerned = self.fleet.follow(self.compiler.set_ports(node, ports))
         sent = time.monotonic()
         self.fleet.flush(concerned, sent)
@@ -285,6 +317,8 @@ class Controller:
         maker = self._maker(item)
         extra = about(node=node, object=maker)
         log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
+        self.chronicle.refused(node, maker, error_text(refusal), text)
+        self.concerns.switch(node)
 
     def _drifted(self, node: str, drift: Drift) -> None:
         lines = [f"missing {flow_text(flow, names=True)}" for flow in drift.missing]
@@ -295,6 +329,20 @@ class Controller:
         if len(lines) > DRIFT_LINES:
             more = len(lines) - DRIFT_LINES
             log.warning("node %s drifted, repaired: %d flows more", node, more, extra=about(node=node))
+        self.chronicle.drifted(node, drift)
+        self.concerns.switch(node)
+
+    def _connected(self, node: str) -> None:
+        self.chronicle.connected(node)
+        self.concerns.switch(node)
+
+    def _disconnected(self, node: str, reason: str) -> None:
+        self.chronicle.disconnected(node, reason)
+        self.concerns.switch(node)
+
+    def _rewired(self, before: Collection[Wire], now: Collection[Wire]) -> None:
+        self.chronicle.rewired(before, now)
+        self.concerns.links()
 
     def _log_connection(self, node: str, packet: PacketIn, now: float) -> None:
         for line in self._connections.take(node, packet, now):
@@ -548,6 +596,8 @@ async def run(
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
         controller.access, controller.bgp = access, bgp
+        if bgp is not None:
+            bgp.told = controller.chronicle.router
         controller.links.discovery.interval = lldp_interval
         controller.statistics.interval = stats_interval
         controller.statistics.tell_apart(metrics_objects)
@@ -585,6 +635,8 @@ async def run(
             began[0].release_identities()
             began[0].look_at_links()
             began[0].tell_connections()
+            # After it is known who speaks for which switch: links say so.
+            began[0].look_at_phases()
 
     async def ask_ports() -> None:
         await ready.wait()

@@ -148,6 +148,21 @@ _ROUTE = (
     Field("nextHops", "Where it is reached.", _TEXTS),
     Field("owner", "What it is for.", _TEXT),
 )
+_EVENT = (
+    Field(
+        "number",
+        "Another one for each event, and each time that one is counted up: the newest has the highest.",
+        _NUMBER,
+    ),
+    Field("time", "When it happened last, in UTC.", _TEXT),
+    Field("firstTime", "When it happened first.", _TEXT),
+    Field("type", "Normal or Warning.", _TEXT),
+    Field("reason", "What has happened, in one word.", _TEXT),
+    Field("object", "What it is about: Pod default/web-0.", _TEXT),
+    Field("node", "The node where it happened, if it was on one.", _TEXT),
+    Field("message", "What has happened, in words.", _TEXT),
+    Field("count", "How often.", _NUMBER),
+)
 
 
 class _Sorted:
@@ -269,6 +284,15 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             fields=_ROUTE,
             identity=("name",),
             **at_once(lambda: controller.bgp.routes() if controller.bgp is not None else ()),
+        ),
+        Kind(
+            name="events",
+            about="What has happened of late, the newest last.",
+            fields=_EVENT,
+            identity=("number",),
+            by=1,
+            keys=lambda: [(number,) for number in controller.events.numbers()],
+            rows=lambda keys, _: controller.events.rows(number for (number,) in keys),
         ),
     )
     return {each.name: each for each in all_kinds}

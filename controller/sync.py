@@ -158,6 +158,9 @@ class Events(msgspec.Struct):
     installed: Callable[[str, float, int, float], None] = lambda node, begun, version, now: None
     #: The switch has seen a master with this generation, which is above the epoch of our tenure.
     outranked: Callable[[str, int], None] = lambda node, generation: None
+    #: The switch is there; and it has gone, and why.
+    connected: Callable[[str], None] = lambda node: None
+    disconnected: Callable[[str, str], None] = lambda node, reason: None
 
 
 class SwitchSync:

@@ -49,6 +49,7 @@ async def serve(controller: Controller, path: Path) -> web.AppRunner:
     """Serve on `path` until the runner that is returned is cleaned up."""
     app = web.Application(middlewares=[_errors, logged])
     app.add_routes(_paths(controller))
+    app.on_shutdown.append(_let_go(controller))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.UnixSite(runner, unused(path)).start()
@@ -92,7 +93,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
         for server in servers:
             await server.close()
 
-    app.on_shutdown.append(close)
+    app.on_shutdown.extend((close, _let_go(controller)))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     http = runner.server
@@ -134,6 +135,15 @@ def description(controller: Controller) -> dict[str, Any]:
 
 def _paths(controller: Controller) -> list[web.AbstractRouteDef]:
     return [*(web.route(each.method, each.path, each.checked()) for each in routes(controller)), *console.routes()]
+
+
+def _let_go(controller: Controller) -> Callable[[web.Application], Awaitable[None]]:
+    """Have those who watch go: otherwise they would be waited for."""
+
+    async def let_go(app: web.Application) -> None:
+        controller.changes.close()
+
+    return let_go
 
 
 def _error(status: int, text: str) -> web.Response:
