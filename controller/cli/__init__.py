@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import click
 
-from controller.cli.ask import flows, get, policy, status
 from controller.cli.capture import capture
 from controller.cli.console import console
 from controller.cli.flow_export import flow_export
+from controller.cli.flows import flows
+from controller.cli.get import get
 from controller.cli.graph import topology
+from controller.cli.policy import policy
 from controller.cli.run import controller
+from controller.cli.status import status
 from controller.cli.top import top
 from controller.cli.trace import trace
 
