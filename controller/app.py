@@ -32,6 +32,7 @@ from controller.capture import Captures
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
+from controller.holdings import Refusal
 from controller.links import Links
 from controller.metrics import Durations
 from controller.packet_ins import PacketIns, Purpose, in_port
@@ -42,7 +43,7 @@ from controller.service_counts import Sums
 from controller.statistics import INTERVAL as STATS_INTERVAL
 from controller.statistics import Statistics
 from controller.structured_log import about
-from controller.sync import Events, Phase, Refusal
+from controller.sync import Events, Phase
 from controller.trace.live import Tracer
 from flows.compiler import Compiler
 from flows.openflow import encode
@@ -69,6 +70,8 @@ connection_log = logging.getLogger("signalbox.connections")
 DRIFT_LINES = 20
 #: Seconds that a dump of a switch's flows may take: less than the silence after which its connection is given up.
 DUMP_LIMIT = 10.0
+#: How often a switch is compared with what it should hold until nothing changes meanwhile.
+COMPARISONS = 5
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
 #: Seconds for which it is looked how much ports carry.
@@ -267,7 +270,7 @@ class Controller:
 
     def _drifted(self, node: str, drift: Drift) -> None:
         lines = [f"missing {flow_text(flow, names=True)}" for flow in drift.missing]
-        lines += [f"altered {flow_text(flow, names=True)}" for flow in drift.altered]
+        lines += [f"altered {flow_text(flow, names=True)}" for flow, _ in drift.altered]
         lines += [f"foreign {_stats_text(stats)}" for stats in drift.foreign]
         for line in lines[:DRIFT_LINES]:
             log.warning("node %s drifted, repaired: %s", node, line, extra=about(node=node))
@@ -323,6 +326,22 @@ class Controller:
                 return await answer
         except TimeoutError:
             raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
+
+    async def compare(self, node: str) -> tuple[Drift, int, bool]:
+        """What differs on a node's switch from what it should hold, of how many flows that it has.
+
+        And whether nothing was on its way meanwhile; else what was may be told as a difference. Raises as `dump` does.
+        """
+        for number in range(COMPARISONS):
+            before = self.fleet.syncs[node].settled if node in self.fleet.syncs else None
+            found = await self.dump(node)
+            sync = self.fleet.syncs.get(node)
+            if sync is None:
+                break
+            is_settled = before is not None and sync.settled == before
+            if is_settled or number == COMPARISONS - 1:
+                return sync.holdings.compare(found), len(found), is_settled
+        raise UnknownNodeError(f"the switch of node {node!r} isn't connected")
 
     async def count_services(self) -> Sums:
         """What Services have carried, on all switches that answer in time."""

@@ -212,3 +212,51 @@ def test_get_shows_each_object_that_is_named_and_names_those_that_are_missing(mo
     assert run("get", "nodes", "n3", "n1", *at).output == "node/n1\nnode/n3\n"
     result = run("get", "nodes", "n1", "n8", "n9", *at)
     assert result.exit_code == 1 and result.output == "Error: nodes 'n8', 'n9' not found\n"
+
+
+FLOW = {
+    "table": "Route", "priority": 100, "packets": 7, "object": "Pod default/a", "words": "to a: drop", "ofctl": "a=b",
+}  # fmt: skip
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[dict[str, str]]:
+    """Let a controller answer so to every question; what each one says."""
+    queries: list[dict[str, str]] = []
+
+    def ask(where: Path, resource: list[str], query: dict[str, str]) -> object:
+        queries.append(query)
+        return answer
+
+    monkeypatch.setattr(client, "ask", ask)
+    return queries
+
+
+def test_differences_are_told_as_they_are_and_should_be_and_by_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    items: list[dict[str, object]] = []
+    queries = answering(monkeypatch, {"items": items, "compared": 9, "settled": True})
+    words = ("flows", "n1", "--diff", "--socket", "/s")
+    result = run(*words)
+    assert (result.exit_code, result.output) == (0, "No differences: 9 flows are as they should be.\n")
+    assert queries == [{"diff": "1"}]
+    items += [
+        {**FLOW, "state": "missing", "ofctl": "m"},
+        {**FLOW, "state": "altered", "ofctl": "is", "shouldBe": "to a: send it on", "shouldBeOfctl": "should"},
+        {**FLOW, "state": "foreign", "ofctl": "f", "object": ""},
+    ]
+    result = run(*words)
+    assert result.exit_code == 1
+    assert [line.split("   ")[0].strip() for line in result.output.splitlines()] == [
+        "STATE", "missing", "altered", "should be", "foreign",
+    ]  # fmt: skip
+    assert result.output.splitlines()[3].endswith("to a: send it on")
+    result = run(*words, "-o", "ofctl")
+    assert (result.exit_code, result.output.split()) == (1, ["-m", "-should", "+is", "+f"])
+
+
+def test_rates_of_flows_are_as_people_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {**FLOW, "packetsPerSecond": 1234.4, "bytesPerSecond": 125_000}
+    queries = answering(monkeypatch, {"items": [row]})
+    heading, line = run("flows", "n1", "--rate", "2", "--socket", "/s").output.splitlines()
+    assert "PACKETS/S   RATE" in heading and "1234        1Mb/s" in line
+    assert queries == [{"rate": "2"}]
+    assert "say --diff or --rate" in run("flows", "n1", "--rate", "2", "--diff", "--socket", "/s").output
