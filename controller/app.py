@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller import dhcp, health, metrics, policy_views, service_counts, views
+from controller import dhcp, health, metrics, parts, policy_views, service_counts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
@@ -32,7 +32,7 @@ from controller.capture import Captures
 from controller.channel import Channel, remove
 from controller.connection_log import ConnectionLog
 from controller.fleet import Fleet
-from controller.holdings import Refusal
+from controller.holdings import Refusal, error_text
 from controller.links import Links
 from controller.metrics import Durations
 from controller.packet_ins import PacketIns, Purpose, in_port
@@ -48,17 +48,16 @@ from controller.trace.live import Tracer
 from flows.compiler import Compiler
 from flows.openflow import encode
 from flows.openflow.messages import FlowStats, GroupStats, PacketIn, PortDesc, PortStats
-from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
-from flows.values import PORT_CONTROLLER, Flow, Group, Output
+from flows.values import PORT_CONTROLLER, Group, Output
 from topology.announcements import Elections, Route, routes
 from topology.discovery import INTERVAL, Sender
 from topology.flow_export import FlowExport
 from topology.graph import Interconnect
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
-from topology.manifests import Problem, object_words
+from topology.manifests import Problem
 from topology.model import Key, Object
 from topology.services import ServiceRanges
 
@@ -264,7 +263,7 @@ class Controller:
     def _refused(self, node: str, refusal: Refusal) -> None:
         item = refusal.item
         text = flow_text(item, names=True)
-        maker = self._maker(item)
+        maker = views.maker_of(self.compiler, item)
         extra = about(node=node, object=maker)
         log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
 
@@ -306,10 +305,6 @@ class Controller:
         reply = dhcp.answer(packet.data, found[0])
         if reply is not None:
             self.fleet.send(node, [encode.packet_out(reply, (Output(number),), PORT_CONTROLLER)], now)
-
-    def _maker(self, item: Flow | Group) -> str:
-        """The object that a flow was made for."""
-        return views.maker(self.compiler, item.cookie) if isinstance(item, Flow) else f"group {item.group_id}"
 
     # People ask -------------------------------------------------------------------------------------------------
 
@@ -429,51 +424,7 @@ class Controller:
 
     def troubles(self) -> Iterator[str]:
         """Everything that isn't as it should be, a line each."""
-        yield from self.source_troubles()
-        for problem in self.problems:
-            yield str(problem)
-        yield from self.access.troubles(datetime.now(UTC))
-        if self.replica is not None:
-            yield from self.replica.troubles(self.compiler.cluster.nodes)
-        if self.bgp is not None:
-            yield from self.bgp.troubles()
-        for name in sorted(self.compiler.cluster.nodes):
-            if name not in self.fleet.syncs:
-                yield f"node {name}: its switch isn't connected"
-            for port, reason in self.compiler.refusals(name):
-                yield f"node {name}: port {port.name} is refused: {reason}"
-        told = {problem.object for problem in self.problems}
-        for workload, reason in self.compiler.misfits():
-            words = f"Workload {workload.namespace}/{workload.name}"
-            if words not in told:
-                yield f"{words}: {reason}"
-        for name, sync in self.fleet.syncs.items():
-            for refusals in sync.refusals.values():
-                for refusal in refusals.values():
-                    text = flow_text(refusal.item, names=True)
-                    yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
-        for wire, reason in self.compiler.unused_wires():
-            yield f"wire {wire.a}:{wire.a_port} - {wire.b}:{wire.b_port}: {reason}"
-        for service, reason in self.compiler.services.clashes():
-            yield f"Service {service.namespace}/{service.name}: {reason}"
-        for key, reason in self.compiler.host_port_refusals():
-            yield f"Pod {key[1]}/{key[2]}: {reason}"
-        for key, reason in self.compiler.services.strangers():
-            yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
-        for key in sorted(self.compiler.policies.crowded):
-            yield (
-                f"{object_words(key)}: too many rules of its priority take turns accepting and denying, so it denies "
-                "all that it is about; give it a priority of its own"
-            )
-        yield from self.links.troubles()
-        for datapath_id in self.fleet.unknown:
-            yield f"switch {datapath_id:016x} is of no known node"
-
-
-def error_text(refusal: Refusal) -> str:
-    """A switch's error in a few words."""
-    kind = ERROR_TYPES.get(refusal.error.type, f"type {refusal.error.type}")
-    return f"error {kind} code {refusal.error.code}"
+        return parts.troubles(self, datetime.now(UTC))
 
 
 def _stats_text(stats: FlowStats) -> str:

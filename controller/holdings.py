@@ -14,6 +14,7 @@ from controller.scopes import ClusterLog, ScopeState, Source
 from flows.cookies import Scope, is_tap
 from flows.openflow import encode
 from flows.openflow.messages import Error, FlowStats, TableStats
+from flows.openflow.wire import ERROR_TYPES
 from flows.pipeline import DIGEST, LEARNT
 from flows.tables.digest import digest_flow
 from flows.update import CLUSTER
@@ -25,6 +26,12 @@ class Refusal(msgspec.Struct, frozen=True):
 
     item: Flow | Group
     error: Error
+
+
+def error_text(refusal: Refusal) -> str:
+    """A switch's error in a few words."""
+    kind = ERROR_TYPES.get(refusal.error.type, f"type {refusal.error.type}")
+    return f"error {kind} code {refusal.error.code}"
 
 
 class Holdings:

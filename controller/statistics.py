@@ -202,6 +202,12 @@ class Statistics:
             self.answers += 1
             take(switch, time.monotonic())
 
+    def overdue(self, now: float) -> list[str]:
+        """Switches that are connected and haven't answered for so long that what is known of them isn't of now."""
+        age = (OVERDUE + 1) * self.interval
+        answered = ((node, switch.ports.at) for node, switch in self._fresh())
+        return sorted(node for node, at in answered if at is not None and now - at > age)
+
     async def measure(self, *, policies: bool = False) -> None:
         """Have rates of now: at once where switches are being asked already, else after two looks."""
         now = time.monotonic()

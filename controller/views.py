@@ -14,6 +14,7 @@ from controller.sync import Phase
 from flows.compiler import Compiler
 from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
 from flows.services import external_addresses
+from flows.values import Flow, Group
 from topology.model import Key, Pod
 from topology.naming import format_mac, object_id
 from topology.policies import Policy
@@ -187,6 +188,11 @@ def maker(compiler: Compiler, cookie: int) -> str:
         if here == kind and object_id(*each.key) == wanted:
             return title(each.key)
     return kind
+
+
+def maker_of(compiler: Compiler, item: Flow | Group) -> str:
+    """The object that a flow was made for; groups are told by their number."""
+    return maker(compiler, item.cookie) if isinstance(item, Flow) else f"group {item.group_id}"
 
 
 def title(key: Key) -> str:

@@ -19,7 +19,7 @@ _COLUMNS = [
     Column("FLOW", "words"),
 ]
 _RATE_COLUMNS = [*_COLUMNS[:3], Column("PACKETS/S", "packetRate"), Column("RATE", "rate"), *_COLUMNS[3:]]
-_DIFFERENCE_COLUMNS = [Column("STATE", "state"), *_COLUMNS]
+_DIFFERENCE_COLUMNS = [Column("STATE", "state", state=True), *_COLUMNS]
 
 
 @click.command()

@@ -8,7 +8,7 @@ from controller.cli.printing import Column, Row
 
 NODE_COLUMNS = (
     Column("NAME", "name"),
-    Column("STATUS", "status"),
+    Column("STATUS", "status", state=True),
     Column("ADDRESSES", "addresses"),
     Column("POD-CIDRS", "podCIDRs"),
     Column("PODS", "pods"),
@@ -21,7 +21,7 @@ NODE_COLUMNS = (
 _POD_COLUMNS = (
     Column("NAMESPACE", "namespace"),
     Column("NAME", "name"),
-    Column("STATUS", "status"),
+    Column("STATUS", "status", state=True),
     Column("ADDRESSES", "addresses"),
     Column("NODE", "node"),
     Column("KIND", "kind", wide=True),
@@ -33,7 +33,7 @@ _POD_COLUMNS = (
 _WORKLOAD_COLUMNS = (
     Column("NAMESPACE", "namespace"),
     Column("NAME", "name"),
-    Column("STATUS", "status"),
+    Column("STATUS", "status", state=True),
     Column("ADDRESSES", "addresses"),
     Column("NODE", "node"),
     Column("PORT", "port"),
@@ -58,7 +58,7 @@ ENDPOINT_COLUMNS = (
     Column("NAME", "name"),
     Column("PORT", "port"),
     Column("ADDRESS", "address"),
-    Column("STATUS", "status"),
+    Column("STATUS", "status", state=True),
     Column("POD", "pod"),
     Column("NODE", "node"),
     Column("ZONE", "zone", wide=True),
@@ -70,7 +70,7 @@ _IDENTITY_COLUMNS = (
     Column("LABELS", "labels"),
     Column("PORTS", "ports"),
     Column("PODS", "pods"),
-    Column("STATUS", "status"),
+    Column("STATUS", "status", state=True),
     Column("POD-NAMES", "podNames", wide=True),
 )
 _POLICY_COLUMNS = (
@@ -97,12 +97,12 @@ _LINK_COLUMNS = (
     Column("PORT", "toPort"),
     Column("KIND", "kind"),
     Column("COST", "cost"),
-    Column("STATE", "state"),
+    Column("STATE", "state", state=True),
 )
 _BGP_COLUMNS = (
     Column("PEER", "name"),
     Column("AS", "as"),
-    Column("STATE", "state"),
+    Column("STATE", "state", state=True),
     Column("SECONDS", "seconds"),
     Column("ROUTES", "routes"),
     Column("ADD-PATH", "addPath", wide=True),

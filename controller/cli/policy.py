@@ -51,7 +51,7 @@ def check(
         dump(answer, output)
     else:
         way = protocol + (f" port {port}" if port else "")
-        word = "ALLOWED" if answer["allowed"] else "DENIED"
+        word = click.style("ALLOWED", fg="green") if answer["allowed"] else click.style("DENIED", fg="red")
         click.echo(f"{answer['source']} to {answer['destination']}, {way}: {word}")
         for step in answer["steps"]:
             click.echo(f"- {step}")

@@ -48,7 +48,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [("get", "pods"), ("status",), ("topology",), ("flows", "n1")])
 def test_without_a_controller_the_remedy_is_said(words: tuple[str, ...]) -> None:
     result = run(*words)
-    assert result.exit_code == 1
+    assert result.exit_code == (2 if words == ("status",) else 1)
     assert result.output.startswith("Error: no controller: ") and "signalbox lab up" in result.output
     assert len(result.output.splitlines()) == 1
 
@@ -56,7 +56,7 @@ def test_without_a_controller_the_remedy_is_said(words: tuple[str, ...]) -> None
 def test_a_socket_that_is_named_is_the_one_that_is_asked(tmp_path: Path) -> None:
     named = str(tmp_path / "other.sock")
     for result in (run("status", "--socket", named), run("status", SIGNALBOX_SOCKET=named)):
-        assert result.exit_code == 1 and f"{named}: no such socket" in result.output
+        assert result.exit_code == 2 and f"{named}: no such socket" in result.output
 
 
 def test_with_several_labs_one_must_be_said(tmp_path: Path) -> None:
@@ -260,3 +260,44 @@ def test_rates_of_flows_are_as_people_say_them(monkeypatch: pytest.MonkeyPatch) 
     assert "PACKETS/S   RATE" in heading and "1234        1Mb/s" in line
     assert queries == [{"rate": "2"}]
     assert "say --diff or --rate" in run("flows", "n1", "--rate", "2", "--diff", "--socket", "/s").output
+
+
+STATUS = {
+    "healthy": True, "nodes": 2, "nodesInSync": 2, "pods": 5, "problems": [], "refusedPeers": [],
+    "parts": [{"name": "source", "state": "Ok", "message": "read"}, {"name": "bgp", "state": "Ok", "message": "up"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("healthy", "state", "code"), [(True, "Ok", 0), (True, "Degraded", 1), (False, "Ok", 1)])
+def test_the_exit_code_of_status_says_whether_all_is_well(
+    monkeypatch: pytest.MonkeyPatch, healthy: bool, state: str, code: int
+) -> None:
+    part = {"name": "bgp", "state": state, "message": "1 of 2 peers up"}
+    problems = [] if healthy else ["node n1: its switch isn't connected"]
+    answering(monkeypatch, STATUS | {"healthy": healthy, "problems": problems, "parts": [part]})
+    result = run("status", "--socket", "/s")
+    assert result.exit_code == code
+    lines = result.output.splitlines()
+    assert lines[0] == "2 of 2 nodes in sync, 5 pods attached"
+    assert lines[3].split(maxsplit=2) == ["bgp", state, "1 of 2 peers up"]
+    assert lines[4:] == ([] if healthy else ["", "- node n1: its switch isn't connected"])
+    for form in ("json", "yaml"):
+        told = run("status", "--socket", "/s", "-o", form)
+        assert told.exit_code == code and "1 of 2 peers up" in told.output
+
+
+def test_states_are_coloured_on_a_terminal_or_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [{"name": "n1", "status": "Synced"}, {"name": "n2", "status": "Disconnected"}]
+    answering(monkeypatch, {"items": items})
+    words = ("get", "nodes", "--socket", "/s")
+    plain = run(*words).output
+    assert "\x1b" not in plain
+    for forced in (run("--color", "always", *words), run(*words, CLICOLOR_FORCE="1")):
+        assert "\x1b[32mSynced\x1b[0m" in forced.output and "\x1b[31mDisconnected\x1b[0m" in forced.output
+        # Columns stay where they were.
+        assert click.unstyle(forced.output) == plain
+    on_terminal = CliRunner().invoke(main, words, color=True)
+    assert "\x1b[32mSynced" in on_terminal.output
+    for env in ({"NO_COLOR": "1"}, {"NO_COLOR": "1", "CLICOLOR_FORCE": "1"}):
+        assert "\x1b" not in CliRunner().invoke(main, words, color=True, env=env).output
+    assert "\x1b" not in run("--color", "always", *words, "-o", "json").output
