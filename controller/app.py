@@ -144,7 +144,8 @@ class Controller:
         self._routes: tuple[Route, ...] = ()
         self._routes_of: tuple[int, frozenset[str]] | None = None
         self._elections = Elections()
-        self._changes = 0
+        #: How many changes of objects there were.
+        self.changes_taken = 0
         #: The objects that were taken last.
         self._taken: dict[Key, Object] = {}
         #: When each node's switch was connected last.
@@ -163,7 +164,7 @@ class Controller:
     def change(self, changed: Iterable[Object], gone: Iterable[Key], problems: tuple[Problem, ...]) -> None:
         """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
         changed, gone = list(changed), list(gone)
-        self._changes += 1
+        self.changes_taken += 1
         known = time.monotonic()
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
         concerned = self.fleet.follow(updates)
@@ -208,7 +209,7 @@ class Controller:
         """What routers are to be told; None where it isn't this controller that tells them."""
         if not self.speaks:
             return None
-        state = (self._changes, self.compiler.services.down)
+        state = (self.changes_taken, self.compiler.services.down)
         if state != self._routes_of:
             self._routes = routes(self.compiler.cluster, self.compiler.services.down, self._elections)
             self._routes_of = state

@@ -42,10 +42,12 @@ class QuestionError(ValueError):
     """A question that makes no sense; the text says what does."""
 
 
-def identities(compiler: Compiler) -> Iterator[Row]:
-    """Every identity: its number, what its pods have in common, and which they are."""
+def identities(compiler: Compiler, only: Iterable[int] | None = None) -> Iterator[Row]:
+    """Every identity, or only some: its number, what its pods have in common, and which they are."""
     known = compiler.policies.identities
-    for number in known:
+    for number in known if only is None else only:
+        if number not in known:
+            continue
         profile, pods = known[number], sorted(known.pods(number))
         yield {
             "number": number,
@@ -86,10 +88,13 @@ def named(compiler: Compiler, text: str) -> list[Key]:
     return sorted(key for key in compiler.cluster.policies if key[2] == name and key[1] in where)
 
 
-def policies(compiler: Compiler, counts: Counts | None = None) -> Iterator[Row]:
-    """Every policy: its rules, the pods that it selects and what they came to, in packets."""
+def policies(compiler: Compiler, counts: Counts | None = None, only: Iterable[Key] | None = None) -> Iterator[Row]:
+    """Every policy, or only some: its rules, the pods that it selects and what they came to, in packets."""
     parts = compiler.policies
-    for key, policy in sorted(compiler.cluster.policies.items()):
+    for key in sorted(compiler.cluster.policies) if only is None else only:
+        policy = compiler.cluster.policies.get(key)
+        if policy is None:
+            continue
         identities = parts.subjects(policy)
         pods = sorted("/".join(pod) for number in identities for pod in parts.identities.pods(number))
         row: Row = {

@@ -14,17 +14,23 @@ from controller.sync import Phase
 from flows.compiler import Compiler
 from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
 from flows.services import external_addresses
+from flows.state import LocalPod
 from flows.values import Flow, Group
 from topology.model import Key, Pod
-from topology.naming import format_mac, object_id
+from topology.naming import format_mac, is_pod_port, object_id
 from topology.policies import Policy
 
 Row = dict[str, Any]
 
 
-def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
-    """Every node and how its switch is."""
-    for name, node in sorted(compiler.cluster.nodes.items()):
+def nodes(
+    compiler: Compiler, fleet: Fleet, replica: Replica | None = None, only: Iterable[str] | None = None
+) -> Iterator[Row]:
+    """Every node, or only some, and how its switch is."""
+    for name in sorted(compiler.cluster.nodes) if only is None else only:
+        node = compiler.cluster.nodes.get(name)
+        if node is None:
+            continue
         phase = fleet.phase(name)
         sync = fleet.syncs.get(name)
         shared, scope = fleet.shared(name), fleet.scope(name)
@@ -49,61 +55,71 @@ def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> I
         }
 
 
-def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
-    """Every pod and workload, where it is and whether its flows are in its switch."""
-    local = {pod.key: found for name in compiler.cluster.nodes for pod, found in compiler.local_pods(name)}
-    refused = {(name, port.name): reason for name in compiler.cluster.nodes for port, reason in compiler.refusals(name)}
+def pods(
+    compiler: Compiler, fleet: Fleet, replica: Replica | None = None, only: Iterable[tuple[str, str]] | None = None
+) -> Iterator[Row]:
+    """Every pod and workload, or only some, where each is and whether its flows are in its switch."""
     misfits = {workload.key: reason for workload, reason in compiler.misfits()}
-    for _, pod in sorted(compiler.cluster.pods.items()):
-        found = local.get(pod.key)
-        reason = ""
+    for key in sorted(compiler.cluster.pods) if only is None else only:
+        pod = compiler.cluster.pods.get(key)
+        if pod is None:
+            continue
+        place = compiler.place_of(pod)
+        local = None if isinstance(place, str) else place
         node = compiler.cluster.nodes.get(pod.node)
+        status, reason = _pod_status(compiler, fleet, replica, pod, place, misfits.get(pod.key, ""))
+        found = local if status not in ("HostNetwork", "Refused") else None
+        addresses = pod.addresses if found is None else found.addresses
         if pod.host_network:
-            status = "HostNetwork"
-            addresses = [str(address) for address in node.addresses] if node is not None else []
-        elif found is None or pod.key in misfits:
-            addresses = [str(address) for address in pod.addresses]
-            status = "Pending"
-            if pod.key in misfits:
-                status, reason = "Refused", misfits[pod.key]
-            elif not pod.node:
-                reason = "not scheduled to a node"
-            elif node is None:
-                reason = f"there is no node {pod.node}"
-            elif fleet.phase(pod.node) is None:
-                reason = "the node's switch isn't connected"
-            elif (pod.node, pod.port_name) in refused:
-                status, reason = "Refused", refused[pod.node, pod.port_name]
-            else:
-                reason = f"the node's bridge has no port {pod.port_name}"
-        else:
-            addresses = [str(address) for address in found.addresses]
-            phase = fleet.phase(pod.node)
-            status = "Ready" if phase is Phase.SYNCED else "Syncing" if phase is not None else "Disconnected"
-            if phase is Phase.STANDBY and replica is not None:
-                status, reason = (
-                    "Standby",
-                    f"its flows are the business of {replica.master(pod.node)[0] or 'nobody now'}",
-                )
+            addresses = node.addresses if node is not None else ()
         yield {
             "namespace": pod.namespace,
             "name": pod.name,
             "kind": "Workload" if pod.port else "Pod",
             "status": status,
-            "addresses": addresses,
+            "addresses": [str(address) for address in addresses],
             "node": pod.node,
             "port": "" if pod.host_network else pod.port_name,
-            "portNumber": found.port if found is not None else None,
-            "mac": format_mac(found.mac if found is not None else pod.mac) if found is not None or pod.port else None,
+            "portNumber": local.port if local is not None else None,
+            "mac": format_mac(local.mac if local is not None else pod.mac) if local is not None or pod.port else None,
             "reason": reason,
             "labels": dict(pod.labels),
         }
 
 
-def services(compiler: Compiler, sums: Sums | None = None) -> Iterator[Row]:
-    """Every Service, with what its endpoints have carried where that is asked for."""
+def _pod_status(
+    compiler: Compiler, fleet: Fleet, replica: Replica | None, pod: Pod, place: LocalPod | str, misfit: str
+) -> tuple[str, str]:
+    """How a pod is, and why so if it isn't as it should be."""
+    phase = fleet.phase(pod.node)
+    if pod.host_network:
+        return "HostNetwork", ""
+    if misfit:
+        return "Refused", misfit
+    if not isinstance(place, str):
+        if phase is Phase.STANDBY and replica is not None:
+            return "Standby", f"its flows are the business of {replica.master(pod.node)[0] or 'nobody now'}"
+        return "Ready" if phase is Phase.SYNCED else "Syncing" if phase is not None else "Disconnected", ""
+    if not pod.node:
+        return "Pending", "not scheduled to a node"
+    if pod.node not in compiler.cluster.nodes:
+        return "Pending", f"there is no node {pod.node}"
+    if phase is None:
+        return "Pending", "the node's switch isn't connected"
+    if is_pod_port(pod.port_name) and any(port.name == pod.port_name for port in compiler.ports(pod.node)):
+        return "Refused", place
+    return "Pending", f"the node's bridge has no port {pod.port_name}"
+
+
+def services(
+    compiler: Compiler, sums: Sums | None = None, only: Iterable[tuple[str, str]] | None = None
+) -> Iterator[Row]:
+    """Every Service, or only some, with what its endpoints have carried where that is asked for."""
     clashes = {service.key: reason for service, reason in compiler.services.clashes()}
-    for _, service in sorted(compiler.cluster.services.items()):
+    for key in sorted(compiler.cluster.services) if only is None else only:
+        service = compiler.cluster.services.get(key)
+        if service is None:
+            continue
         ends = list(compiler.services.endpoints_of(service))
         external = [*service.load_balancer_ips, *service.external_ips]
         row: Row = {
@@ -126,9 +142,14 @@ def services(compiler: Compiler, sums: Sums | None = None) -> Iterator[Row]:
         yield row
 
 
-def endpoints(compiler: Compiler, sums: Sums | None = None) -> Iterator[Row]:
-    """Every endpoint of every Service, a row for each port of the Service."""
-    for _, service in sorted(compiler.cluster.services.items()):
+def endpoints(
+    compiler: Compiler, sums: Sums | None = None, only: Iterable[tuple[str, str]] | None = None
+) -> Iterator[Row]:
+    """Every endpoint of every Service, or of only some, a row for each port of the Service."""
+    for key in sorted(compiler.cluster.services) if only is None else only:
+        service = compiler.cluster.services.get(key)
+        if service is None:
+            continue
         for view, each, numbers, used in compiler.services.endpoints_of(service):
             end = each.endpoint
             state = "Ready" if end.ready else "Serving" if end.serving else "NotReady"

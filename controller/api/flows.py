@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from controller import flow_views, policy_views
-from controller.api.route import ApiError, Parameter, Route
+from controller.api.route import ITEMS, ApiError, Parameter, Route, answer, arguments, flag, number
 from controller.flow_views import Wanted
+from controller.views import Row
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -24,8 +26,27 @@ def routes(controller: Controller) -> list[Route]:
     compiler = controller.compiler
 
     async def flows(request: web.Request) -> web.Response:
-        node, query = request.match_info["name"], request.query
-        wanted = Wanted(*(query.get(each, "") for each in ("pod", "service", "policy", "table")))
+        node, asked = request.match_info["name"], arguments(request)
+        wanted = Wanted(*(asked.get(each, "") for each in ("pod", "service", "policy", "table")))
+        _check(wanted)
+        seconds = asked.get("rate")
+        if asked.get("diff"):
+            if seconds:
+                raise ApiError(400, "ask for diff or for rate: a flow that is missing carries nothing")
+            drift, compared, is_settled = await controller.compare(node)
+            rows = list(flow_views.differences(compiler, node, drift, wanted))
+            return answer({"items": rows, "compared": compared, "settled": is_settled})
+        if seconds:
+            return answer({"items": list(await rated(node, seconds, wanted))})
+        return answer({"items": list(flow_views.flows(compiler, node, await controller.dump(node), wanted))})
+
+    async def rated(node: str, seconds: int, wanted: Wanted) -> Iterator[Row]:
+        first, begun = await controller.dump(node), time.monotonic()
+        await asyncio.sleep(seconds)
+        last = await controller.dump(node)
+        return flow_views.rated(compiler, node, first, last, time.monotonic() - begun, wanted)
+
+    def _check(wanted: Wanted) -> None:
         if wanted.policy and not policy_views.named(compiler, wanted.policy):
             raise ApiError(404, f"no policy {wanted.policy!r}")
         if wanted.service and tuple(wanted.service.partition("/")[::2]) not in compiler.cluster.services:
@@ -34,28 +55,6 @@ def routes(controller: Controller) -> list[Route]:
             raise ApiError(404, f"no pod {wanted.pod!r}")
         if wanted.table and not flow_views.is_table(wanted.table):
             raise ApiError(404, f"no table {wanted.table!r}; the tables are {', '.join(flow_views.table_names())}")
-        rate = query.get("rate", "")
-        if query.get("diff"):
-            if rate:
-                raise ApiError(400, "ask for diff or for rate: a flow that is missing carries nothing")
-            return await differences(node, wanted)
-        if not rate:
-            return web.json_response(
-                {"items": list(flow_views.flows(compiler, node, await controller.dump(node), wanted))}
-            )
-        least, most = RATE
-        if not (rate.isascii() and rate.isdigit() and least <= int(rate) <= most):
-            raise ApiError(400, f"rate is a number of seconds from {least} to {most}, not {rate!r}")
-        first, begun = await controller.dump(node), time.monotonic()
-        await asyncio.sleep(int(rate))
-        last = await controller.dump(node)
-        rows = flow_views.rated(compiler, node, first, last, time.monotonic() - begun, wanted)
-        return web.json_response({"items": list(rows)})
-
-    async def differences(node: str, wanted: Wanted) -> web.Response:
-        drift, compared, is_settled = await controller.compare(node)
-        rows = list(flow_views.differences(compiler, node, drift, wanted))
-        return web.json_response({"items": rows, "compared": compared, "settled": is_settled})
 
     return [
         Route(
@@ -67,17 +66,13 @@ def routes(controller: Controller) -> list[Route]:
                 Parameter("service", "NAMESPACE/NAME: only flows made for it."),
                 Parameter("policy", "[NAMESPACE/]NAME: only flows made for it."),
                 Parameter("table", "A table by name or number."),
-                Parameter(
+                flag(
                     "diff",
-                    "1: only what is missing, altered or foreign, of all that is compared. `settled` is false where "
-                    "the switch was being changed meanwhile: then what was on its way is told too.",
-                    {"type": "string", "enum": ["1"]},
+                    "Only what is missing, altered or foreign, of all that is compared. `settled` is false where the "
+                    "switch was being changed meanwhile: then what was on its way is told too.",
                 ),
-                Parameter(
-                    "rate",
-                    "Also packets and bytes per second, by two looks that are so many seconds apart.",
-                    {"type": "integer", "minimum": RATE[0], "maximum": RATE[1]},
-                ),
+                number("rate", "Also what each carries, by two looks that are so many seconds apart.", *RATE),
             ),
+            answer=ITEMS,
         ),
     ]

@@ -17,8 +17,20 @@ from aiohttp import web
 
 from controller import console, tls_server
 from controller.access import Access
-from controller.api import captures, flow_export, flows, health, metrics, objects, policies, top, topology, trace
-from controller.api.route import ApiError, Route, UnknownNodeError
+from controller.api import (
+    captures,
+    flow_export,
+    flows,
+    health,
+    metrics,
+    objects,
+    openapi,
+    policies,
+    top,
+    topology,
+    trace,
+)
+from controller.api.route import ApiError, Route, UnknownNodeError, answer
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
 from controller.tls_server import TlsServer
@@ -102,12 +114,19 @@ _MODULES = (objects, flows, policies, topology, trace, captures, top, health, me
 
 
 def routes(controller: Controller) -> list[Route]:
-    """Everything that may be asked."""
-    return [route for module in _MODULES for route in module.routes(controller)]
+    """Everything that may be asked, and the description of it."""
+    found = [route for module in _MODULES for route in module.routes(controller)]
+
+    async def description(request: web.Request) -> web.Response:
+        return answer(openapi.describe(found))
+
+    about = "This description, in OpenAPI 3.1."
+    found.append(Route(path="/v1/openapi.json", about=about, handler=description))
+    return found
 
 
 def _paths(controller: Controller) -> list[web.AbstractRouteDef]:
-    return [*(web.route(each.method, each.path, each.handler) for each in routes(controller)), *console.routes()]
+    return [*(web.route(each.method, each.path, each.checked()) for each in routes(controller)), *console.routes()]
 
 
 def _error(status: int, text: str) -> web.Response:

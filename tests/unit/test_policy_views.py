@@ -381,7 +381,7 @@ async def test_the_api_answers_questions_and_refuses_those_that_make_no_sense(ge
     for query, said in [
         ("to=shop/db&port=80", "say 'from': NAMESPACE/POD, node/NAME or an address"),
         ("from=shop/db&port=80", "say 'to'"),
-        ("from=shop/db&to=shop/client&port=http", "port and family are numbers"),
+        ("from=shop/db&to=shop/client&port=http", "port is a number from 0 to 65535, not 'http'"),
         ("from=shop/db&to=shop/client", "TCP goes to a port from 1 to 65535"),
         ("from=x&to=shop/client&port=1", "no pod default/x"),
     ]:
