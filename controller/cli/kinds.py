@@ -122,6 +122,8 @@ class Kind(msgspec.Struct, frozen=True):
     columns: tuple[Column, ...]
     namespaced: bool = False
     counters: tuple[Column, ...] = ()
+    #: Whether its objects have labels to select by.
+    labelled: bool = False
 
     @property
     def singular(self) -> str:
@@ -143,9 +145,9 @@ def title(row: Row) -> str:
 
 
 KINDS = (
-    Kind("nodes", ("node", "no"), NODE_COLUMNS),
-    Kind("pods", ("pod", "po"), _POD_COLUMNS, namespaced=True),
-    Kind("workloads", ("workload",), _WORKLOAD_COLUMNS, namespaced=True),
+    Kind("nodes", ("node", "no"), NODE_COLUMNS, labelled=True),
+    Kind("pods", ("pod", "po"), _POD_COLUMNS, namespaced=True, labelled=True),
+    Kind("workloads", ("workload",), _WORKLOAD_COLUMNS, namespaced=True, labelled=True),
     Kind("links", ("link",), _LINK_COLUMNS),
     Kind("services", ("service", "svc"), SERVICE_COLUMNS, namespaced=True, counters=COUNTER_COLUMNS),
     Kind("endpoints", ("endpoint", "ep"), ENDPOINT_COLUMNS, namespaced=True, counters=COUNTER_COLUMNS),

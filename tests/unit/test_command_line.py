@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -82,6 +83,7 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
             "identities, policies, bgp, routes",
         ),
         (("get", "pods", "--counters"), "--counters: pods have none; services, endpoints and policies do"),
+        (("get", "links", "-l", "a=b"), "--selector: links have no labels to select by; nodes, pods and workloads do"),
         (("get", "pods", "-o", "xml"), "'xml' is not one of"),
         (("topology", "-w", "-o", "json"), "--watch goes with -o table and -o wide"),
         (("topology", "path", "a"), "Missing argument 'B'"),
@@ -212,6 +214,62 @@ def test_get_shows_each_object_that_is_named_and_names_those_that_are_missing(mo
     assert run("get", "nodes", "n3", "n1", *at).output == "node/n1\nnode/n3\n"
     result = run("get", "nodes", "n1", "n8", "n9", *at)
     assert result.exit_code == 1 and result.output == "Error: nodes 'n8', 'n9' not found\n"
+
+
+class Pages:
+    """A controller that lists rows by pages, by what it is asked."""
+
+    def __init__(self, rows: list[dict[str, object]]) -> None:
+        self.rows = rows
+        self.queries: list[tuple[str, dict[str, str]]] = []
+
+    def ask(self, where: Path, resource: list[str], query: dict[str, str]) -> object:
+        self.queries.append((resource[0], dict(query)))
+        start, size = int(query.get("continue", 0)), int(query.get("limit", len(self.rows)))
+        more = {"continue": str(start + size)} if start + size < len(self.rows) else {}
+        return {"items": self.rows[start : start + size], **more}
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Pages:
+    rows = [{"namespace": "default", "name": f"p{number}", "node": f"n{-number % 3}"} for number in range(5)]
+    here = Pages([*rows, {"namespace": "default", "name": "unscheduled", "node": None}])
+    monkeypatch.setattr(client, "ask", here.ask)
+    return here
+
+
+def test_a_list_is_asked_for_by_pages_and_by_what_is_wanted(pages: Pages) -> None:
+    words = ("get", "po", "--chunk-size", "4", "-l", "app=web", "--field-selector", "node!=n9", "--socket", "/s")
+    assert len(run(*words, "-o", "name").output.split()) == 6
+    asked = {"namespace": "default", "labelSelector": "app=web", "fieldSelector": "node!=n9", "limit": "4"}
+    assert pages.queries == [("pods", asked), ("pods", asked | {"continue": "4"})]
+    pages.queries.clear()
+    run("get", "po", "p3", "-A", "--chunk-size", "0", "--socket", "/s")
+    run("get", "svc", "--counters", "--socket", "/s")
+    assert pages.queries == [
+        ("pods", {"fieldSelector": "name=p3"}),
+        # All switches count for each page, so there is one.
+        ("services", {"namespace": "default", "counters": "1"}),
+    ]
+
+
+def test_a_list_is_sorted_by_a_field_before_it_is_cut(pages: Pages) -> None:
+    def names(*words: str) -> list[str]:
+        return [line.split("/")[1] for line in run("get", "po", *words, "-o", "name", "--socket", "/s").output.split()]
+
+    assert names("--sort-by", "node") == ["p0", "p3", "p2", "p1", "p4", "unscheduled"]
+    assert names("--sort-by", ".node", "--limit", "3") == ["p0", "p3", "p2"]
+    assert "there is no field 'colour'" in run("get", "po", "--sort-by", "colour", "--socket", "/s").output
+
+
+def test_several_kinds_and_objects_of_several_kinds_are_shown_after_one_another(pages: Pages) -> None:
+    told = run("get", "nodes,pods", "--socket", "/s").output.split("\n\n")
+    assert [part.split()[0:2] for part in told] == [["NAME", "STATUS"], ["NAME", "STATUS"]]
+    assert "POD-CIDRS" in told[0] and "POD-CIDRS" not in told[1]
+    told = run("get", "pod/p1", "po/p2", "svc/p3", "-o", "name", "--socket", "/s").output.split()
+    assert told == ["pod/p1", "pod/p2", "service/p3"]
+    assert list(json.loads(run("get", "no,po", "-o", "json", "--socket", "/s").output)) == ["nodes", "pods"]
+    assert "say KIND/NAME here too" in run("get", "pod/p1", "p2", "--socket", "/s").output
 
 
 FLOW = {

@@ -407,7 +407,9 @@ def run(cluster: Compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> C
             case ["identities"]:
                 return {"items": list(policy_views.identities(cluster))}
             case ["policies"]:
-                return {"items": list(policy_views.policies(cluster, counts if given.get("counters") else None))}
+                found = policy_views.policies(cluster, counts if given.get("counters") else None)
+                here = given.get("namespace")
+                return {"items": [row for row in found if not here or row["namespace"] in (here, "")]}
             case ["policy-check"]:
                 numbers = int(given["port"]), int(given.get("family", "0"))
                 return check(cluster, given["from"], given["to"], given["protocol"], *numbers)
