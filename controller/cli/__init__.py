@@ -6,6 +6,7 @@ import click
 
 from controller.cli.capture import capture
 from controller.cli.console import console
+from controller.cli.describe import describe
 from controller.cli.flow_export import flow_export
 from controller.cli.flows import flows
 from controller.cli.get import get
@@ -17,5 +18,5 @@ from controller.cli.top import top
 from controller.cli.trace import trace
 
 commands: list[click.Command] = [
-    *(controller, get, flows, flow_export, policy, topology, top, trace, capture, console, status)
+    *(controller, get, describe, flows, flow_export, policy, topology, top, trace, capture, console, status)
 ]
