@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from controller import dhcp, health, metrics, views
+from controller import dhcp, health, metrics, parts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
@@ -38,6 +38,7 @@ from controller.counting import Counting
 from controller.drains import Drains, StateDirectory
 from controller.events import EventLog
 from controller.fleet import Fleet
+from controller.holdings import Refusal, error_text
 from controller.links import Links
 from controller.metrics import Durations
 from controller.packet_ins import PacketIns, Purpose, in_port
@@ -48,23 +49,22 @@ from controller.replica import CLOCK_INTERVAL, Replica
 from controller.statistics import INTERVAL as STATS_INTERVAL
 from controller.statistics import OBJECTS, Statistics
 from controller.structured_log import about
-from controller.sync import Events, Phase, Refusal
+from controller.sync import Events, Phase
 from controller.trace.live import Tracer
 from controller.watching import Watches
 from flows.compiler import Compiler
 from flows.openflow import encode
 from flows.openflow.messages import FlowStats, PacketIn, PortDesc, PortStats
-from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
-from flows.values import PORT_CONTROLLER, Flow, Group, Output
+from flows.values import PORT_CONTROLLER, Output
 from topology.announcements import Elections, Route, routes
 from topology.discovery import INTERVAL, Sender
 from topology.flow_export import FlowExport
 from topology.graph import Interconnect, Wire
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
-from topology.manifests import Problem, object_words
+from topology.manifests import Problem
 from topology.model import Key, Object
 from topology.services import ServiceRanges
 
@@ -76,6 +76,8 @@ connection_log = logging.getLogger("signalbox.connections")
 DRIFT_LINES = 20
 #: Seconds that a dump of a switch's flows may take: less than the silence after which its connection is given up.
 DUMP_LIMIT = 10.0
+#: How often a switch is compared with what it should hold until nothing changes meanwhile.
+COMPARISONS = 5
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
 #: Seconds for which it is looked how much ports carry.
@@ -314,7 +316,7 @@ class Controller:
     def _refused(self, node: str, refusal: Refusal) -> None:
         item = refusal.item
         text = flow_text(item, names=True)
-        maker = self._maker(item)
+        maker = views.maker_of(self.compiler, item)
         extra = about(node=node, object=maker)
         log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
         self.chronicle.refused(node, maker, error_text(refusal), text)
@@ -322,7 +324,7 @@ class Controller:
 
     def _drifted(self, node: str, drift: Drift) -> None:
         lines = [f"missing {flow_text(flow, names=True)}" for flow in drift.missing]
-        lines += [f"altered {flow_text(flow, names=True)}" for flow in drift.altered]
+        lines += [f"altered {flow_text(flow, names=True)}" for flow, _ in drift.altered]
         lines += [f"foreign {_stats_text(stats)}" for stats in drift.foreign]
         for line in lines[:DRIFT_LINES]:
             log.warning("node %s drifted, repaired: %s", node, line, extra=about(node=node))
@@ -373,10 +375,6 @@ class Controller:
         if reply is not None:
             self.fleet.send(node, [encode.packet_out(reply, (Output(number),), PORT_CONTROLLER)], now)
 
-    def _maker(self, item: Flow | Group) -> str:
-        """The object that a flow was made for."""
-        return views.maker(self.compiler, item.cookie) if isinstance(item, Flow) else f"group {item.group_id}"
-
     # People ask -------------------------------------------------------------------------------------------------
 
     async def dump(self, node: str) -> list[FlowStats]:
@@ -392,6 +390,22 @@ class Controller:
                 return await answer
         except TimeoutError:
             raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
+
+    async def compare(self, node: str) -> tuple[Drift, int, bool]:
+        """What differs on a node's switch from what it should hold, of how many flows that it has.
+
+        And whether nothing was on its way meanwhile; else what was may be told as a difference. Raises as `dump` does.
+        """
+        for number in range(COMPARISONS):
+            before = self.fleet.syncs[node].settled if node in self.fleet.syncs else None
+            found = await self.dump(node)
+            sync = self.fleet.syncs.get(node)
+            if sync is None:
+                break
+            is_settled = before is not None and sync.settled == before
+            if is_settled or number == COMPARISONS - 1:
+                return sync.holdings.compare(found), len(found), is_settled
+        raise UnknownNodeError(f"the switch of node {node!r} isn't connected")
 
     async def measure_ports(self) -> dict[tuple[str, str], Load]:
         """How much ports carry now, by node and name, on all switches that answer in time."""
@@ -425,7 +439,8 @@ class Controller:
             answer.cancel()
         return found
 
-    def _strange_endpoints(self) -> tuple[tuple[Key, str], ...]:
+    def strange_endpoints(self) -> tuple[tuple[Key, str], ...]:
+        """What is wrong with endpoints, looked for again after a change alone: it goes through all of them."""
         if self._strangers[0] != self.changes_taken:
             self._strangers = (self.changes_taken, tuple(self.compiler.services.strangers()))
         return self._strangers[1]
@@ -437,51 +452,7 @@ class Controller:
 
     def troubles(self) -> Iterator[str]:
         """Everything that isn't as it should be, a line each."""
-        yield from self.source_troubles()
-        for problem in self.problems:
-            yield str(problem)
-        yield from self.access.troubles(datetime.now(UTC))
-        if self.replica is not None:
-            yield from self.replica.troubles(self.compiler.cluster.nodes)
-        if self.bgp is not None:
-            yield from self.bgp.troubles()
-        for name in sorted(self.compiler.cluster.nodes):
-            if name not in self.fleet.syncs:
-                yield f"node {name}: its switch isn't connected"
-            for port, reason in self.compiler.refusals(name):
-                yield f"node {name}: port {port.name} is refused: {reason}"
-        told = {problem.object for problem in self.problems}
-        for workload, reason in self.compiler.misfits():
-            words = f"Workload {workload.namespace}/{workload.name}"
-            if words not in told:
-                yield f"{words}: {reason}"
-        for name, sync in self.fleet.syncs.items():
-            for refusals in sync.refusals.values():
-                for refusal in refusals.values():
-                    text = flow_text(refusal.item, names=True)
-                    yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
-        for wire, reason in self.compiler.unused_wires():
-            yield f"wire {wire.a}:{wire.a_port} - {wire.b}:{wire.b_port}: {reason}"
-        for service, reason in self.compiler.services.clashes():
-            yield f"Service {service.namespace}/{service.name}: {reason}"
-        for key, reason in self.compiler.host_port_refusals():
-            yield f"Pod {key[1]}/{key[2]}: {reason}"
-        for key, reason in self._strange_endpoints():
-            yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
-        for key in sorted(self.compiler.policies.crowded):
-            yield (
-                f"{object_words(key)}: too many rules of its priority take turns accepting and denying, so it denies "
-                "all that it is about; give it a priority of its own"
-            )
-        yield from self.links.troubles()
-        for datapath_id in self.fleet.unknown:
-            yield f"switch {datapath_id:016x} is of no known node"
-
-
-def error_text(refusal: Refusal) -> str:
-    """A switch's error in a few words."""
-    kind = ERROR_TYPES.get(refusal.error.type, f"type {refusal.error.type}")
-    return f"error {kind} code {refusal.error.code}"
+        return parts.troubles(self, datetime.now(UTC))
 
 
 def _stats_text(stats: FlowStats) -> str:
