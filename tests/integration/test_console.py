@@ -194,7 +194,9 @@ def test_a_service_is_opened_to_its_endpoints(page: Chrome) -> None:
     assert page.find_elements(By.CSS_SELECTOR, rows) == []
 
 
-@pytest.mark.parametrize(("title", "heading", "words"), [("Nodes", "Receives", "bit/s"), ("Services", "Connections", "/s")])
+@pytest.mark.parametrize(
+    ("title", "heading", "words"), [("Nodes", "Receives", "bit/s"), ("Services", "Connections", "/s")]
+)
 def test_what_nodes_and_services_carry_is_put_beside_them(page: Chrome, title: str, heading: str, words: str) -> None:
     open_view(page, title)
     until(lambda: all(each.endswith(words) for each in column(page, heading)), "rates")

@@ -1,7 +1,7 @@
 // A view that is one list. The server gives it a page at a time; words in the filter are looked for in all of it, field by
 // field (status!=Ready) by the server, other words here.
 
-import { ask, query } from "./api.js";
+import { ask, follow, query } from "./api.js";
 import { button, element, field } from "./elements.js";
 import { PAGE, Table } from "./table.js";
 import { count, text } from "./words.js";
@@ -9,10 +9,18 @@ import { count, text } from "./words.js";
 // Rows that are asked for at a time where words are looked for, and how many are enough.
 const STRIDE = 1000;
 const ENOUGH = 500;
+// Milliseconds between a change that is heard of and the question what it is; and changes that are said one by one.
+const SOON = 300;
+const SAID = 3;
 
 // `paged`: the API gives it in pages, and chooses by fields. `rates` asks for what is shown beside, as it takes a second:
 // { ask(signal), add(row, found) }. `behind` makes what is opened below a row, which has a `load(signal)` itself.
-export function listView({ title, about, path, columns, keyOf, every = 10, paged = true, namespaced = false, rates, behind }, page) {
+// `followed`: changes are heard of at once, where all is on one page. `news` is what is said of a row that was another one
+// before, or wasn't there. `newestFirst`: the API has the newest last.
+export function listView(
+  { title, about, path, columns, keyOf, every = 10, paged = true, namespaced = false, followed = true, newestFirst = false, rates, behind, news },
+  page,
+) {
   const table = new Table(columns, { label: title, keyOf, behind });
   const filter = element("input", { id: "filter", type: "search", autocomplete: "off", spellcheck: "false" });
   const namespace = element("input", { id: "namespace", type: "search", autocomplete: "off", spellcheck: "false" });
@@ -32,6 +40,9 @@ export function listView({ title, about, path, columns, keyOf, every = 10, paged
   // All rows, where one page has them all; else null.
   let whole = null;
   let rated = null;
+  let following = null;
+  let unfollow = () => {};
+  let known = null;
 
   function chosen() {
     const parts = filter.value.trim().split(/\s+/).filter(Boolean);
@@ -64,11 +75,42 @@ export function listView({ title, about, path, columns, keyOf, every = 10, paged
       }
       if (answer.continue) starts[at + 1] = answer.continue;
       else starts.length = at + 1;
+      if (newestFirst) answer.items.reverse();
       whole = starts.length === 1 ? answer.items : null;
       show();
+      tellNews();
     }
+    followIt();
     await Promise.all(table.opened.map((each) => each.load?.(signal)));
     if (rates) addRates(signal);
+  }
+
+  // Where all is on one page, hear of changes.
+  function followIt() {
+    const wanted = followed && whole ? question("", "") : null;
+    if (wanted === following) return;
+    unfollow();
+    following = wanted;
+    if (wanted === null) return;
+    let soon = 0;
+    const hear = () => { soon ||= setTimeout(() => { soon = 0; page.again(); }, SOON); };
+    const stop = follow(`${wanted}${wanted.includes("?") ? "&" : "?"}watch=1`, hear, (wasFollowed) => {
+      if (unfollow !== leave) return;
+      // Asked again, it is followed again.
+      following = null;
+      if (wasFollowed) hear();
+    });
+    const leave = () => { clearTimeout(soon); stop(); };
+    unfollow = leave;
+  }
+
+  function tellNews() {
+    if (!news || !whole) return;
+    const now = new Map(whole.map((row) => [keyOf(row), row]));
+    const said = known ? [...now].map(([key, row]) => news(row, known.get(key))).filter(Boolean) : [];
+    if (said.length > SAID) page.say(`${said.length} changes in ${title}`);
+    else if (said.length) page.say(said.join(". "));
+    known = now;
   }
 
   function first() {
@@ -160,6 +202,9 @@ export function listView({ title, about, path, columns, keyOf, every = 10, paged
     title, about, parts: [bar, ...table.parts, ...(paged ? [pager] : [])], load,
     // All pages aren't gone through again and again.
     get every() { return chosen().words.length && !whole ? 0 : every; },
-    close() { clearTimeout(timer); },
+    close() {
+      clearTimeout(timer);
+      unfollow();
+    },
   };
 }

@@ -13,6 +13,8 @@ const named = (row) => `${row.kind ?? ""} ${row.namespace ?? ""}/${row.name}`;
 const perSecond = (number) => `${short(number)}/s`;
 const flowsOf = (row) => (row.status === "Disconnected" ? "" : `nodes/${encodeURIComponent(row.name)}/flows`);
 
+const stateWords = (status, row) => (row.drained ? `${status}, drained` : status);
+const stateNews = (row, before) => (before && before.status !== row.status ? `${row.name} is ${row.status}` : "");
 const traceFrom = (row) => (row.kind === "Pod" ? `trace?from=${encodeURIComponent(`${row.namespace}/${row.name}`)}` : "");
 const traceTo = ({ namespace, name, ports }) =>
   `trace?to=${encodeURIComponent(`${namespace}/svc/${name}`)}&port=${parseInt(ports[0], 10) || ""}`;
@@ -23,9 +25,10 @@ const NODES = {
   path: "nodes",
   keyOf: named,
   rates: nodeRates,
+  news: stateNews,
   columns: [
     ["Name", "name", { link: flowsOf, linkName: (row) => `Flows of ${row.name}` }],
-    ["Status", "status", { state: true }], ["Addresses", "addresses"], ["Pod CIDRs", "podCIDRs"],
+    ["Status", "status", { state: true, words: stateWords }], ["Addresses", "addresses"], ["Pod CIDRs", "podCIDRs"],
     ["Pods", "pods", { number: true }], ["Flows", "flows", { number: true }],
     ["Receives", "rxBitsPerSecond", { words: bits, shape: "rate" }], ["Sends", "txBitsPerSecond", { words: bits, shape: "rate" }],
     ["Drops", "droppedPerSecond", { words: perSecond, shape: "rate" }],
@@ -74,6 +77,22 @@ const POLICIES = {
   ],
 };
 
+const EVENTS = {
+  title: "Events",
+  about: "What has happened of late, the newest first. Kept by the controller until it ends.",
+  path: "events",
+  keyOf: (row) => row.number,
+  paged: false,
+  newestFirst: true,
+  every: 30,
+  news: (row, before) => (before ? "" : `${row.type === "Warning" ? "Warning: " : ""}${row.reason} ${row.object} ${row.message}`),
+  columns: [
+    ["Time", "time", { shape: "plain", words: (time) => time.replace("T", " ").replace("Z", "") }], ["Type", "type", { state: true }],
+    ["Reason", "reason"], ["Object", "object", { shape: "plain" }], ["Node", "node"], ["Message", "message", { shape: "words" }],
+    ["Count", "count", { number: true }],
+  ],
+};
+
 const FLOWS = [
   ["Table", "table"], ["Priority", "priority", { number: true }], ["Packets", "packets", { number: true }],
   ["Object", "object", { shape: "plain" }], ["What it does", "words", { shape: "words" }],
@@ -82,7 +101,7 @@ const FLOWS = [
 function flowsView(node, page) {
   const about = "Flows as this node's switch has them now, in the order in which packets meet them.";
   const path = `nodes/${encodeURIComponent(node)}/flows`;
-  return listView({ title: `Flows of ${node}`, about, path, columns: FLOWS, paged: false }, page);
+  return listView({ title: `Flows of ${node}`, about, path, columns: FLOWS, paged: false, followed: false }, page);
 }
 
 const nodesView = ({ words }, page) =>
@@ -96,6 +115,7 @@ export const VIEWS = {
   matrix: { nav: "Matrix", open: matrixView },
   topology: { nav: "Topology", open: topologyView },
   trace: { nav: "Trace", open: traceView },
+  events: { nav: "Events", open: (_, page) => listView(EVENTS, page) },
 };
 
 // What a fragment of the address names: #/VIEW/WORD/...?key=value. The first view where it names none.
