@@ -42,6 +42,7 @@ _NODE = (
     Field("repaired", "Flows that were found to be others than they should, and mended, since then.", _NUMBER),
     Field("lastBundleSeconds", "How long the last bundle took.", _SECONDS),
     Field("labels", "Its labels.", _LABELS),
+    Field("drained", "Whether it gets no new work.", _FLAG),
     Field("master", "The replica that is its switch's master, where there are several.", _TEXT),
     Field("masterSince", "Since when.", _TEXT),
 )
@@ -82,7 +83,7 @@ _ENDPOINT = (
     Field("name", "The Service's name.", _TEXT),
     Field("port", "Of which of its ports.", _TEXT),
     Field("address", "ADDRESS:PORT.", _TEXT),
-    Field("status", "Ready, Serving or NotReady, and whether it is terminating.", _TEXT),
+    Field("status", "Ready, Serving, NotReady or Drained, and whether it is terminating.", _TEXT),
     Field("used", "Whether connections are sent there.", _FLAG),
     Field("pod", "Its pod.", _TEXT),
     Field("node", "Its node.", _TEXT),
@@ -227,7 +228,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             keys=_Sorted(cluster.services, change),
             rows=lambda keys, counted: views.services(compiler, counted, keys),
             known=_names_of_service,
-            count=controller.count_services,
+            count=controller.counting.services,
             counted=_CARRIED,
         ),
         Kind(
@@ -239,7 +240,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             keys=_Sorted(cluster.services, change),
             rows=lambda keys, counted: views.endpoints(compiler, counted, keys),
             known=_names_of_service,
-            count=controller.count_services,
+            count=controller.counting.services,
             counted=_CARRIED,
         ),
         Kind(
@@ -260,7 +261,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             keys=_Sorted(cluster.policies, change),
             rows=lambda keys, counted: policy_views.policies(compiler, counted, keys),
             known=lambda key: dict(zip(("kind", "namespace", "name"), key, strict=True)),
-            count=controller.count_policies,
+            count=controller.counting.policies,
             counted=_JUDGED,
         ),
         Kind(

@@ -39,7 +39,7 @@ def _list(controller: Controller, kind: Kind) -> Route:
         try:
             choice, start = (
                 _choice(kind, asked),
-                lists.place_of(kind, asked["continue"]) if "continue" in asked else None,
+                lists.place_of(kind, asked["continue"]) if asked.get("continue") else None,
             )
         except ListError as error:
             raise ApiError(400, str(error)) from error
@@ -49,7 +49,8 @@ def _list(controller: Controller, kind: Kind) -> Route:
                     raise ApiError(400, f"watch doesn't go with {word}: it tells all rows, and what becomes of them")
             return await watches.stream(request, controller, kind, choice)
         counted = await kind.count() if kind.count is not None and asked.get("counters") else None
-        for page in lists.page(kind, choice, asked.get("limit", 0), start, counted):
+        counts = counted.counts if counted is not None else None
+        for page in lists.page(kind, choice, asked.get("limit", 0), start, counts):
             if page is None:
                 # Whose turn it is: a list of all pods takes longer than a switch should wait.
                 await asyncio.sleep(0)
@@ -59,6 +60,8 @@ def _list(controller: Controller, kind: Kind) -> Route:
                 told["continue"] = lists.token(page.next)
             if page.remaining is not None:
                 told["remaining"] = page.remaining
+            if counted is not None:
+                told["missing"] = list(counted.missing)
             return answer(told)
         raise AssertionError("a list ends with a page")
 
@@ -75,6 +78,11 @@ def _list(controller: Controller, kind: Kind) -> Route:
         parameters.append(flag("counters", "Also what all switches together have counted."))
     if kind.name in KINDS:
         parameters.append(flag("watch", "Also what becomes of the rows, as server-sent events (text/event-stream)."))
+    missing = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "With counters: nodes whose switches haven't answered in time; nothing of theirs is in.",
+    }
     return Route(
         path=f"/v1/{kind.name}",
         about=kind.about,
@@ -86,6 +94,7 @@ def _list(controller: Controller, kind: Kind) -> Route:
                 "items": {"type": "array", "items": _schema(kind)},
                 "continue": {"type": "string", "description": "Where the list goes on, if it does."},
                 "remaining": {"type": "integer", "description": "How many rows there are still, where that is known."},
+                **({"missing": missing} if kind.count is not None else {}),
             },
             "required": ["items"],
             "additionalProperties": False,

@@ -210,7 +210,7 @@ async def test_single_objects_are_their_rows(controller: Controller, tmp_path: P
         ("/v1/pods?fieldSelector=colour%3Dred", "pods have no field 'colour'"),
         ("/v1/services?counters=2", "counters is 1 or 0, not '2'"),
         ("/v1/path?from=a", "say 'to': [NAMESPACE/]POD or node/NAME"),
-        ("/v1/policy-check?from=a&to=b&family=5", "no family '5'; the families are 0, 4 and 6"),
+        ("/v1/policy-check?from=a&to=b&family=5", "family is 0, 4 or 6, not '5'"),
     ],
 )
 async def test_a_question_that_makes_no_sense_is_told_what_does(
