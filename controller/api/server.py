@@ -30,6 +30,7 @@ from controller.api import (
     top,
     topology,
     trace,
+    whoami,
 )
 from controller.api.callers import CALLER, logged, reads
 from controller.api.route import ApiError, Route, UnknownNodeError, answer
@@ -114,7 +115,10 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     return runner
 
 
-_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration)
+_MODULES = (
+    *(objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration),
+    whoami,
+)
 
 
 def routes(controller: Controller) -> list[Route]:
