@@ -113,9 +113,9 @@ def page(driver: Chrome, address: str) -> Iterator[Chrome]:
     window(driver, 1280, 720)
     driver.get("about:blank")
     hosts_asked(driver), complaints(driver)
+    origin = {"origin": f"http://{urlsplit(address).netloc}", "storageTypes": "local_storage"}
+    driver.execute_cdp_cmd("Storage.clearDataForOrigin", origin)
     driver.get(address)
-    driver.execute_script("localStorage.clear()")
-    driver.refresh()
     shows(driver, "Nodes")
     yield driver
     assert hosts_asked(driver) == {urlsplit(address).netloc}
