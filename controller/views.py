@@ -18,6 +18,7 @@ from flows.pipeline import BY_NUMBER
 from flows.services import external_addresses
 from flows.state import LocalPod
 from flows.tables.digest import is_digest
+from flows.taps import is_trace
 from flows.text import flow_text
 from flows.words import Names, flow_words
 from topology.model import Key, Pod
@@ -239,7 +240,7 @@ def flows(
 def _object(names: Mapping[int, str], learnt: Mapping[int, str], stats: FlowStats) -> str:
     """What a flow was made for; empty where it isn't ours, whoever it claims to be of by the end of its cookie."""
     if is_tap(stats.cookie):
-        return "Capture"
+        return "Trace" if is_trace(stats.cookie) else "Capture"
     if is_digest(stats.flow):
         return names[0]
     if is_learnt(stats.cookie):
