@@ -139,11 +139,11 @@ class Controller:
         if replica is not None:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
-        self.captures = Captures(self.compiler, self._may_write, self._write)
         self.tracer = Tracer(self.compiler, self._may_write, self._write, self.dump)
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
+        self.captures = Captures(self.compiler, self._may_write, self._write)
         self.links = Links(self.compiler, self.fleet, self._sender, self._rewired)
         self.problems: tuple[Problem, ...] = ()
         self._loads = PortLoads()
@@ -354,8 +354,9 @@ class Controller:
         self.links.hear(node, packet, now)
 
     def _tapped(self, node: str, packet: PacketIn, now: float) -> None:
-        if not self.tracer.take(node, packet):
-            self.captures.take(node, packet, now)
+        # Each table tells of a packet once, by whoever's tap: both may want it.
+        self.tracer.take(node, packet)
+        self.captures.take(node, packet)
 
     def _may_write(self, node: str) -> bool:
         return node in self.fleet.syncs and self.fleet.syncs[node].is_master

@@ -18,6 +18,7 @@ from flows.openflow.messages import FlowStats
 from flows.pipeline import BY_NUMBER
 from flows.services import external_addresses
 from flows.tables.digest import is_digest
+from flows.taps import is_trace
 from flows.text import flow_text
 from flows.values import Flow
 from flows.words import Names, flow_words
@@ -67,7 +68,7 @@ class Told:
     def _object(self, stats: FlowStats) -> str:
         """What a flow was made for; empty where it isn't ours, whoever it claims to be of by the end of its cookie."""
         if is_tap(stats.cookie):
-            return "Capture"
+            return "Trace" if is_trace(stats.cookie) else "Capture"
         if is_digest(stats.flow):
             return self._names[0]
         if is_learnt(stats.cookie):
