@@ -148,6 +148,21 @@ _ROUTE = (
     Field("nextHops", "Where it is reached.", _TEXTS),
     Field("owner", "What it is for.", _TEXT),
 )
+_EVENT = (
+    Field(
+        "number",
+        "Another one for each event, and each time that one is counted up: the newest has the highest.",
+        _NUMBER,
+    ),
+    Field("time", "When it happened last, in UTC.", _TEXT),
+    Field("firstTime", "When it happened first.", _TEXT),
+    Field("type", "Normal or Warning.", _TEXT),
+    Field("reason", "What has happened, in one word.", _TEXT),
+    Field("object", "What it is about: Pod default/web-0.", _TEXT),
+    Field("node", "The node where it happened, if it was on one.", _TEXT),
+    Field("message", "What has happened, in words.", _TEXT),
+    Field("count", "How often.", _NUMBER),
+)
 
 
 class _Sorted:
@@ -213,7 +228,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             keys=_Sorted(cluster.services, change),
             rows=lambda keys, counted: views.services(compiler, counted, keys),
             known=_names_of_service,
-            count=controller.count_services,
+            count=controller.counting.services,
             counted=_CARRIED,
         ),
         Kind(
@@ -225,7 +240,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             keys=_Sorted(cluster.services, change),
             rows=lambda keys, counted: views.endpoints(compiler, counted, keys),
             known=_names_of_service,
-            count=controller.count_services,
+            count=controller.counting.services,
             counted=_CARRIED,
         ),
         Kind(
@@ -246,7 +261,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             keys=_Sorted(cluster.policies, change),
             rows=lambda keys, counted: policy_views.policies(compiler, counted, keys),
             known=lambda key: dict(zip(("kind", "namespace", "name"), key, strict=True)),
-            count=controller.count_policies,
+            count=controller.counting.policies,
             counted=_JUDGED,
         ),
         Kind(
@@ -269,6 +284,15 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             fields=_ROUTE,
             identity=("name",),
             **at_once(lambda: controller.bgp.routes() if controller.bgp is not None else ()),
+        ),
+        Kind(
+            name="events",
+            about="What has happened of late, the newest last.",
+            fields=_EVENT,
+            identity=("number",),
+            by=1,
+            keys=lambda: [(number,) for number in controller.events.numbers()],
+            rows=lambda keys, _: controller.events.rows(number for (number,) in keys),
         ),
     )
     return {each.name: each for each in all_kinds}

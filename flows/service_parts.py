@@ -26,7 +26,7 @@ from topology.announcements import elected
 from topology.endpoints import ENDPOINT_LIMIT, Backend, on_nodes
 from topology.identities import Identities
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Object, Pod, Service
-from topology.naming import Address, Network, object_id
+from topology.naming import Address, object_id
 
 #: A contribution: the scope it is in, the kind of its maker, and the maker's name there.
 Part = tuple[str, Kind, str]
@@ -293,12 +293,15 @@ class ServiceParts:
 
     def strangers(self) -> Iterator[tuple[Key, str]]:
         """Endpoints that manifests name by addresses for pods which no pod has, and Services with too many of them."""
-        homes = {cidr: name for name, node in self._cluster.nodes.items() for cidr in node.pod_cidrs}
-        lengths = {(cidr.version, cidr.prefixlen) for cidr in homes}
+        cidrs = [(cidr, name) for name, node in self._cluster.nodes.items() for cidr in node.pod_cidrs]
+        homes: dict[tuple[int, int, int], str] = {
+            (cidr.version, int(cidr.netmask), int(cidr.network_address)): name for cidr, name in cidrs
+        }
+        masks = {(version, mask) for version, mask, _ in homes}
         taken: set[Address] | None = None
         for key, each in self._cluster.slices.items():
             for endpoint in (endpoint for subset in each.subsets for endpoint in subset.endpoints):
-                home = _home(endpoint.address, homes, lengths)
+                home = _home(endpoint.address, homes, masks)
                 if home is None:
                     continue
                 if taken is None:
@@ -327,12 +330,11 @@ class ServiceParts:
                     )
 
 
-def _home(address: Address, homes: Mapping[Network, str], lengths: Iterable[tuple[int, int]]) -> str | None:
-    """The node in one of whose CIDRs an address is; `lengths` are those of all CIDRs, few as a rule."""
-    around = (
-        ip_network((int(address), length), strict=False) for version, length in lengths if version == address.version
-    )
-    return next((homes[network] for network in around if network in homes), None)
+def _home(address: Address, homes: Mapping[tuple[int, int, int], str], masks: Iterable[tuple[int, int]]) -> str | None:
+    """The node in one of whose CIDRs, by version, mask and address, this one is; of all CIDRs there are few masks."""
+    number, of = int(address), address.version
+    around = ((version, mask, number & mask) for version, mask in masks if version == of)
+    return next((homes[each] for each in around if each in homes), None)
 
 
 def _words(claim: Claim) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import views
+from controller import parts, views
 from controller.api.route import Route, answer
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ def routes(controller: Controller) -> list[Route]:
     compiler, fleet = controller.compiler, controller.fleet
 
     async def status(request: web.Request) -> web.Response:
-        told = views.status(compiler, fleet, controller.troubles(), controller.edition(), time.monotonic())
+        now, clock = datetime.now(UTC), time.monotonic()
+        told = views.status(compiler, fleet, parts.troubles(controller, now), controller.edition(), clock)
+        told["parts"] = list(parts.parts(controller, now, clock))
         if controller.replica is not None:
             told["replica"] = controller.replica.status(compiler.cluster.nodes)
         if controller.bgp is not None:

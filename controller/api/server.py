@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web, web_response
 
@@ -57,6 +57,7 @@ async def serve(controller: Controller, path: Path) -> web.AppRunner:
     """Serve on `path` until the runner that is returned is cleaned up."""
     app = web.Application(middlewares=[_errors, logged])
     app.add_routes(_paths(controller))
+    app.on_shutdown.append(_let_go(controller))
     runner = web.AppRunner(app, access_log=None, logger=_UNHEARD, shutdown_timeout=1.0)
     await runner.setup()
     await web.UnixSite(runner, unused(path)).start()
@@ -81,7 +82,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
         for server in servers:
             await server.close()
 
-    app.on_shutdown.append(close)
+    app.on_shutdown.extend((close, _let_go(controller)))
     runner = web.AppRunner(app, access_log=None, logger=_UNHEARD, shutdown_timeout=1.0)
     await runner.setup()
     http = runner.server
@@ -103,19 +104,32 @@ _MODULES = (objects, flows, policies, topology, trace, captures, top, health, me
 
 
 def routes(controller: Controller) -> list[Route]:
-    """Everything that may be asked, and the description of it."""
+    """Everything that may be asked."""
     found = [route for module in _MODULES for route in module.routes(controller)]
 
-    async def description(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> web.Response:
         return answer(openapi.describe(found))
 
-    about = "This description, in OpenAPI 3.1."
-    found.append(Route(path="/v1/openapi.json", about=about, handler=description))
+    found.append(Route(path="/v1/openapi.json", about="This description, in OpenAPI 3.1.", handler=handle))
     return found
+
+
+def description(controller: Controller) -> dict[str, Any]:
+    """Everything that may be asked, in OpenAPI 3.1."""
+    return openapi.describe(routes(controller))
 
 
 def _paths(controller: Controller) -> list[web.AbstractRouteDef]:
     return [*(web.route(each.method, each.path, each.checked()) for each in routes(controller)), *console.routes()]
+
+
+def _let_go(controller: Controller) -> Callable[[web.Application], Awaitable[None]]:
+    """Have those who watch go: otherwise they would be waited for."""
+
+    async def let_go(app: web.Application) -> None:
+        controller.changes.close()
+
+    return let_go
 
 
 def _error(status: int, text: str) -> web.Response:

@@ -242,6 +242,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Where Prometheus finds /metrics over plain HTTP, as 127.0.0.1:9880.  [default: with the admin API only]",
 )
 @click.option(
+    "--metrics-objects",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="How many Services, and how many policies, have series of their own in /metrics; others are told together.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -295,6 +302,7 @@ def controller(
     flow_export_interval: int,
     health: str | None,
     metrics: str | None,
+    metrics_objects: int,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -387,6 +395,7 @@ def controller(
                     bgp=speaker,
                     lldp_interval=lldp_interval,
                     stats_interval=stats_interval,
+                    metrics_objects=metrics_objects,
                 )
             )
     except errors as error:
