@@ -32,7 +32,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--insecure", is_flag=True, help="Allow --listen tcp:..., where anybody can be any switch.")
 @click.option("--tls-cert", type=_FILE, help="The controller's certificate, PEM; read again when it changes.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
-@click.option("--tls-ca", type=_FILE, help="The CAs that nodes' certificates are of.")
+@click.option("--tls-ca", type=_FILE, help="The CAs that certificates of nodes, and of people who ask the admin API, are of.")
 @click.option(
     "--api-listen",
     multiple=True,
@@ -359,7 +359,7 @@ def controller(
 
                 errors += (KubeconfigError,)
                 client = Client(kubeconfig, context)
-            access = Access(credentials, api_listen, tokens, _reviews(client) if client is not None else None)
+            access = Access(credentials, api_listen, tokens, reviews_by(client) if client is not None else None)
             replica = None
             if leases is not None:
                 times = Times(lease_duration, renew_deadline, retry_period, join_after)
@@ -402,7 +402,7 @@ def controller(
         raise click.ClickException(str(error)) from error
 
 
-def _reviews(client: Client) -> Reviews:
+def reviews_by(client: Client) -> Reviews:
     """Kubernetes' word on tokens."""
     from controller.kubernetes_access import ReviewError, Reviews
     from topology.kubernetes.client import TransportError

@@ -73,6 +73,8 @@ async def test_a_node_is_drained_and_undrained_and_says_so(api: Api) -> None:
     assert "--state-dir" in told["note"]
     assert await api.drained() == {"n1"} and api.controller.compiler.cluster.drained == {"n1"}
     assert not (await api.ask("POST", "nodes/n1/drain"))["changed"]
+    told = (await api.ask("GET", "events?fieldSelector=reason=Drained"))["items"]
+    assert [(each["object"], each["node"]) for each in told] == [("Node n1", "n1")]
     # What the source says of it otherwise leaves it drained.
     more = msgspec.structs.replace(node(1), labels=(("a", "b"),))
     api.controller.take(snapshot(more, node(2), pod("a", 1)))
