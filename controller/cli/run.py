@@ -32,7 +32,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--insecure", is_flag=True, help="Allow --listen tcp:..., where anybody can be any switch.")
 @click.option("--tls-cert", type=_FILE, help="The controller's certificate, PEM; read again when it changes.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
-@click.option("--tls-ca", type=_FILE, help="The CAs that certificates of nodes, and of people who ask the admin API, are of.")
+@click.option("--tls-ca", type=_FILE, help="The CAs that certificates are of: nodes', and those of people who ask.")
 @click.option(
     "--api-listen",
     multiple=True,
