@@ -21,6 +21,8 @@ from test_kubernetes_source import until
 
 from controller import kubernetes_feed as feeds
 from controller.app import run
+from controller.cli.run import reviews_by
+from controller.kubernetes_access import Identity
 from controller.kubernetes_feed import KubernetesFeed
 from controller.kubernetes_leases import KubernetesLeases
 from controller.leases import Leases, Times
@@ -400,6 +402,13 @@ async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiSe
     server.put(network_policy("default", "p"))
     await asyncio.sleep(0.2)
     server.put(network_policy("default", "p", ingress=[{"fromm": []}]))
+    asking = Client(tmp_path / "kubeconfig")
+    await asking.connect()
+    reviews = reviews_by(asking)
+    assert await reviews.identity("a token") is None and not await reviews.allows(
+        Identity("somebody"), "get", "/v1/nodes"
+    )
+    await asking.close()
     wanted, given_up = set(granted()), {("coordination.k8s.io", "leases", "delete")}
     await until(lambda: set(rights_of(server.requests)) == wanted - given_up, "every right is used")
     await here.end()
