@@ -191,6 +191,7 @@ class Controller:
         self.changes_taken += 1
         known = time.monotonic()
         self.concerns.objects(changed, gone)
+        self.chronicle.drains(self.compiler.cluster.nodes, changed)
         updates = (update for step in self.compiler.take(changed, gone) for update in step)
         concerned = self.fleet.follow(updates)
         # What the clock says after all that: a tenure may have ended meanwhile.

@@ -14,6 +14,7 @@ from controller.audit import Drift
 from controller.events import NORMAL, WARNING, EventLog
 from topology.graph import Wire
 from topology.manifests import Problem
+from topology.model import Node, Object
 
 #: Seconds from the first wire that is found for which it is no news that there are wires.
 FINDING = 10.0
@@ -66,6 +67,13 @@ class Chronicle:
             self._tell(NORMAL, "NodeBack", object=f"Node {node}", node=node, message="its switch is back")
         self._down = down
         return True
+
+    def drains(self, nodes: Mapping[str, Node], changed: Iterable[Object]) -> None:
+        """Objects that are about to be others: nodes among them may be drained, or not any more."""
+        for each in changed:
+            if isinstance(each, Node) and each.name in nodes and nodes[each.name].drained is not each.drained:
+                reason, text = ("Drained", "no new work") if each.drained else ("Undrained", "work again")
+                self._tell(NORMAL, reason, object=f"Node {each.name}", node=each.name, message=f"it is given {text}")
 
     # The source ---------------------------------------------------------------------------------------------------
 
