@@ -18,10 +18,10 @@ import logging
 import resource
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from controller import dhcp, health, metrics, parts, policy_views, service_counts, views
 from controller.access import Access
@@ -43,7 +43,7 @@ from controller.service_counts import Sums
 from controller.statistics import INTERVAL as STATS_INTERVAL
 from controller.statistics import Statistics
 from controller.structured_log import about
-from controller.sync import Events, Phase
+from controller.sync import Events, Phase, SwitchSync
 from controller.trace.live import Tracer
 from flows.compiler import Compiler
 from flows.openflow import encode
@@ -60,6 +60,8 @@ from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem
 from topology.model import Key, Object
 from topology.services import ServiceRanges
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 #: Connections that policies deny or allow, where policies ask for it: a logger of its own, to be kept apart.
@@ -134,6 +136,8 @@ class Controller:
         self.statistics = Statistics(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
+        #: What it was started with, by the names of options.
+        self.settings: Mapping[str, Any] = {}
         #: Why no switch is heard yet; empty when they are.
         self.not_ready = "the cluster's state hasn't been read yet"
         #: Which state of its source is in force, in the source's own words, and what troubles the source.
@@ -311,33 +315,33 @@ class Controller:
 
     async def dump(self, node: str) -> list[FlowStats]:
         """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
+        return await _answer(node, self._connected(node).dump)
+
+    async def groups(self, node: str) -> list[Group]:
+        """A node's groups as its switch has them. Raises as `dump` does."""
+        return await _answer(node, self._connected(node).groups)
+
+    def _connected(self, node: str) -> SwitchSync:
+        """A node's switch. Raises UnknownNodeError."""
         sync = self.fleet.syncs.get(node)
         if sync is None:
             known = node in self.compiler.cluster.nodes
             raise UnknownNodeError(f"the switch of node {node!r} isn't connected" if known else f"no node {node!r}")
-        answer: asyncio.Future[list[FlowStats]] = asyncio.get_running_loop().create_future()
-        sync.dump(lambda found: None if answer.done() else answer.set_result(found))
-        try:
-            async with asyncio.timeout(DUMP_LIMIT):
-                return await answer
-        except TimeoutError:
-            raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
+        return sync
 
     async def compare(self, node: str) -> tuple[Drift, int, bool]:
         """What differs on a node's switch from what it should hold, of how many flows that it has.
 
         And whether nothing was on its way meanwhile; else what was may be told as a difference. Raises as `dump` does.
         """
-        for number in range(COMPARISONS):
-            before = self.fleet.syncs[node].settled if node in self.fleet.syncs else None
+        for _ in range(COMPARISONS):
+            before = self._connected(node).settled
             found = await self.dump(node)
-            sync = self.fleet.syncs.get(node)
-            if sync is None:
-                break
+            sync = self._connected(node)
             is_settled = before is not None and sync.settled == before
-            if is_settled or number == COMPARISONS - 1:
-                return sync.holdings.compare(found), len(found), is_settled
-        raise UnknownNodeError(f"the switch of node {node!r} isn't connected")
+            if is_settled:
+                break
+        return sync.holdings.compare(found), len(found), is_settled
 
     async def count_services(self) -> Sums:
         """What Services have carried, on all switches that answer in time."""
@@ -428,6 +432,17 @@ class Controller:
         return parts.troubles(self, datetime.now(UTC))
 
 
+async def _answer(node: str, ask: Callable[[Callable[[_T], None]], None]) -> _T:
+    """What a node's switch answers to a question. Raises TimeoutError."""
+    answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+    ask(lambda found: None if answer.done() else answer.set_result(found))
+    try:
+        async with asyncio.timeout(DUMP_LIMIT):
+            return await answer
+    except TimeoutError:
+        raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
+
+
 def _stats_text(stats: FlowStats) -> str:
     if stats.flow is not None:
         return flow_text(stats.flow, names=True)
@@ -513,6 +528,7 @@ async def run(
     bgp: Speaker | None = None,
     lldp_interval: float = INTERVAL,
     stats_interval: float = STATS_INTERVAL,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -537,6 +553,7 @@ async def run(
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
         controller.access, controller.bgp = access, bgp
+        controller.settings = settings or {}
         controller.links.discovery.interval = lldp_interval
         controller.statistics.interval = stats_interval
         api = await serve(controller, socket_path)

@@ -603,6 +603,14 @@ class SwitchSync:
 
         self._request(lambda xid: encode.flow_stats_request(table, cookie, cookie_mask, xid=xid), take)
 
+    def groups(self, then: Callable[[list[Group]], None]) -> None:
+        """Ask for groups as the switch has them."""
+
+        def take(message: Message, now: float) -> None:
+            then(list(message.items) if isinstance(message, GroupDescReply) else [])
+
+        self._request(encode.group_desc_request, take)
+
     def count_services(self, then: Callable[[list[FlowStats], dict[int, Group], list[GroupStats]], None]) -> None:
         """Ask what Services have carried here: the flows that count, the groups as they are, and their buckets."""
         flows: list[FlowStats] = []

@@ -14,9 +14,24 @@ from controller.cli.graph import topology
 from controller.cli.policy import policy
 from controller.cli.run import controller
 from controller.cli.status import status
+from controller.cli.support_bundle import support_bundle
 from controller.cli.top import top
 from controller.cli.trace import trace
 
 commands: list[click.Command] = [
-    *(controller, get, describe, flows, flow_export, policy, topology, top, trace, capture, console, status)
+    *(
+        controller,
+        get,
+        describe,
+        flows,
+        flow_export,
+        policy,
+        topology,
+        top,
+        trace,
+        capture,
+        console,
+        status,
+        support_bundle,
+    )
 ]

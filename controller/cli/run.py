@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -367,10 +367,21 @@ def controller(
                     bgp=speaker,
                     lldp_interval=lldp_interval,
                     stats_interval=stats_interval,
+                    settings=_settings(),
                 )
             )
     except errors as error:
         raise click.ClickException(str(error)) from error
+
+
+def _settings() -> dict[str, Any]:
+    """What the command was started with, by the names of its options. None of them is a secret: those are in files."""
+    return {
+        option.opts[0].removeprefix("--"): str(value) if isinstance(value, Path) else value
+        for option in click.get_current_context().command.params
+        if isinstance(option, click.Option)
+        and (value := click.get_current_context().params.get(option.name or "")) is not None
+    }
 
 
 @contextlib.contextmanager
