@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from controller.counting import Counted
 from topology.metadata import Labels
 from topology.selectors import Selector, selects
 
@@ -54,7 +55,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     known: Callable[[Key], Mapping[str, str]] | None = None
     labels: Callable[[Key], Labels] | None = None
     #: Asks all switches what they have counted, for the fields `counted`.
-    count: Callable[[], Awaitable[Any]] | None = None
+    count: Callable[[], Awaitable[Counted[Any]]] | None = None
     counted: tuple[Field, ...] = ()
 
     @property

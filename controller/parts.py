@@ -100,7 +100,7 @@ def troubles_by_part(controller: Controller, now: datetime) -> Iterator[tuple[st
         yield "objects", f"Service {service.namespace}/{service.name}: {reason}"
     for key, reason in compiler.host_port_refusals():
         yield "objects", f"Pod {key[1]}/{key[2]}: {reason}"
-    for key, reason in compiler.services.strangers():
+    for key, reason in controller.strange_endpoints():
         yield "objects", f"{key[0]} {key[1]}/{key[2]}: {reason}"
     for key in sorted(compiler.policies.crowded):
         yield (

@@ -20,7 +20,7 @@ that isn't right is given a moment to become so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count
@@ -46,6 +46,8 @@ from controller.leases import Tenure
 from controller.scopes import ClusterLog, ScopeState, Source
 from flows.cookies import Scope
 from flows.openflow import encode
+from flows.openflow.counted import BucketIds, FlowCount, bucket_ids, flow_counts
+from flows.openflow.decode import DecodeError
 from flows.openflow.messages import (
     BundleReply,
     Error,
@@ -64,8 +66,9 @@ from flows.openflow.messages import (
     RoleReply,
     RoleStatus,
     TableStatsReply,
+    UnreadReply,
 )
-from flows.openflow.wire import BundleControl, GroupCommand, Role
+from flows.openflow.wire import COUNTS_ALONE, BundleControl, GroupCommand, Role
 from flows.pipeline import DIGEST, ENDPOINT, SERVICE, SERVICE_STATS
 from flows.state import Port
 from flows.tables.digest import digest_flow
@@ -85,6 +88,10 @@ PATIENCE = 0.5
 ALONE = Tenure(epoch=0, confirmed=0.0, until=float("inf"))
 _BAD_REQUEST, _IS_SLAVE = 1, 10
 _ROLE_REQUEST_FAILED, _STALE = 11, 0
+
+
+#: Takes flows that have met packets, as they come.
+TakeCounts = Callable[[Iterator[FlowCount]], None]
 
 
 class SyncError(Exception):
@@ -145,6 +152,9 @@ class Events(msgspec.Struct):
     installed: Callable[[str, float, int, float], None] = lambda node, begun, version, now: None
     #: The switch has seen a master with this generation, which is above the epoch of our tenure.
     outranked: Callable[[str, int], None] = lambda node, generation: None
+    #: The switch is there; and it has gone, and why.
+    connected: Callable[[str], None] = lambda node: None
+    disconnected: Callable[[str, str], None] = lambda node, reason: None
 
 
 class SwitchSync:
@@ -611,26 +621,53 @@ class SwitchSync:
 
         self._request(encode.group_desc_request, take)
 
-    def count_services(self, then: Callable[[list[FlowStats], dict[int, Group], list[GroupStats]], None]) -> None:
-        """Ask what Services have carried here: the flows that count, the groups as they are, and their buckets."""
-        flows: list[FlowStats] = []
-        groups: dict[int, Group] = {}
+    def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
+        """Ask what the flows of tables have met. `take` hears of each part of the answers, `then` of their end."""
+        asked = list(tables)
+        for table in asked:
+            is_last = table == asked[-1]
+            self._count(
+                lambda xid, table=table: encode.flow_stats_request(table, xid=xid),  # type: ignore[misc]
+                lambda reply: take(_counts_of(reply)),
+                then if is_last else lambda: None,
+            )
 
-        def take_endpoints(found: list[FlowStats]) -> None:
-            flows.extend(found)
-
-        def take_groups(message: Message, now: float) -> None:
-            if isinstance(message, GroupDescReply):
-                groups.update((group.group_id, group) for group in message.items)
+    def count_services(
+        self, take: TakeCounts, then: Callable[[Mapping[int, BucketIds], Sequence[GroupStats]], None]
+    ) -> None:
+        """Ask what Services have carried here: flows that count, and at the end buckets of groups and their counts."""
+        buckets: dict[int, BucketIds] = {}
 
         def take_stats(message: Message, now: float) -> None:
-            then(flows, groups, list(message.items) if isinstance(message, GroupStatsReply) else [])
+            then(buckets, message.items if isinstance(message, GroupStatsReply) else ())
 
-        for table in (SERVICE, ENDPOINT, SERVICE_STATS):
-            self.dump(take_endpoints, table=table.number)
-        self._request(encode.group_desc_request, take_groups)
+        def take_groups(reply: UnreadReply) -> None:
+            try:
+                buckets.update((each.group_id, each) for each in bucket_ids(reply.message))
+            except DecodeError as error:
+                raise SyncError(str(error)) from error
+
+        self.count_flows((SERVICE.number, ENDPOINT.number, SERVICE_STATS.number), take, lambda: None)
+        self._count(encode.group_desc_request, take_groups, lambda: None)
         # Answered in the order asked: with the last everything is there.
         self._request(encode.group_stats_request, take_stats)
+
+    def _count(
+        self, make: Callable[[int], bytes], take: Callable[[UnreadReply], None], then: Callable[[], None]
+    ) -> None:
+        """A request whose answer is taken part by part, unread."""
+        xid = next(self._own_xids) | COUNTS_ALONE
+
+        def take_part(message: Message, now: float) -> None:
+            if isinstance(message, UnreadReply):
+                take(message)
+                if message.more:
+                    self._waiting[xid] = take_part
+                    return
+            then()
+
+        self._waiting[xid] = take_part
+        self._write([make(xid)])
 
     def count_ports(self, then: Callable[[list[PortDesc], list[PortStats]], None]) -> None:
         """Ask what the ports are and what they have carried."""
@@ -674,6 +711,13 @@ class SwitchSync:
             wanted = (*drift.missing, *(flow for flow, _ in drift.altered))
             self._repairs += [(encode.flow_mod(flow), None) for flow in wanted]
             self.flush(now)
+
+
+def _counts_of(reply: UnreadReply) -> Iterator[FlowCount]:
+    try:
+        yield from flow_counts(reply.message)
+    except DecodeError as error:
+        raise SyncError(str(error)) from error
 
 
 def _first(changes: list[Batch], limit: int) -> list[Batch]:

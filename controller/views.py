@@ -50,6 +50,7 @@ def nodes(
             "repaired": sync.counters.repaired if sync is not None else 0,
             "lastBundleSeconds": round(sync.counters.latency, 6) if sync is not None else None,
             "labels": dict(node.labels),
+            "drained": node.drained,
             "master": master,
             "masterSince": since,
         }
@@ -153,6 +154,8 @@ def endpoints(
         for view, each, numbers, used in compiler.services.endpoints_of(service):
             end = each.endpoint
             state = "Ready" if end.ready else "Serving" if end.serving else "NotReady"
+            if end.node in compiler.cluster.drained and not end.ready:
+                state = "Drained"
             row: Row = {
                 "namespace": service.namespace,
                 "name": service.name,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from controller import lists
+from controller.api import watches
 from controller.api.route import ApiError, Parameter, Route, answer, arguments, flag, number
+from controller.concerns import KINDS
 from controller.kinds import kinds
 from controller.lists import Choice, Kind, ListError, Row
 from topology import selectors
@@ -26,23 +28,29 @@ def routes(controller: Controller) -> list[Route]:
     """The routes of this module."""
     there = kinds(controller)
     return [
-        *(_list(kind) for kind in there.values()),
+        *(_list(controller, kind) for kind in there.values()),
         *(_single(there[name], title) for name, title in _SINGLE.items()),
     ]
 
 
-def _list(kind: Kind) -> Route:
-    async def handle(request: web.Request) -> web.Response:
+def _list(controller: Controller, kind: Kind) -> Route:
+    async def handle(request: web.Request) -> web.StreamResponse:
         asked = arguments(request)
         try:
             choice, start = (
                 _choice(kind, asked),
-                lists.place_of(kind, asked["continue"]) if "continue" in asked else None,
+                lists.place_of(kind, asked["continue"]) if asked.get("continue") else None,
             )
         except ListError as error:
             raise ApiError(400, str(error)) from error
+        if asked.get("watch"):
+            for word in ("limit", "continue", "counters"):
+                if asked.get(word):
+                    raise ApiError(400, f"watch doesn't go with {word}: it tells all rows, and what becomes of them")
+            return await watches.stream(request, controller, kind, choice)
         counted = await kind.count() if kind.count is not None and asked.get("counters") else None
-        for page in lists.page(kind, choice, asked.get("limit", 0), start, counted):
+        counts = counted.counts if counted is not None else None
+        for page in lists.page(kind, choice, asked.get("limit", 0), start, counts):
             if page is None:
                 # Whose turn it is: a list of all pods takes longer than a switch should wait.
                 await asyncio.sleep(0)
@@ -52,6 +60,8 @@ def _list(kind: Kind) -> Route:
                 told["continue"] = lists.token(page.next)
             if page.remaining is not None:
                 told["remaining"] = page.remaining
+            if counted is not None:
+                told["missing"] = list(counted.missing)
             return answer(told)
         raise AssertionError("a list ends with a page")
 
@@ -66,6 +76,13 @@ def _list(kind: Kind) -> Route:
         parameters.append(Parameter("labelSelector", "Only objects with such labels, as kubectl's --selector."))
     if kind.count is not None:
         parameters.append(flag("counters", "Also what all switches together have counted."))
+    if kind.name in KINDS:
+        parameters.append(flag("watch", "Also what becomes of the rows, as server-sent events (text/event-stream)."))
+    missing = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "With counters: nodes whose switches haven't answered in time; nothing of theirs is in.",
+    }
     return Route(
         path=f"/v1/{kind.name}",
         about=kind.about,
@@ -77,6 +94,7 @@ def _list(kind: Kind) -> Route:
                 "items": {"type": "array", "items": _schema(kind)},
                 "continue": {"type": "string", "description": "Where the list goes on, if it does."},
                 "remaining": {"type": "integer", "description": "How many rows there are still, where that is known."},
+                **({"missing": missing} if kind.count is not None else {}),
             },
             "required": ["items"],
             "additionalProperties": False,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -33,7 +32,7 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Signalbox",
-            "version": metadata.version("signalbox-sdn"),
+            "version": "v1",
             "description": "Administration of an Open vSwitch network from one place.",
         },
         "paths": paths,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from controller.cli.administration import drain, log_level, resync, undrain
 from controller.cli.capture import capture
 from controller.cli.console import console
 from controller.cli.describe import describe
@@ -19,19 +20,6 @@ from controller.cli.top import top
 from controller.cli.trace import trace
 
 commands: list[click.Command] = [
-    *(
-        controller,
-        get,
-        describe,
-        flows,
-        flow_export,
-        policy,
-        topology,
-        top,
-        trace,
-        capture,
-        console,
-        status,
-        support_bundle,
-    )
+    *(controller, get, describe, flows, flow_export, policy, topology, top, trace, capture, console, status),
+    *(drain, undrain, resync, log_level, support_bundle),
 ]

@@ -104,6 +104,8 @@ def pages(socket_path: Path | None, lab: str | None, target: Target, wanted: Wan
         query["limit"] = str(wanted.chunk)
     while True:
         answer = ask(socket_path, lab, target.kind.asked, **query)
+        if answer.get("missing"):
+            click.echo(f"nothing is counted of {', '.join(answer['missing'])}: no answer in time", err=True)
         yield answer["items"]
         if "continue" not in answer:
             return

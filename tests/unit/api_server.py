@@ -391,9 +391,12 @@ class ApiServer:
         if request.method == "PATCH":
             content = request.headers["Content-Type"]
             patched = _merge(found, {key: value for key, value in body.items() if key != "kind"}, content)
-            patched["metadata"] = found["metadata"]
+            meta = found["metadata"]
             if part == "status":
+                # Of a Node a write of the status is one of its annotations too; of others it is of nothing else.
+                meta = meta | {"annotations": patched["metadata"].get("annotations", {})} if kind == "Node" else meta
                 patched = found | {"status": patched.get("status")}
+            patched["metadata"] = meta
             self.put(patched | {"kind": kind})
             return web.json_response(self.get(kind, namespace, name))
         expected = body["preconditions" if request.method == "DELETE" else "metadata"]["resourceVersion"]

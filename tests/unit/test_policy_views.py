@@ -12,16 +12,18 @@ import aiohttp
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from counts import count
 from policy_objects import has
 from test_compiler import UPLINKS, node, pod_port
 from test_policy_parts import compiled, turns
 
-from controller import flow_views, policy_views, views
+from controller import counting, flow_views, policy_views, views
 from controller.api import serve
 from controller.app import Controller
 from controller.cli import client
 from controller.flow_views import Wanted
 from controller.policy_views import QuestionError, check
+from controller.sync import TakeCounts
 from deploy.command import main
 from flows import fields as f
 from flows.compiler import Compiler
@@ -167,7 +169,7 @@ def stats(flow: Flow, packets: int) -> FlowStats:
 def test_packets_of_a_flow_count_for_each_policy_that_has_a_part_in_it_summed_over_switches(cluster: Compiler) -> None:
     counts: policy_views.Counts = {}
     for packets in (3, 40):
-        policy_views.add_counts(counts, [stats(flow, packets) for flow in cluster.flows(CLUSTER)])
+        policy_views.add_counts(counts, [count(flow, packets) for flow in cluster.flows(CLUSTER)])
     rows = list(policy_views.policies(cluster, counts))
     for name in ("db", "same"):
         # Two flows allow - the port in each family - and one isolates.
@@ -192,15 +194,16 @@ def test_parts_of_a_conjunction_count_nothing_and_its_end_counts_and_passing_is_
     cluster = compiled(*pods, passing)
     flows = list(cluster.policies.flows_of(passing.key))
     counts: policy_views.Counts = {}
-    policy_views.add_counts(counts, [stats(flow, 7) for flow in flows])
+    policy_views.add_counts(counts, [count(flow, 7) for flow in flows])
     told = row(policy_views.policies(cluster, counts), "pass")
     assert (told["ingressPassed"], told["allowed"], told["denied"], told["flows"]) == (7, 0, 0, 11)
 
 
 def test_flows_of_other_tables_and_those_that_are_not_ours_are_not_counted(cluster: Compiler) -> None:
     counts: policy_views.Counts = {}
-    strange = FlowStats(51, 1, 0, None, 5, 5, 1.0, b"", "what is this")
-    elsewhere = [stats(flow, 5) for flow in cluster.flows(CLUSTER) if flow.table not in policy_views.TABLES]
+    known = count(Flow(51, 1, (f.IN_PORT(3),), (), 0), 5)
+    strange = msgspec.structs.replace(known, head=known.head[:-5] + b"\xff" * 5)
+    elsewhere = [count(flow, 5) for flow in cluster.flows(CLUSTER) if flow.table not in policy_views.TABLES]
     policy_views.add_counts(counts, [strange, *elsewhere])
     assert counts == {} and elsewhere
 
@@ -358,8 +361,9 @@ class Counting:
     def __init__(self, compiler: Compiler, packets: int) -> None:
         self._compiler, self._packets = compiler, packets
 
-    def dump(self, then: Callable[[list[FlowStats]], None], *, table: int = 0xFF) -> None:
-        then([stats(each, self._packets) for each in self._compiler.flows(CLUSTER) if each.table == table])
+    def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
+        take(count(each, self._packets) for each in self._compiler.flows(CLUSTER) if each.table in tables)
+        then()
 
 
 async def test_the_api_lists_identities_and_policies(get: Get) -> None:
@@ -373,6 +377,24 @@ async def test_the_api_counts_over_all_switches_that_answer(get: Get) -> None:
     controller.fleet.syncs = {"n1": Counting(controller.compiler, 1), "n2": Counting(controller.compiler, 10)}
     found = row((await get("/v1/policies?counters=1"))["items"], "db")
     assert (found["allowed"], found["denied"]) == (22, 11)
+
+
+class Silent:
+    """A switch that doesn't answer."""
+
+    def count_flows(self, *arguments: object) -> None:
+        pass
+
+
+async def test_a_switch_that_does_not_answer_is_named_and_the_others_are_counted(
+    get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "PATIENCE", 0.05)
+    controller = get.controller  # type: ignore[attr-defined]
+    controller.fleet.syncs = {"n1": Counting(controller.compiler, 1), "n2": Silent()}
+    told = await get("/v1/policies?counters=1")
+    assert told["missing"] == ["n2"]
+    assert row(told["items"], "db")["denied"] == 1
 
 
 async def test_the_api_answers_questions_and_refuses_those_that_make_no_sense(get: Get) -> None:
@@ -399,7 +421,7 @@ async def test_flows_of_a_policy_that_isn_t_there_are_not_found(get: Get) -> Non
 def run(cluster: Compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """Runs a command whose questions this cluster answers."""
     counts: policy_views.Counts = {}
-    policy_views.add_counts(counts, [stats(each, 1) for each in cluster.flows(CLUSTER)])
+    policy_views.add_counts(counts, [count(each, 1) for each in cluster.flows(CLUSTER)])
 
     def ask(path: Path, resource: list[str], query: dict[str, str] | None = None) -> Any:
         given = query or {}
