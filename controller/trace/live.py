@@ -16,7 +16,18 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import msgspec
 
 from controller.trace import frames
-from controller.trace.model import SOURCE_PORT, Asked, Compiled, First, Met, TraceError, first, trace, witnessed
+from controller.trace.model import (
+    SOURCE_PORT,
+    Asked,
+    Compiled,
+    First,
+    Met,
+    NotMasterError,
+    TraceError,
+    first,
+    trace,
+    witnessed,
+)
 from controller.trace.result import Trace, differences
 from flows import fields as f
 from flows import taps
@@ -90,7 +101,7 @@ class Tracer:
             nodes = self._nodes(compiled, said, asked)
             for node in sorted(nodes):
                 if not self._may_write(node):
-                    raise TraceError(f"this controller is not the master of the switch of node {node} now")
+                    raise NotMasterError(f"this controller is not the master of the switch of node {node} now")
             await self._gather(begun, nodes)
             met = [await self._met(node, reports) for node, reports in self._visits(begun)]
             if not met:
