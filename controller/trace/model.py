@@ -308,6 +308,8 @@ class _Way:
     def witnessed(self, met: Sequence[Met]) -> Trace:
         """From what switches told."""
         walk = Walk((), ())
+        if self._wanted:
+            self._service, self._endpoint = _socket_of(met[0].packet, "destination"), self._wanted
         for index, each in enumerate(met):
             pods = (self._compiler.cluster.pods[key].key for key in self._compiler.cluster.pods_on.get(each.node, ()))
             self._objects |= views.names_of(pods)

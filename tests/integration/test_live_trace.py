@@ -55,6 +55,8 @@ def test_switches_do_what_the_model_says_of_every_kind_of_way(lab: Lab, family: 
             assert found["differences"] == [], (title, found["differences"])
             assert found["live"]["verdict"] == verdict == found["model"]["verdict"], title
             assert found["live"]["visits"][0]["steps"], title
+            assert found["live"]["service"] == found["model"]["service"], title
+            assert found["live"]["endpoint"] == found["model"]["endpoint"], title
 
 
 def test_a_flow_that_somebody_put_there_is_shouted(lab: Lab) -> None:
