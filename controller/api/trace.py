@@ -14,6 +14,8 @@ from controller.trace.result import Trace
 if TYPE_CHECKING:
     from controller.app import Controller
 
+_FLAG = {"type": "string", "enum": ["0", "1"]}
+
 
 def routes(controller: Controller) -> list[Route]:
     """The routes of this module."""
@@ -24,7 +26,9 @@ def routes(controller: Controller) -> list[Route]:
         for end in ("from", "to"):
             if end not in query:
                 raise ApiError(400, f"say {end!r}: [NAMESPACE/]POD, node/NAME, [NAMESPACE/]svc/NAME or an address")
-        live = request.method == "POST"
+        live, deliver = request.method == "POST", query.get("deliver", "0")
+        if deliver not in ("0", "1") or (deliver == "1" and not live):
+            raise ApiError(400, "deliver is 0 or 1, and of a POST: only what is sent can be delivered")
         try:
             port, family = int(query.get("port", "0")), int(query.get("family", "0"))
         except ValueError:
@@ -33,7 +37,7 @@ def routes(controller: Controller) -> list[Route]:
         try:
             asked = Asked(query["from"], query["to"], protocol, port, family, query.get("endpoint", ""))
             if live:
-                answer = await controller.tracer.trace(compiled, asked)
+                answer = await controller.tracer.trace(compiled, asked, deliver=deliver == "1")
                 told = {"model": row(answer.model), "live": row(answer.live), "differences": list(answer.differences)}
                 return web.json_response(told)
             found = trace(compiled, asked)
@@ -61,7 +65,7 @@ def routes(controller: Controller) -> list[Route]:
             path="/v1/trace",
             about="The same by a marked packet that is really sent and held back at its end, and what is otherwise.",
             handler=tell,
-            parameters=parameters,
+            parameters=(*parameters, Parameter("deliver", "1: it isn't held back, but arrives.", _FLAG)),
         ),
     ]
 
