@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from controller import kubernetes_reports as reports
 from controller.app import Controller
+from controller.drains import Drains
+from controller.kubernetes_drains import KubernetesDrains
 from controller.kubernetes_traces import KubernetesTraces
 from controller.replica import Replica
 from controller.sync import Phase
@@ -69,6 +71,7 @@ class KubernetesFeed:
             interconnect=self._interconnect,
             exports=self._exports,
         )
+        controller.drains = Drains(KubernetesDrains(self._client))
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
         self._source.lead(controller.speaks)

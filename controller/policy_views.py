@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from flows.compiler import Compiler
-from flows.openflow.messages import FlowStats
+from flows.openflow.counted import FlowCount
 from flows.pipeline import (
     EGRESS_ADMIN,
     EGRESS_BASELINE,
@@ -16,7 +16,7 @@ from flows.pipeline import (
     INGRESS_BASELINE,
     INGRESS_POLICY,
 )
-from flows.tables.policy import table_of
+from flows.tables.policy import place_of, table_of
 from flows.values import FlowKey
 from topology.identities import Profile
 from topology.manifests import object_words
@@ -42,10 +42,12 @@ class QuestionError(ValueError):
     """A question that makes no sense; the text says what does."""
 
 
-def identities(compiler: Compiler) -> Iterator[Row]:
-    """Every identity: its number, what its pods have in common, and which they are."""
+def identities(compiler: Compiler, only: Iterable[int] | None = None) -> Iterator[Row]:
+    """Every identity, or only some: its number, what its pods have in common, and which they are."""
     known = compiler.policies.identities
-    for number in known:
+    for number in known if only is None else only:
+        if number not in known:
+            continue
         profile, pods = known[number], sorted(known.pods(number))
         yield {
             "number": number,
@@ -86,10 +88,13 @@ def named(compiler: Compiler, text: str) -> list[Key]:
     return sorted(key for key in compiler.cluster.policies if key[2] == name and key[1] in where)
 
 
-def policies(compiler: Compiler, counts: Counts | None = None) -> Iterator[Row]:
-    """Every policy: its rules, the pods that it selects and what they came to, in packets."""
+def policies(compiler: Compiler, counts: Counts | None = None, only: Iterable[Key] | None = None) -> Iterator[Row]:
+    """Every policy, or only some: its rules, the pods that it selects and what they came to, in packets."""
     parts = compiler.policies
-    for key, policy in sorted(compiler.cluster.policies.items()):
+    for key in sorted(compiler.cluster.policies) if only is None else only:
+        policy = compiler.cluster.policies.get(key)
+        if policy is None:
+            continue
         identities = parts.subjects(policy)
         pods = sorted("/".join(pod) for number in identities for pod in parts.identities.pods(number))
         row: Row = {
@@ -113,6 +118,18 @@ def policies(compiler: Compiler, counts: Counts | None = None) -> Iterator[Row]:
         yield row
 
 
+def judged(compiler: Compiler, flow: FlowKey) -> Iterator[tuple[Key, str]]:
+    """Whose a flow of the policy tables is, and whether it says `allowed` or `denied`; nothing where neither."""
+    place = place_of(flow[0])
+    owners = compiler.policies.owners(flow)
+    found = compiler.policies.flow(flow) if owners and place is not None else None
+    if found is not None and place is not None:
+        verdict = _VERDICTS.get(compiler.policies.action_of(found, *place))
+        if verdict is not None:
+            for owner in owners:
+                yield owner, verdict
+
+
 def counted(compiler: Compiler, key: Key, counts: Mapping[FlowKey, float]) -> Row:
     """What a policy came to, of what each flow has met: packets, or packets per second."""
     row: Row = {f"{direction}{what}": 0 for direction in Direction for what in ("Allowed", "Denied", "Passed")}
@@ -129,14 +146,20 @@ def counted(compiler: Compiler, key: Key, counts: Mapping[FlowKey, float]) -> Ro
     return row
 
 
+_VERDICTS: Mapping[Action | None, str] = {Action.ACCEPT: "allowed", Action.DENY: "denied"}
 _PAST = {Action.ACCEPT: "Allowed", Action.DENY: "Denied", Action.PASS: "Passed"}
 
 
-def add_counts(counts: Counts, flows: Iterable[FlowStats]) -> None:
+def add_counts(counts: Counts, flows: Iterable[FlowCount]) -> None:
     """Add what one switch says of the flows of the policy tables."""
     for each in flows:
-        if each.flow is not None and each.table in TABLES:
-            counts[each.flow.key] = counts.get(each.flow.key, 0) + each.packet_count
+        try:
+            key = each.key()
+        except ValueError:
+            # Somebody's own.
+            continue
+        if each.table in TABLES:
+            counts[key] = counts.get(key, 0) + each.packets
 
 
 # Words --------------------------------------------------------------------------------------------------------------
@@ -183,14 +206,20 @@ def _rule_words(rule: Rule, preposition: str) -> str:
 # May A reach B? -----------------------------------------------------------------------------------------------------
 
 
-def check(compiler: Compiler, source: str, destination: str, protocol: str, port: int, family: int) -> Row:
-    """The verdict on a connection, and which rule says so. Raises QuestionError."""
+def checked_port(protocol: str, port: int) -> int:
+    """The port that is meant: none for ICMP. Raises QuestionError."""
     if protocol not in _PROTOCOLS:
         raise QuestionError(f"no protocol {protocol!r}; the protocols are {', '.join(_PROTOCOLS)}")
     if protocol == "ICMP":
-        port = 0
-    elif not 1 <= port <= 65535:
+        return 0
+    if not 1 <= port <= 65535:
         raise QuestionError(f"{protocol} goes to a port from 1 to 65535")
+    return port
+
+
+def check(compiler: Compiler, source: str, destination: str, protocol: str, port: int, family: int) -> Row:
+    """The verdict on a connection, and which rule says so. Raises QuestionError."""
+    port = checked_port(protocol, port)
     ends = parties(compiler, source), parties(compiler, destination)
     versions = sorted({each.address.version for each in ends[0]} & {each.address.version for each in ends[1]})
     if (family and family not in versions) or not versions:

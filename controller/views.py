@@ -12,23 +12,25 @@ from controller.replica import Replica
 from controller.service_counts import Counts, Sums
 from controller.sync import Phase
 from flows.compiler import Compiler
-from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind, is_learnt, is_ours, is_tap
-from flows.openflow.messages import FlowStats
-from flows.pipeline import BY_NUMBER
+from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
 from flows.services import external_addresses
-from flows.tables.digest import is_digest
-from flows.text import flow_text
-from flows.words import Names, flow_words
+from flows.state import LocalPod
+from flows.values import Flow, Group
 from topology.model import Key, Pod
-from topology.naming import format_mac, object_id
+from topology.naming import format_mac, is_pod_port, object_id
 from topology.policies import Policy
 
 Row = dict[str, Any]
 
 
-def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
-    """Every node and how its switch is."""
-    for name, node in sorted(compiler.cluster.nodes.items()):
+def nodes(
+    compiler: Compiler, fleet: Fleet, replica: Replica | None = None, only: Iterable[str] | None = None
+) -> Iterator[Row]:
+    """Every node, or only some, and how its switch is."""
+    for name in sorted(compiler.cluster.nodes) if only is None else only:
+        node = compiler.cluster.nodes.get(name)
+        if node is None:
+            continue
         phase = fleet.phase(name)
         sync = fleet.syncs.get(name)
         shared, scope = fleet.shared(name), fleet.scope(name)
@@ -48,66 +50,77 @@ def nodes(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> I
             "repaired": sync.counters.repaired if sync is not None else 0,
             "lastBundleSeconds": round(sync.counters.latency, 6) if sync is not None else None,
             "labels": dict(node.labels),
+            "drained": node.drained,
             "master": master,
             "masterSince": since,
         }
 
 
-def pods(compiler: Compiler, fleet: Fleet, replica: Replica | None = None) -> Iterator[Row]:
-    """Every pod and workload, where it is and whether its flows are in its switch."""
-    local = {pod.key: found for name in compiler.cluster.nodes for pod, found in compiler.local_pods(name)}
-    refused = {(name, port.name): reason for name in compiler.cluster.nodes for port, reason in compiler.refusals(name)}
+def pods(
+    compiler: Compiler, fleet: Fleet, replica: Replica | None = None, only: Iterable[tuple[str, str]] | None = None
+) -> Iterator[Row]:
+    """Every pod and workload, or only some, where each is and whether its flows are in its switch."""
     misfits = {workload.key: reason for workload, reason in compiler.misfits()}
-    for _, pod in sorted(compiler.cluster.pods.items()):
-        found = local.get(pod.key)
-        reason = ""
+    for key in sorted(compiler.cluster.pods) if only is None else only:
+        pod = compiler.cluster.pods.get(key)
+        if pod is None:
+            continue
+        place = compiler.place_of(pod)
+        local = None if isinstance(place, str) else place
         node = compiler.cluster.nodes.get(pod.node)
+        status, reason = _pod_status(compiler, fleet, replica, pod, place, misfits.get(pod.key, ""))
+        found = local if status not in ("HostNetwork", "Refused") else None
+        addresses = pod.addresses if found is None else found.addresses
         if pod.host_network:
-            status = "HostNetwork"
-            addresses = [str(address) for address in node.addresses] if node is not None else []
-        elif found is None or pod.key in misfits:
-            addresses = [str(address) for address in pod.addresses]
-            status = "Pending"
-            if pod.key in misfits:
-                status, reason = "Refused", misfits[pod.key]
-            elif not pod.node:
-                reason = "not scheduled to a node"
-            elif node is None:
-                reason = f"there is no node {pod.node}"
-            elif fleet.phase(pod.node) is None:
-                reason = "the node's switch isn't connected"
-            elif (pod.node, pod.port_name) in refused:
-                status, reason = "Refused", refused[pod.node, pod.port_name]
-            else:
-                reason = f"the node's bridge has no port {pod.port_name}"
-        else:
-            addresses = [str(address) for address in found.addresses]
-            phase = fleet.phase(pod.node)
-            status = "Ready" if phase is Phase.SYNCED else "Syncing" if phase is not None else "Disconnected"
-            if phase is Phase.STANDBY and replica is not None:
-                status, reason = (
-                    "Standby",
-                    f"its flows are the business of {replica.master(pod.node)[0] or 'nobody now'}",
-                )
+            addresses = node.addresses if node is not None else ()
         yield {
             "namespace": pod.namespace,
             "name": pod.name,
             "kind": "Workload" if pod.port else "Pod",
             "status": status,
-            "addresses": addresses,
+            "addresses": [str(address) for address in addresses],
             "node": pod.node,
             "port": "" if pod.host_network else pod.port_name,
-            "portNumber": found.port if found is not None else None,
-            "mac": format_mac(found.mac if found is not None else pod.mac) if found is not None or pod.port else None,
+            "portNumber": local.port if local is not None else None,
+            "mac": format_mac(local.mac if local is not None else pod.mac) if local is not None or pod.port else None,
             "reason": reason,
             "labels": dict(pod.labels),
         }
 
 
-def services(compiler: Compiler, sums: Sums | None = None) -> Iterator[Row]:
-    """Every Service, with what its endpoints have carried where that is asked for."""
+def _pod_status(
+    compiler: Compiler, fleet: Fleet, replica: Replica | None, pod: Pod, place: LocalPod | str, misfit: str
+) -> tuple[str, str]:
+    """How a pod is, and why so if it isn't as it should be."""
+    phase = fleet.phase(pod.node)
+    if pod.host_network:
+        return "HostNetwork", ""
+    if misfit:
+        return "Refused", misfit
+    if not isinstance(place, str):
+        if phase is Phase.STANDBY and replica is not None:
+            return "Standby", f"its flows are the business of {replica.master(pod.node)[0] or 'nobody now'}"
+        return "Ready" if phase is Phase.SYNCED else "Syncing" if phase is not None else "Disconnected", ""
+    if not pod.node:
+        return "Pending", "not scheduled to a node"
+    if pod.node not in compiler.cluster.nodes:
+        return "Pending", f"there is no node {pod.node}"
+    if phase is None:
+        return "Pending", "the node's switch isn't connected"
+    if is_pod_port(pod.port_name) and any(port.name == pod.port_name for port in compiler.ports(pod.node)):
+        return "Refused", place
+    return "Pending", f"the node's bridge has no port {pod.port_name}"
+
+
+def services(
+    compiler: Compiler, sums: Sums | None = None, only: Iterable[tuple[str, str]] | None = None
+) -> Iterator[Row]:
+    """Every Service, or only some, with what its endpoints have carried where that is asked for."""
     clashes = {service.key: reason for service, reason in compiler.services.clashes()}
-    for _, service in sorted(compiler.cluster.services.items()):
+    for key in sorted(compiler.cluster.services) if only is None else only:
+        service = compiler.cluster.services.get(key)
+        if service is None:
+            continue
         ends = list(compiler.services.endpoints_of(service))
         external = [*service.load_balancer_ips, *service.external_ips]
         row: Row = {
@@ -130,12 +143,19 @@ def services(compiler: Compiler, sums: Sums | None = None) -> Iterator[Row]:
         yield row
 
 
-def endpoints(compiler: Compiler, sums: Sums | None = None) -> Iterator[Row]:
-    """Every endpoint of every Service, a row for each port of the Service."""
-    for _, service in sorted(compiler.cluster.services.items()):
+def endpoints(
+    compiler: Compiler, sums: Sums | None = None, only: Iterable[tuple[str, str]] | None = None
+) -> Iterator[Row]:
+    """Every endpoint of every Service, or of only some, a row for each port of the Service."""
+    for key in sorted(compiler.cluster.services) if only is None else only:
+        service = compiler.cluster.services.get(key)
+        if service is None:
+            continue
         for view, each, numbers, used in compiler.services.endpoints_of(service):
             end = each.endpoint
             state = "Ready" if end.ready else "Serving" if end.serving else "NotReady"
+            if end.node in compiler.cluster.drained and not end.ready:
+                state = "Drained"
             row: Row = {
                 "namespace": service.namespace,
                 "name": service.name,
@@ -167,65 +187,6 @@ def _total(counts: Iterable[Counts | None]) -> Row:
     }
 
 
-def flows(
-    compiler: Compiler,
-    node: str,
-    dump: Iterable[FlowStats],
-    pod: str = "",
-    table: str = "",
-    service: str = "",
-    policy: str = "",
-) -> Iterator[Row]:
-    """Flows as a switch has them, in packet order, with what they mean.
-
-    `pod` and `service` are namespace/name, `policy` is what `policy_views.named` takes. A flow that several policies
-    share is each one's, though its cookie names the first.
-    """
-    names = object_names(compiler)
-    learnt = {number: _title(key) for number, key in compiler.services.owners().items()}
-    ports = {port.number: port.name for port in compiler.ports(node)}
-    for local in compiler.local_pods(node):
-        ports[local[1].port] = f"pod {local[0].namespace}/{local[0].name}"
-    wanted = {object_id("Pod", *pod.split("/", 1))} if pod else set()
-    if service:
-        wanted |= _ids_of_service(compiler, service)
-    shared = {flow.key for key in policy_views.named(compiler, policy) for flow in compiler.policies.flows_of(key)}
-    words = Names(ports, policy_views.identity_names(compiler), policy_views.rule_names(compiler))
-    for stats in sorted(dump, key=lambda stats: (stats.table, -stats.priority)):
-        declared = BY_NUMBER.get(stats.table)
-        name = declared.name if declared is not None else str(stats.table)
-        if table and table.lower() not in (name.lower(), str(stats.table)):
-            continue
-        is_shared = stats.flow is not None and stats.flow.key in shared
-        if (pod or service or policy) and stats.cookie & OBJECT_MASK not in wanted and not is_shared:
-            continue
-        known = stats.flow is not None
-        yield {
-            "table": name,
-            "tableNumber": stats.table,
-            "priority": stats.priority,
-            "cookie": f"{stats.cookie:#018x}",
-            "object": _object(names, learnt, stats),
-            "packets": stats.packet_count,
-            "bytes": stats.byte_count,
-            "seconds": round(stats.duration, 3),
-            "words": flow_words(stats.flow, words) if stats.flow is not None else f"not ours: {stats.why}",
-            "ofctl": flow_text(stats.flow, names=True) if stats.flow is not None else None,
-            "decoded": known,
-        }
-
-
-def _object(names: Mapping[int, str], learnt: Mapping[int, str], stats: FlowStats) -> str:
-    """What a flow was made for; empty where it isn't ours, whoever it claims to be of by the end of its cookie."""
-    if is_tap(stats.cookie):
-        return "Capture"
-    if is_digest(stats.flow):
-        return names[0]
-    if is_learnt(stats.cookie):
-        return learnt.get(stats.cookie & OBJECT_MASK, "")
-    return names.get(stats.cookie & OBJECT_MASK, "") if is_ours(stats.cookie) else ""
-
-
 def object_names(compiler: Compiler, *, with_pods: bool = True) -> Mapping[int, str]:
     """What each object id in a cookie stands for."""
     seen = (each for each in compiler.cluster.objects() if with_pods or not isinstance(each, Pod))
@@ -239,15 +200,7 @@ def object_names(compiler: Compiler, *, with_pods: bool = True) -> Mapping[int, 
 
 def names_of(keys: Iterable[Key]) -> dict[int, str]:
     """What people call objects, by the ids that cookies have of them."""
-    return {object_id(*key): _title(key) for key in keys}
-
-
-def _ids_of_service(compiler: Compiler, title: str) -> set[int]:
-    namespace, _, name = title.partition("/")
-    service = compiler.cluster.services.get((namespace, name))
-    addresses = external_addresses(service) if service is not None else ()
-    ids = {object_id("Service", namespace, name)}
-    return ids | {object_id("Address", "", str(address)) for address in addresses}
+    return {object_id(*key): title(key) for key in keys}
 
 
 def maker(compiler: Compiler, cookie: int) -> str:
@@ -257,11 +210,17 @@ def maker(compiler: Compiler, cookie: int) -> str:
     for each in compiler.cluster.objects():
         here = KIND_NAMES[Kind.POLICY] if isinstance(each, Policy) else each.kind
         if here == kind and object_id(*each.key) == wanted:
-            return _title(each.key)
+            return title(each.key)
     return kind
 
 
-def _title(key: Key) -> str:
+def maker_of(compiler: Compiler, item: Flow | Group) -> str:
+    """The object that a flow was made for; groups are told by their number."""
+    return maker(compiler, item.cookie) if isinstance(item, Flow) else f"group {item.group_id}"
+
+
+def title(key: Key) -> str:
+    """What people call an object."""
     kind, namespace, name = key
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
@@ -296,13 +255,3 @@ def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str], edition: s
 
 def _kind(item: tuple[Why, int]) -> str:
     return item[0].value
-
-
-def table_names() -> list[str]:
-    """The pipeline's tables, in packet order."""
-    return [table.name for table in BY_NUMBER.values()]
-
-
-def is_table(text: str) -> bool:
-    """Whether a person's word names a table: by name, in any case, or by number."""
-    return text.isdigit() or text.lower() in (name.lower() for name in table_names())

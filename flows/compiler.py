@@ -283,6 +283,13 @@ class Compiler:
         """The pods whose flows a node's switch has or is getting."""
         return self._places.local_pods(node)
 
+    def place_of(self, pod: Pod) -> LocalPod | str:
+        """Where on its node's switch a pod is, or why it is nowhere."""
+        found = self._places.find_pod(pod.node, pod.port_name)
+        if isinstance(found, str):
+            return found
+        return found[1] if found[0] is pod else f"its port is that of {found[0].namespace}/{found[0].name}"
+
     def pod_at(self, node: str, number: int) -> tuple[Pod, LocalPod] | None:
         """The pod behind the port of this number, if there is one."""
         return self._places.pod_at(node, number)

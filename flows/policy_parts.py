@@ -273,7 +273,7 @@ class PolicyParts:
             for rival in self._remake_one(key, before) - done:
                 wholly.add(rival)
                 heappush(waiting, (_title(rival), rival))
-        after = ((key, self._flow(key)) for key in before)
+        after = ((key, self.flow(key)) for key in before)
         changed = [(before[key], flow) for key, flow in after if before[key] != flow]
         return [*changed, *self.senders.follow(touched.identities)]
 
@@ -344,7 +344,7 @@ class PolicyParts:
     def _remember(self, changing: Iterable[FlowKey], before: dict[FlowKey, Flow | None]) -> None:
         for each in changing:
             if each not in before:
-                before[each] = self._flow(each)
+                before[each] = self.flow(each)
 
     def _settle(self, policy: Key, gone: Iterable[FlowKey], come: Iterable[FlowKey]) -> None:
         for each in gone:
@@ -393,7 +393,12 @@ class PolicyParts:
         if len(there) == 1:
             (self._wanted[key],) = there
 
-    def _flow(self, key: FlowKey) -> Flow | None:
+    def owners(self, key: FlowKey) -> list[Key]:
+        """The policies that have a part in a flow."""
+        there = self._wanted.get(key)
+        return sorted(there) if isinstance(there, set) else [there] if there is not None else []
+
+    def flow(self, key: FlowKey) -> Flow | None:
         """A flow as all that want it want it; its cookie is that of the first by name."""
         there = self._wanted.get(key)
         if there is None:
@@ -414,7 +419,7 @@ class PolicyParts:
     def flows(self) -> Iterator[Flow]:
         """Every flow of the policy tables that policies have asked for."""
         for key in self._wanted:
-            flow = self._flow(key)
+            flow = self.flow(key)
             if flow is not None:
                 yield flow
 
@@ -446,7 +451,7 @@ class PolicyParts:
         """The flows that a policy has a part in."""
         record = self._records.get(policy)
         for key in record.pieces if record is not None else ():
-            flow = self._flow(key)
+            flow = self.flow(key)
             if flow is not None:
                 yield flow
 

@@ -25,8 +25,8 @@ from flows.values import Flow, Group
 from topology.announcements import elected
 from topology.endpoints import ENDPOINT_LIMIT, Backend, on_nodes
 from topology.identities import Identities
-from topology.model import Change, Cluster, EndpointSlice, Key, Node, Pod, Service
-from topology.naming import Address, Network, object_id
+from topology.model import Change, Cluster, EndpointSlice, Key, Node, Object, Pod, Service
+from topology.naming import Address, object_id
 
 #: A contribution: the scope it is in, the kind of its maker, and the maker's name there.
 Part = tuple[str, Kind, str]
@@ -100,6 +100,9 @@ class ServiceParts:
                         names |= {(each.namespace, each.name) for each in found}
                     # Any node may be the one that announces an address, or be asked how it is.
                     names |= self.exposed()
+                    if _is_drained(change.old) != _is_drained(change.new):
+                        for each in self._cluster.slices_on.get(version.name, ()):
+                            names.add((each[1], self._cluster.slices[each].service))
         return names
 
     def of_pod(self, pod: Pod) -> set[Name]:
@@ -251,7 +254,7 @@ class ServiceParts:
         found = next((each for name in users if (each := self._cluster.services.get(name))), None)
         if found is None or address not in found.load_balancer_ips:
             return ""
-        eligible = self._cluster.nodes.keys() - self.down - self._cluster.transit
+        eligible = self._cluster.nodes.keys() - self.down - self._cluster.transit - self._cluster.drained
         if found.external_local:
             serving: set[str] = set()
             for view in self._views_of(found):
@@ -290,12 +293,15 @@ class ServiceParts:
 
     def strangers(self) -> Iterator[tuple[Key, str]]:
         """Endpoints that manifests name by addresses for pods which no pod has, and Services with too many of them."""
-        homes = {cidr: name for name, node in self._cluster.nodes.items() for cidr in node.pod_cidrs}
-        lengths = {(cidr.version, cidr.prefixlen) for cidr in homes}
+        cidrs = [(cidr, name) for name, node in self._cluster.nodes.items() for cidr in node.pod_cidrs]
+        homes: dict[tuple[int, int, int], str] = {
+            (cidr.version, int(cidr.netmask), int(cidr.network_address)): name for cidr, name in cidrs
+        }
+        masks = {(version, mask) for version, mask, _ in homes}
         taken: set[Address] | None = None
         for key, each in self._cluster.slices.items():
             for endpoint in (endpoint for subset in each.subsets for endpoint in subset.endpoints):
-                home = _home(endpoint.address, homes, lengths)
+                home = _home(endpoint.address, homes, masks)
                 if home is None:
                     continue
                 if taken is None:
@@ -324,12 +330,11 @@ class ServiceParts:
                     )
 
 
-def _home(address: Address, homes: Mapping[Network, str], lengths: Iterable[tuple[int, int]]) -> str | None:
-    """The node in one of whose CIDRs an address is; `lengths` are those of all CIDRs, few as a rule."""
-    around = (
-        ip_network((int(address), length), strict=False) for version, length in lengths if version == address.version
-    )
-    return next((homes[network] for network in around if network in homes), None)
+def _home(address: Address, homes: Mapping[tuple[int, int, int], str], masks: Iterable[tuple[int, int]]) -> str | None:
+    """The node in one of whose CIDRs, by version, mask and address, this one is; of all CIDRs there are few masks."""
+    number, of = int(address), address.version
+    around = ((version, mask, number & mask) for version, mask in masks if version == of)
+    return next((homes[each] for each in around if each in homes), None)
 
 
 def _words(claim: Claim) -> str:
@@ -348,6 +353,10 @@ def zone_number(zone: str) -> int:
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _is_drained(version: Object | None) -> bool:
+    return isinstance(version, Node) and version.drained
 
 
 def _owner(title: str) -> Name:

@@ -1,10 +1,11 @@
 """Kubernetes label selectors as values, and what they select.
 
-Pure: `topology.manifests` makes them, whoever holds labels asks them.
+Pure: `topology.manifests` and people make them, whoever holds labels asks them.
 """
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -70,3 +71,34 @@ def selects(selector: Selector, labels: Labels) -> bool:
         if not requirement.holds(labels):
             return False
     return True
+
+
+_KEY = r"[A-Za-z0-9]([-A-Za-z0-9_./]{0,315}[A-Za-z0-9])?"
+_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
+_EQUALITY = re.compile(rf"(?P<key>{_KEY})\s*(?P<operator>!=|==|=)\s*(?P<value>{_VALUE})")
+_SET = re.compile(rf"(?P<key>{_KEY})\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)")
+_EXISTENCE = re.compile(rf"(?P<not>!?)\s*(?P<key>{_KEY})")
+#: A comma that isn't within parentheses.
+_BETWEEN = re.compile(r",(?![^()]*\))")
+
+
+def parse(text: str) -> Selector:
+    """A selector as kubectl takes it: `a=b,c!=d,e in (f, g),h notin (i),j,!k`. Raises ValueError.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
+    """
+    return tuple(_requirement(part.strip()) for part in _BETWEEN.split(text)) if text.strip() else ()
+
+
+def _requirement(part: str) -> Requirement:
+    if found := _EQUALITY.fullmatch(part):
+        operator = Operator.NOT_IN if found["operator"] == "!=" else Operator.IN
+        return Requirement(found["key"], operator, (found["value"],))
+    if found := _SET.fullmatch(part):
+        operator = Operator.IN if found["operator"] == "in" else Operator.NOT_IN
+        values = tuple(value.strip() for value in found["values"].split(","))
+        if all(re.fullmatch(_VALUE, value) for value in values):
+            return Requirement(found["key"], operator, values)
+    elif found := _EXISTENCE.fullmatch(part):
+        return Requirement(found["key"], Operator.DOES_NOT_EXIST if found["not"] else Operator.EXISTS)
+    raise ValueError(f"expected KEY=VALUE, KEY!=VALUE, KEY in (A, B), KEY notin (A, B), KEY or !KEY, not {part[:60]!r}")

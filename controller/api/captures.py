@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import web
 
-from controller.api.route import ApiError, Route
+from controller.api.route import ApiError, Route, body
 from controller.capture import CaptureError, Request, check
 
 if TYPE_CHECKING:
@@ -19,10 +18,10 @@ def routes(controller: Controller) -> list[Route]:
 
     async def capture(request: web.Request) -> web.StreamResponse:
         try:
-            wanted = msgspec.json.decode(await request.read(), type=Request)
+            wanted = await body(request, Request)
             check(wanted)
             begun = controller.captures.begin(wanted)
-        except (msgspec.DecodeError, CaptureError) as error:
+        except CaptureError as error:
             raise ApiError(400, str(error)) from error
 
         def is_heard() -> bool:
@@ -44,5 +43,8 @@ def routes(controller: Controller) -> list[Route]:
             path="/v1/captures",
             about="Packets of a pod, or between two, as pcapng while they come.",
             handler=capture,
+            body=Request,
+            answer={"type": "string", "format": "binary"},
+            media="application/x-pcapng",
         ),
     ]

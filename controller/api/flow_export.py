@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from controller import export_names
-from controller.api.route import Route
+from controller.api.route import ITEMS, Route, answer
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -18,20 +18,22 @@ def routes(controller: Controller) -> list[Route]:
     compiler = controller.compiler
 
     async def exporters(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(export_names.exporters(compiler))})
+        return answer({"items": list(export_names.exporters(compiler))})
 
     async def names(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(export_names.names(compiler))})
+        return answer({"items": list(export_names.names(compiler))})
 
     return [
         Route(
             path="/v1/flow-export/exporters",
             about="Every node as flow records name it, and which collectors it tells.",
             handler=exporters,
+            answer=ITEMS,
         ),
         Route(
             path="/v1/flow-export/names",
             about="Every address that may be in flow records, and whose it is.",
             handler=names,
+            answer=ITEMS,
         ),
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import views
-from controller.api.route import Route
+from controller import parts, views
+from controller.api.route import Route, answer
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -19,16 +20,18 @@ def routes(controller: Controller) -> list[Route]:
     compiler, fleet = controller.compiler, controller.fleet
 
     async def status(request: web.Request) -> web.Response:
-        told = views.status(compiler, fleet, controller.troubles(), controller.edition(), time.monotonic())
+        now, clock = datetime.now(UTC), time.monotonic()
+        told = views.status(compiler, fleet, parts.troubles(controller, now), controller.edition(), clock)
+        told["parts"] = list(parts.parts(controller, now, clock))
         if controller.replica is not None:
             told["replica"] = controller.replica.status(compiler.cluster.nodes)
         if controller.bgp is not None:
             told["bgp"] = controller.bgp.status()
-        return web.json_response(told)
+        return answer(told)
 
     async def audit(request: web.Request) -> web.Response:
         controller.audit(full=True)
-        return web.json_response({"switches": len(fleet.syncs)}, status=202)
+        return answer({"switches": len(fleet.syncs)}, 202)
 
     return [
         Route(path="/v1/status", about="The whole in a few numbers, and everything that is wrong.", handler=status),
@@ -37,5 +40,6 @@ def routes(controller: Controller) -> list[Route]:
             path="/v1/audit",
             about="Compare every flow of every switch with what it should be, now.",
             handler=audit,
+            status=202,
         ),
     ]

@@ -19,4 +19,12 @@ def routes(controller: Controller) -> list[Route]:
     async def scrape(request: web.Request) -> web.Response:
         return await metrics.answer(controller)
 
-    return [Route(path="/metrics", about="Every metric, in Prometheus' text format.", handler=scrape)]
+    return [
+        Route(
+            path="/metrics",
+            about="Every metric, in Prometheus' text format.",
+            handler=scrape,
+            answer={"type": "string"},
+            media="text/plain",
+        )
+    ]

@@ -1,87 +1,134 @@
-"""What there is: lists of every kind of object."""
+"""What there is: lists of every kind of object, page by page, and single objects."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from controller import policy_views, topology_views, views
-from controller.api.route import Parameter, Route
+from controller import lists
+from controller.api import watches
+from controller.api.route import ApiError, Parameter, Route, answer, arguments, flag, number
+from controller.concerns import KINDS
+from controller.kinds import kinds
+from controller.lists import Choice, Kind, ListError, Row
+from topology import selectors
 
 if TYPE_CHECKING:
     from controller.app import Controller
 
+#: Kinds whose objects may be asked for one by one, and what people call one.
+_SINGLE = {"nodes": "node", "pods": "pod", "services": "Service"}
+_LIMIT = 1_000_000
+
 
 def routes(controller: Controller) -> list[Route]:
     """The routes of this module."""
-    compiler, fleet = controller.compiler, controller.fleet
-
-    async def nodes(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(views.nodes(compiler, fleet, controller.replica))})
-
-    async def pods(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(views.pods(compiler, fleet, controller.replica))})
-
-    async def services(request: web.Request) -> web.Response:
-        sums = await controller.count_services() if request.query.get("counters") else None
-        return web.json_response({"items": list(views.services(compiler, sums))})
-
-    async def endpoints(request: web.Request) -> web.Response:
-        sums = await controller.count_services() if request.query.get("counters") else None
-        return web.json_response({"items": list(views.endpoints(compiler, sums))})
-
-    async def identities(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(policy_views.identities(compiler))})
-
-    async def policies(request: web.Request) -> web.Response:
-        counts = await controller.count_policies() if request.query.get("counters") else None
-        return web.json_response({"items": list(policy_views.policies(compiler, counts))})
-
-    async def links(request: web.Request) -> web.Response:
-        return web.json_response({"items": list(topology_views.links(compiler, fleet, controller.links))})
-
-    async def bgp(request: web.Request) -> web.Response:
-        return web.json_response({"items": controller.bgp.rows() if controller.bgp is not None else []})
-
-    async def routes_told(request: web.Request) -> web.Response:
-        return web.json_response({"items": controller.bgp.routes() if controller.bgp is not None else []})
-
+    there = kinds(controller)
     return [
-        Route(path="/v1/nodes", about="Every node, and how its switch is.", handler=nodes),
-        Route(path="/v1/pods", about="Every pod and workload, and whether its flows are in its switch.", handler=pods),
-        Route(
-            path="/v1/services",
-            about="Every Service.",
-            handler=services,
-            parameters=(
-                Parameter(
-                    "counters", "1: also what all switches together have counted.", {"type": "string", "enum": ["1"]}
-                ),
-            ),
-        ),
-        Route(
-            path="/v1/endpoints",
-            about="Every endpoint of every Service, for each of its ports.",
-            handler=endpoints,
-            parameters=(
-                Parameter(
-                    "counters", "1: also what all switches together have counted.", {"type": "string", "enum": ["1"]}
-                ),
-            ),
-        ),
-        Route(path="/v1/identities", about="Every identity, and whose it is.", handler=identities),
-        Route(
-            path="/v1/policies",
-            about="Every policy, its rules and whom it selects.",
-            handler=policies,
-            parameters=(
-                Parameter(
-                    "counters", "1: also what all switches together have counted.", {"type": "string", "enum": ["1"]}
-                ),
-            ),
-        ),
-        Route(path="/v1/links", about="Every link between nodes and networks.", handler=links),
-        Route(path="/v1/bgp", about="Every BGP peer.", handler=bgp),
-        Route(path="/v1/routes", about="Every route that BGP peers are told.", handler=routes_told),
+        *(_list(controller, kind) for kind in there.values()),
+        *(_single(there[name], title) for name, title in _SINGLE.items()),
     ]
+
+
+def _list(controller: Controller, kind: Kind) -> Route:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        asked = arguments(request)
+        try:
+            choice, start = (
+                _choice(kind, asked),
+                lists.place_of(kind, asked["continue"]) if asked.get("continue") else None,
+            )
+        except ListError as error:
+            raise ApiError(400, str(error)) from error
+        if asked.get("watch"):
+            for word in ("limit", "continue", "counters"):
+                if asked.get(word):
+                    raise ApiError(400, f"watch doesn't go with {word}: it tells all rows, and what becomes of them")
+            return await watches.stream(request, controller, kind, choice)
+        counted = await kind.count() if kind.count is not None and asked.get("counters") else None
+        counts = counted.counts if counted is not None else None
+        for page in lists.page(kind, choice, asked.get("limit", 0), start, counts):
+            if page is None:
+                # Whose turn it is: a list of all pods takes longer than a switch should wait.
+                await asyncio.sleep(0)
+                continue
+            told: dict[str, Any] = {"items": page.rows}
+            if page.next is not None:
+                told["continue"] = lists.token(page.next)
+            if page.remaining is not None:
+                told["remaining"] = page.remaining
+            if counted is not None:
+                told["missing"] = list(counted.missing)
+            return answer(told)
+        raise AssertionError("a list ends with a page")
+
+    parameters = [
+        number("limit", "How many rows at most; all if nothing is said.", 1, _LIMIT),
+        Parameter("continue", "Where the last answer says that the list goes on."),
+        Parameter("fieldSelector", "Only rows of which this is true: FIELD=VALUE or FIELD!=VALUE, comma-separated."),
+    ]
+    if kind.is_namespaced:
+        parameters.append(Parameter("namespace", "Only what is in this namespace, and what is in none."))
+    if kind.labels is not None:
+        parameters.append(Parameter("labelSelector", "Only objects with such labels, as kubectl's --selector."))
+    if kind.count is not None:
+        parameters.append(flag("counters", "Also what all switches together have counted."))
+    if kind.name in KINDS:
+        parameters.append(flag("watch", "Also what becomes of the rows, as server-sent events (text/event-stream)."))
+    missing = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "With counters: nodes whose switches haven't answered in time; nothing of theirs is in.",
+    }
+    return Route(
+        path=f"/v1/{kind.name}",
+        about=kind.about,
+        handler=handle,
+        parameters=tuple(parameters),
+        answer={
+            "type": "object",
+            "properties": {
+                "items": {"type": "array", "items": _schema(kind)},
+                "continue": {"type": "string", "description": "Where the list goes on, if it does."},
+                "remaining": {"type": "integer", "description": "How many rows there are still, where that is known."},
+                **({"missing": missing} if kind.count is not None else {}),
+            },
+            "required": ["items"],
+            "additionalProperties": False,
+        },
+    )
+
+
+def _choice(kind: Kind, asked: Mapping[str, Any]) -> Choice:
+    try:
+        labels = selectors.parse(asked.get("labelSelector", ""))
+    except ValueError as error:
+        raise ListError(f"labelSelector: {error}") from error
+    conditions = lists.conditions(kind, asked.get("fieldSelector", ""))
+    return Choice(namespace=asked.get("namespace", ""), labels=labels, conditions=conditions)
+
+
+def _single(kind: Kind, title: str) -> Route:
+    async def handle(request: web.Request) -> web.Response:
+        key = tuple(request.match_info[field] for field in kind.identity)
+        row: Row | None = next(kind.rows([key], None), None)
+        if row is None:
+            raise ApiError(404, f"no {title} {'/'.join(key)!r}")
+        return answer(row)
+
+    path = "/".join(f"{{{field}}}" for field in kind.identity)
+    return Route(path=f"/v1/{kind.name}/{path}", about=f"One {title}: its row.", handler=handle, answer=_schema(kind))
+
+
+def _schema(kind: Kind) -> dict[str, Any]:
+    """What a row of a kind is. What is counted is there if it was asked for."""
+    fields = (*kind.fields, *kind.counted)
+    return {
+        "type": "object",
+        "properties": {each.name: {**each.schema, "description": each.about} for each in fields},
+        "required": [each.name for each in kind.fields],
+        "additionalProperties": False,
+    }

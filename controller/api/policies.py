@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import policy_views
-from controller.api.route import ApiError, Parameter, Route
+from controller import policy_matrix, policy_views
+from controller.api.route import FAMILY, PORT, ApiError, Parameter, Route, answer, arguments
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -18,31 +19,54 @@ def routes(controller: Controller) -> list[Route]:
     compiler = controller.compiler
 
     async def policy_check(request: web.Request) -> web.Response:
+        asked = arguments(request)
+        protocol, port, family = asked.get("protocol", "TCP").upper(), asked.get("port", 0), asked.get("family", 0)
+        try:
+            return answer(policy_views.check(compiler, asked["from"], asked["to"], protocol, port, family))
+        except policy_views.QuestionError as error:
+            raise ApiError(400, str(error)) from error
+
+    async def matrix(request: web.Request) -> web.Response:
         query = request.query
-        for end in ("from", "to"):
-            if end not in query:
-                raise ApiError(400, f"say {end!r}: NAMESPACE/POD, node/NAME or an address")
         try:
             port, family = int(query.get("port", "0")), int(query.get("family", "0"))
         except ValueError:
             raise ApiError(400, "port and family are numbers") from None
+        namespaces = [each for each in query.get("namespace", "").split(",") if each]
         protocol = query.get("protocol", "TCP").upper()
         try:
-            return web.json_response(policy_views.check(compiler, query["from"], query["to"], protocol, port, family))
+            for answer in policy_matrix.matrix(compiler, namespaces, protocol, port, family):
+                if answer is not None:
+                    return web.json_response(answer)
+                await asyncio.sleep(0)
         except policy_views.QuestionError as error:
             raise ApiError(400, str(error)) from error
+        raise AssertionError("a matrix comes last")
 
     return [
+        Route(
+            path="/v1/matrix",
+            about="Who may reach whom by policies, of the identities of some namespaces or of all.",
+            handler=matrix,
+            parameters=(
+                Parameter("namespace", "A namespace, or several with commas between; all if nothing is said."),
+                Parameter("protocol", "TCP, UDP, SCTP or ICMP; TCP if nothing is said."),
+                Parameter("port", "The destination port.", {"type": "integer"}),
+                Parameter(
+                    "family", "4 or 6; what two have in common, 4 first, if nothing is said.", {"type": "integer"}
+                ),
+            ),
+        ),
         Route(
             path="/v1/policy-check",
             about="Whether one may reach another, and which rule says so.",
             handler=policy_check,
             parameters=(
                 Parameter("from", "NAMESPACE/POD, node/NAME or an address.", required=True),
-                Parameter("to", "The same.", required=True),
+                Parameter("to", "NAMESPACE/POD, node/NAME or an address.", required=True),
                 Parameter("protocol", "TCP, UDP, SCTP or ICMP; TCP if nothing is said."),
-                Parameter("port", "The destination port.", {"type": "integer"}),
-                Parameter("family", "4 or 6.", {"type": "integer"}),
+                PORT,
+                FAMILY,
             ),
         ),
     ]

@@ -11,14 +11,28 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from controller import console, tls_server
 from controller.access import Access
-from controller.api import captures, flow_export, flows, health, metrics, objects, policies, top, topology, trace
-from controller.api.route import ApiError, Route, UnknownNodeError
+from controller.api import (
+    administration,
+    captures,
+    flow_export,
+    flows,
+    health,
+    metrics,
+    objects,
+    openapi,
+    policies,
+    top,
+    topology,
+    trace,
+)
+from controller.api.callers import CALLER, logged, reads
+from controller.api.route import ApiError, Route, UnknownNodeError, answer
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
 from controller.tls_server import TlsServer
@@ -33,8 +47,9 @@ API_CONNECTIONS = 256
 
 async def serve(controller: Controller, path: Path) -> web.AppRunner:
     """Serve on `path` until the runner that is returned is cleaned up."""
-    app = web.Application(middlewares=[_errors])
+    app = web.Application(middlewares=[_errors, logged])
     app.add_routes(_paths(controller))
+    app.on_shutdown.append(_let_go(controller))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.UnixSite(runner, unused(path)).start()
@@ -61,7 +76,8 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
             response = _error(401, "a valid token is needed: Authorization: Bearer TOKEN")
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
-        if request.method not in ("GET", "HEAD") and caller.role != "admin":
+        request[CALLER] = caller
+        if not reads(request) and caller.role != "admin":
             _refuse(request, Why.ROLE, f"the admin API: {caller.name} may only read")
             return _error(403, f"{caller.name} may only read: {request.method} needs the role admin")
         return await handler(request)
@@ -69,7 +85,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     def _refuse(request: web.Request, why: Why, text: str) -> None:
         controller.fleet.refuse(request.remote or "somebody", why, text, time.monotonic())
 
-    app = web.Application(middlewares=[_errors, authorized])
+    app = web.Application(middlewares=[_errors, authorized, logged])
     app.add_routes(_paths(controller))
     servers: list[TlsServer] = []
 
@@ -77,7 +93,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
         for server in servers:
             await server.close()
 
-    app.on_shutdown.append(close)
+    app.on_shutdown.extend((close, _let_go(controller)))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     http = runner.server
@@ -98,16 +114,36 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     return runner
 
 
-_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export)
+_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration)
 
 
 def routes(controller: Controller) -> list[Route]:
     """Everything that may be asked."""
-    return [route for module in _MODULES for route in module.routes(controller)]
+    found = [route for module in _MODULES for route in module.routes(controller)]
+
+    async def handle(request: web.Request) -> web.Response:
+        return answer(openapi.describe(found))
+
+    found.append(Route(path="/v1/openapi.json", about="This description, in OpenAPI 3.1.", handler=handle))
+    return found
+
+
+def description(controller: Controller) -> dict[str, Any]:
+    """Everything that may be asked, in OpenAPI 3.1."""
+    return openapi.describe(routes(controller))
 
 
 def _paths(controller: Controller) -> list[web.AbstractRouteDef]:
-    return [*(web.route(each.method, each.path, each.handler) for each in routes(controller)), *console.routes()]
+    return [*(web.route(each.method, each.path, each.checked()) for each in routes(controller)), *console.routes()]
+
+
+def _let_go(controller: Controller) -> Callable[[web.Application], Awaitable[None]]:
+    """Have those who watch go: otherwise they would be waited for."""
+
+    async def let_go(app: web.Application) -> None:
+        controller.changes.close()
+
+    return let_go
 
 
 def _error(status: int, text: str) -> web.Response:

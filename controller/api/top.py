@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller.api.route import ApiError, Parameter, Route
+from controller.api.route import ITEMS, Route, answer, arguments, number
 from controller.statistics import Row
 
 if TYPE_CHECKING:
@@ -28,20 +28,20 @@ def routes(controller: Controller) -> list[Route]:
 
     async def top(request: web.Request) -> web.Response:
         kind = request.path.rpartition("/")[2]
-        limit = request.query.get("limit", "")
-        if limit and not (limit.isascii() and limit.isdigit() and len(limit) < 10):
-            raise ApiError(400, f"limit is a number from 0 up, not {limit!r}")
         await statistics.measure(policies=kind == "policies")
         rows = _sorted(kind, ask[kind]())
-        return web.json_response({"items": rows[: int(limit)] if limit else rows})
+        return answer({"items": rows[: arguments(request).get("limit")]})
 
     about = {
         "nodes": "What the ports of each node's bridge carry now, the busiest node first.",
         "services": "What each Service carries now, the busiest first.",
         "policies": "The packets that each policy drops and lets through now, who drops most first.",
     }
-    limit = Parameter("limit", "How many rows; all if nothing is said.", {"type": "integer", "minimum": 0})
-    return [Route(path=f"/v1/top/{kind}", about=text, handler=top, parameters=(limit,)) for kind, text in about.items()]
+    limit = number("limit", "How many rows at most; all if nothing is said.", 0, 1_000_000)
+    return [
+        Route(path=f"/v1/top/{kind}", about=text, handler=top, parameters=(limit,), answer=ITEMS)
+        for kind, text in about.items()
+    ]
 
 
 def _sorted(kind: str, rows: Iterable[Row]) -> list[Row]:

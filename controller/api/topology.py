@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from controller import topology_views
-from controller.api.route import ApiError, Parameter, Route
+from controller.api.route import ApiError, Parameter, Route, answer, arguments, choice, flag
 from topology import render
 from topology.svg import svg
 
 if TYPE_CHECKING:
     from controller.app import Controller
+
+_DRAWINGS = {"text": render.text, "dot": render.dot, "svg": svg, "graphml": render.graphml}
 
 
 def routes(controller: Controller) -> list[Route]:
@@ -21,16 +23,14 @@ def routes(controller: Controller) -> list[Route]:
     compiler, fleet = controller.compiler, controller.fleet
 
     async def topology(request: web.Request) -> web.Response:
-        form = request.query.get("format", "json")
-        drawings = {"text": render.text, "dot": render.dot, "svg": svg, "graphml": render.graphml}
-        if form != "json" and form not in drawings:
-            raise ApiError(400, f"no format {form!r}; the formats are json, text, dot, svg and graphml")
-        loads = await controller.measure_ports() if request.query.get("load") else None
+        asked = arguments(request)
+        form = asked.get("format", "json")
+        loads = await controller.measure_ports() if asked.get("load") else None
         if form != "json":
             drawing = topology_views.drawing(compiler, fleet, controller.links, loads)
             # A large one takes a second or so, for which switches needn't wait.
-            return web.json_response({"text": await asyncio.to_thread(drawings[form], drawing)})
-        return web.json_response(
+            return answer({"text": await asyncio.to_thread(_DRAWINGS[form], drawing)})
+        return answer(
             {
                 "nodes": list(topology_views.nodes(compiler, fleet)),
                 "networks": list(topology_views.networks(compiler)),
@@ -39,12 +39,9 @@ def routes(controller: Controller) -> list[Route]:
         )
 
     async def path(request: web.Request) -> web.Response:
-        query = request.query
-        for end in ("from", "to"):
-            if end not in query:
-                raise ApiError(400, f"say {end!r}: [NAMESPACE/]POD or node/NAME")
+        asked = arguments(request)
         try:
-            return web.json_response(topology_views.path(compiler, query["from"], query["to"]))
+            return answer(topology_views.path(compiler, asked["from"], asked["to"]))
         except topology_views.NoWayError as error:
             raise ApiError(404, str(error)) from error
 
@@ -54,10 +51,8 @@ def routes(controller: Controller) -> list[Route]:
             about="How nodes are connected.",
             handler=topology,
             parameters=(
-                Parameter(
-                    "format", "How it is told.", {"type": "string", "enum": ["json", "text", "dot", "svg", "graphml"]}
-                ),
-                Parameter("load", "1: also how much each link carries.", {"type": "string", "enum": ["1"]}),
+                choice("format", "How it is told.", ("json", *_DRAWINGS)),
+                flag("load", "Also how much each link carries."),
             ),
         ),
         Route(
@@ -66,7 +61,7 @@ def routes(controller: Controller) -> list[Route]:
             handler=path,
             parameters=(
                 Parameter("from", "[NAMESPACE/]POD or node/NAME.", required=True),
-                Parameter("to", "The same.", required=True),
+                Parameter("to", "[NAMESPACE/]POD or node/NAME.", required=True),
             ),
         ),
     ]

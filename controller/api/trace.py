@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from controller.api.route import ApiError, Parameter, Route
+from controller.api.route import FAMILY, PORT, ApiError, Parameter, Route, answer, arguments, flag
 from controller.trace.model import Asked, Compiled, TraceError, trace
 from controller.trace.result import Trace
 
 if TYPE_CHECKING:
     from controller.app import Controller
-
-_FLAG = {"type": "string", "enum": ["0", "1"]}
 
 
 def routes(controller: Controller) -> list[Route]:
@@ -22,35 +20,24 @@ def routes(controller: Controller) -> list[Route]:
     compiled = Compiled(controller.compiler, lambda: controller.fleet.cluster.version, keyed=controller.keyed)
 
     async def tell(request: web.Request) -> web.Response:
-        query = request.query
-        for end in ("from", "to"):
-            if end not in query:
-                raise ApiError(400, f"say {end!r}: [NAMESPACE/]POD, node/NAME, [NAMESPACE/]svc/NAME or an address")
-        live, deliver = request.method == "POST", query.get("deliver", "0")
-        if deliver not in ("0", "1") or (deliver == "1" and not live):
-            raise ApiError(400, "deliver is 0 or 1, and of a POST: only what is sent can be delivered")
+        said = arguments(request)
+        port = said.get("port", 0)
+        protocol = said.get("protocol", "TCP" if port else "ICMP").upper()
+        asked = Asked(said["from"], said["to"], protocol, port, said.get("family", 0), said.get("endpoint", ""))
         try:
-            port, family = int(query.get("port", "0")), int(query.get("family", "0"))
-        except ValueError:
-            raise ApiError(400, "port and family are numbers") from None
-        protocol = query.get("protocol", "TCP" if port else "ICMP").upper()
-        try:
-            asked = Asked(query["from"], query["to"], protocol, port, family, query.get("endpoint", ""))
-            if live:
-                answer = await controller.tracer.trace(compiled, asked, deliver=deliver == "1")
-                told = {"model": row(answer.model), "live": row(answer.live), "differences": list(answer.differences)}
-                return web.json_response(told)
-            found = trace(compiled, asked)
+            if request.method == "POST":
+                live = await controller.tracer.trace(compiled, asked, deliver=said.get("deliver", False))
+                return answer({"model": row(live.model), "live": row(live.live), "differences": live.differences})
+            return answer(row(trace(compiled, asked)))
         except TraceError as error:
             raise ApiError(400, str(error)) from error
-        return web.json_response(row(found))
 
     parameters = (
         Parameter("from", "[NAMESPACE/]POD, node/NAME or an address.", required=True),
-        Parameter("to", "The same, or [NAMESPACE/]svc/NAME.", required=True),
+        Parameter("to", "[NAMESPACE/]POD, node/NAME, [NAMESPACE/]svc/NAME or an address.", required=True),
         Parameter("protocol", "TCP, UDP, SCTP or ICMP; TCP if a port is said, else ICMP."),
-        Parameter("port", "The destination port.", {"type": "integer"}),
-        Parameter("family", "4 or 6.", {"type": "integer"}),
+        PORT,
+        FAMILY,
         Parameter("endpoint", "ADDRESS:PORT that a Service is to choose; the first if nothing is said."),
     )
     return [
@@ -65,7 +52,7 @@ def routes(controller: Controller) -> list[Route]:
             path="/v1/trace",
             about="The same by a marked packet that is really sent and held back at its end, and what is otherwise.",
             handler=tell,
-            parameters=(*parameters, Parameter("deliver", "1: it isn't held back, but arrives.", _FLAG)),
+            parameters=(*parameters, flag("deliver", "Whether it arrives, rather than being held back at its end.")),
         ),
     ]
 

@@ -102,14 +102,16 @@ def ask(
     query: dict[str, str] | None = None,
     timeout: float = TIMEOUT,
     method: str = "GET",
+    body: Any = None,
 ) -> Any:
-    """GET /v1/<resource>, or POST, decoded. Raises click.ClickException with one line that says what to do."""
+    """GET /v1/<resource>, POST or PUT, decoded. Raises click.ClickException with one line that says what to do."""
     url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
     connection, headers = _connection(where, timeout)
     try:
-        connection.request(method, url + (f"?{urlencode(query)}" if query else ""), headers=headers)
+        said = None if body is None else json.dumps(body)
+        connection.request(method, url + (f"?{urlencode(query)}" if query else ""), said, headers)
         response = connection.getresponse()
-        body = response.read()
+        text = response.read()
     except PermissionError as error:
         raise click.ClickException(f"{where}: permission denied (the socket is root's: use sudo)") from error
     except FileNotFoundError as error:
@@ -123,10 +125,10 @@ def ask(
     finally:
         connection.close()
     try:
-        answer = json.loads(body)
+        answer = json.loads(text)
     except ValueError as error:
-        raise click.ClickException(f"{where}: not a controller's answer to {url}: {body[:80]!r}") from error
-    if response.status != 200:
+        raise click.ClickException(f"{where}: not a controller's answer to {url}: {text[:80]!r}") from error
+    if response.status >= 300:
         raise click.ClickException(answer.get("error", f"{url}: {response.status} {response.reason}"))
     return answer
 

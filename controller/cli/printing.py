@@ -1,4 +1,7 @@
-"""Rows as people and scripts want them: kubectl-like tables, JSON, YAML."""
+"""Rows as people and scripts want them: kubectl-like tables, JSON, YAML.
+
+States are coloured. `click.echo` takes colours out again where the output is no terminal, or where none are wanted.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,27 @@ import yaml
 
 Row = dict[str, Any]
 
+_GOOD = ("Ok", "Ready", "Synced", "Up", "Established", "Delivered", "Accept")
+_WORRYING = (
+    *("Pending", "Reading", "Syncing", "Unconfirmed", "NotReady", "Serving", "Terminating"),
+    *("Degraded", "Drained", "Warning", "altered", "foreign"),
+)
+_BAD = ("Failed", "Disconnected", "Refused", "Down", "Dropped", "Rejected", "Deny", "missing")
+#: The worst first: of several words in a cell the worst has its way.
+_COLOURS = (("red", frozenset(_BAD)), ("yellow", frozenset(_WORRYING)), ("green", frozenset(_GOOD)))
+
 
 class Column:
-    """A column: its heading, the row's key that it shows, and whether only -o wide shows it."""
+    """A column: its heading, the row's key that it shows, and whether only -o wide shows it.
 
-    def __init__(self, heading: str, key: str, *, wide: bool = False) -> None:
+    One that holds a state is coloured.
+    """
+
+    def __init__(self, heading: str, key: str, *, wide: bool = False, state: bool = False) -> None:
         self.heading = heading
         self.key = key
         self.wide = wide
+        self.state = state
 
     def text(self, row: Row) -> str:
         value = row.get(self.key)
@@ -34,17 +50,37 @@ def print_rows(rows: Sequence[Row], columns: Sequence[Column], output: str) -> N
     elif output == "yaml":
         click.echo(yaml.safe_dump({"items": list(rows)}, sort_keys=False), nl=False)
     else:
-        shown = [column for column in columns if output == "wide" or not column.wide]
-        click.echo(table([column.heading for column in shown], [[c.text(row) for c in shown] for row in rows]))
+        click.echo(table_of(rows, [column for column in columns if output == "wide" or not column.wide]))
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, three spaces apart, none after the last."""
+def table_of(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """Rows as a table of these columns."""
+    cells = [[column.text(row) for column in columns] for row in rows]
+    return table([column.heading for column in columns], cells, [column.state for column in columns])
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], states: Sequence[bool] = ()) -> str:
+    """Columns as wide as their widest cell, three spaces apart, none after the last. Those of states are coloured."""
     lines = [list(headings), *map(list, rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(headings))]
-    return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    coloured = [index for index, is_state in enumerate(states) if is_state]
+    made = []
+    for number, line in enumerate(lines):
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        cells[-1] = cells[-1].rstrip()
+        for index in coloured if number else ():
+            cells[index] = cells[index].replace(line[index], in_colour(line[index]), 1)
+        made.append("   ".join(cells).rstrip())
+    return "\n".join(made)
+
+
+def in_colour(state: str) -> str:
+    """A state in its colour: green where all is well, yellow where something may become of it, red where it fails."""
+    words = set(state.split(","))
+    for colour, known in _COLOURS:
+        if words & known:
+            return click.style(state, fg=colour)
+    return state
 
 
 def bits(rate: float | None) -> str | None:

@@ -71,6 +71,13 @@ def order(socket_path: Path | None, lab: str | None, *resource: str, **query: st
     return client.ask(controller_meant(socket_path, lab), list(resource), query, method="POST")
 
 
+def put(socket_path: Path | None, lab: str | None, body: Any, *resource: str) -> Any:
+    """Have something set, and give what it is then."""
+    from controller.cli import client
+
+    return client.ask(controller_meant(socket_path, lab), list(resource), method="PUT", body=body)
+
+
 def output_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(
         "-o", "--output", type=click.Choice(choices), default=choices[0], show_default=True, help="Output format."

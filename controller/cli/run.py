@@ -47,6 +47,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Directory of Kubernetes YAML files, watched: the cluster's state.",
 )
 @click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="With --manifests: where it is kept which nodes are drained, beside the manifests; controllers may share it.  "
+    "[default: until the controller ends]",
+)
+@click.option(
     "--kubernetes",
     "from_kubernetes",
     is_flag=True,
@@ -233,6 +240,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Where Prometheus finds /metrics over plain HTTP, as 127.0.0.1:9880.  [default: with the admin API only]",
 )
 @click.option(
+    "--metrics-objects",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="How many Services, and how many policies, have series of their own in /metrics; others are told together.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -255,6 +269,7 @@ def controller(
     api_listen: tuple[str, ...],
     api_tokens: Path | None,
     manifests: Path | None,
+    state_dir: Path | None,
     from_kubernetes: bool,
     kubeconfig: Path | None,
     context: str | None,
@@ -285,6 +300,7 @@ def controller(
     flow_export_interval: int,
     health: str | None,
     metrics: str | None,
+    metrics_objects: int,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -297,6 +313,7 @@ def controller(
     from controller.bgp import Speaker
     from controller.bgp_settings import BgpSettings, BgpSettingsError, check_listen
     from controller.channel import TargetError
+    from controller.drains import DrainError, StateDirectory
     from controller.leases import LeaseError, Leases, Times, TimesError
     from controller.replica import Replica
     from controller.tls import Credentials, CredentialsError, TlsFiles
@@ -309,6 +326,8 @@ def controller(
         raise click.UsageError("say where the cluster's state is from: --manifests DIRECTORY or --kubernetes, not both")
     if (kubeconfig or context) and not from_kubernetes:
         raise click.UsageError("--kubeconfig and --context go with --kubernetes")
+    if state_dir and from_kubernetes:
+        raise click.UsageError("--state-dir goes with --manifests: Kubernetes keeps which nodes are drained")
     if context and not kubeconfig:
         raise click.UsageError("--context NAME is one of a kubeconfig: say --kubeconfig FILE")
     if leases is not None and leases.startswith(_LEASE_OBJECTS) and not from_kubernetes:
@@ -316,8 +335,8 @@ def controller(
     structured_log.begin(log_level, log_format)
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
-        BgpSettingsError, CredentialsError, LeaseError, RangeError, TargetError, TimesError, TokensError, TopologyError,
-        UnreadableError, flow_export.FlowExportError,
+        BgpSettingsError, CredentialsError, DrainError, LeaseError, RangeError, TargetError, TimesError, TokensError,
+        TopologyError, UnreadableError, flow_export.FlowExportError,
     )  # fmt: skip
     try:
         _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
@@ -353,7 +372,13 @@ def controller(
             else:
                 assert manifests is not None
                 feed = ManifestFeed(
-                    manifests, ranges, keyed=keyed, replica=replica, interconnect=interconnect, exports=exports
+                    manifests,
+                    ranges,
+                    keyed=keyed,
+                    replica=replica,
+                    interconnect=interconnect,
+                    exports=exports,
+                    drained=StateDirectory(state_dir) if state_dir is not None else None,
                 )
             asyncio.run(
                 run(
@@ -367,6 +392,7 @@ def controller(
                     bgp=speaker,
                     lldp_interval=lldp_interval,
                     stats_interval=stats_interval,
+                    metrics_objects=metrics_objects,
                 )
             )
     except errors as error:

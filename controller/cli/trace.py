@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from controller.cli.printing import Column, table
+from controller.cli.printing import Column, in_colour, table_of
 from controller.cli.questions import ask, dump, order, output_option, socket_options
 
 _COLUMNS = [Column("TABLE", "table"), Column("OBJECT", "object"), Column("FLOW", "words")]
@@ -82,15 +82,15 @@ def _text(answer: dict[str, Any], columns: list[Column]) -> str:
     lines: list[str] = []
     for visit in answer["visits"]:
         lines.append(f"{visit['node']}: from {visit['entered_from']}")
-        shown = [[column.text(step) for column in columns] for step in visit["steps"]]
-        lines += ["  " + line for line in table([column.heading for column in columns], shown).splitlines()]
+        lines += ["  " + line for line in table_of(visit["steps"], columns).splitlines()]
         lines += [f"  {each['end']} {each['before']} becomes {each['after']}" for each in visit["translations"]]
         lines += [f"  to {visit['left_to']}"] if visit["left_to"] else []
     lines += [
-        f"{each['action']} by {each['object']} on {each['node']}: {each['words']}" for each in answer["judgements"]
+        f"{in_colour(each['action'])} by {each['object']} on {each['node']}: {each['words']}"
+        for each in answer["judgements"]
     ]
     end = answer["end"]
-    lines.append(f"{answer['verdict']}: {_end(end)}" + (f": {end['why']}" if end["why"] else ""))
+    lines.append(f"{in_colour(answer['verdict'])}: {_end(end)}" + (f": {end['why']}" if end["why"] else ""))
     return "\n".join(lines)
 
 

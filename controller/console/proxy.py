@@ -2,8 +2,9 @@
 
 Whoever can open a socket may ask everything, so here it takes a secret that is in the address, which only who started
 the command has seen. Other users of the machine can connect, and so can pages of other sites that the browser shows:
-neither knows the secret, and a name that leads to loopback (DNS rebinding) is refused by the Host header. Only GET is
-passed on: nothing can be changed from here.
+neither knows the secret, and a name that leads to loopback (DNS rebinding) is refused by the Host header. Nothing can
+be changed from here: all that is passed on besides GET is a live trace, and that only where the browser says that the
+page itself asks for it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def make_app(socket: Path, secret: str) -> web.Application:
         given, _, _ = request.path.removeprefix("/").partition("/")
         if not hmac.compare_digest(given.encode(errors="replace"), secret.encode()):
             return _error(403, "open the address that signalbox console has printed")
+        if request.method not in ("GET", "HEAD") and not _is_own(request):
+            return _error(403, "only the console itself may ask that")
         return await handler(request)
 
     async def page(request: web.Request) -> web.StreamResponse:
@@ -62,7 +65,7 @@ def make_app(socket: Path, secret: str) -> web.Application:
         url = "http://controller" + path + (f"?{request.rel_url.raw_query_string}" if request.query_string else "")
         session = request.app[_SESSION]
         try:
-            async with session.get(URL(url, encoded=True)) as told:
+            async with session.request(request.method, URL(url, encoded=True)) as told:
                 headers = {name: told.headers[name] for name in _PASSED if name in told.headers}
                 return web.Response(status=told.status, body=await told.read(), headers=headers)
         except TimeoutError:
@@ -73,12 +76,20 @@ def make_app(socket: Path, secret: str) -> web.Application:
     app = web.Application(middlewares=[guarded])
     app.cleanup_ctx.append(lambda app: _session(app, socket))
     app.add_routes([web.get(f"/{secret}{path}", page) for path in paths()])
-    app.add_routes([web.get(f"/{secret}/v1/{{rest:.*}}", passed_on)])
+    app.add_routes([web.get(f"/{secret}/v1/{{rest:.*}}", passed_on), web.post(f"/{secret}/v1/trace", passed_on)])
     return app
 
 
 def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_own(request: web.Request) -> bool:
+    """Whether it is a page of this server that asks, as browsers tell of whatever isn't a plain GET."""
+    return (
+        request.headers.get("Origin") == f"http://{request.host}"
+        and request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
+    )
 
 
 def _name(host: str) -> str | None:

@@ -63,6 +63,7 @@ from flows.openflow.messages import (
     TableStats,
     TableStatsReply,
     Unknown,
+    UnreadReply,
 )
 from flows.openflow.wire import HEADER, Multipart, Type
 from flows.registers import MARKS, PARTS, REGISTERS, Bits, whole
@@ -202,7 +203,7 @@ def _known(encoded: bytes) -> Match:
     while offset + 4 <= len(encoded):
         end = offset + 4 + encoded[offset + 3]
         with contextlib.suppress(UnknownPartError):
-            terms += _match(encoded[offset:end])
+            terms += terms_of(encoded[offset:end])
         offset = end
     return tuple(sorted(terms, key=lambda term: term.field.index))
 
@@ -221,6 +222,9 @@ Item = TypeVar("Item")
 def _multipart(xid: int, message: bytes) -> Message:
     kind, flags = unpack_from("!HH", message, 8)
     more = bool(flags & 1)
+    if xid & wire.COUNTS_ALONE == wire.COUNTS_ALONE and kind in (Multipart.FLOW_DESC, Multipart.GROUP_DESC):
+        # Who asked reads it (`flows.openflow.counted`).
+        return UnreadReply(xid, more, message)
     match kind:
         case Multipart.PORT_DESC:
             return PortDescReply(xid, more, _items(message, _port))
@@ -237,7 +241,7 @@ def _multipart(xid: int, message: bytes) -> Message:
         case Multipart.GROUP:
             return GroupStatsReply(xid, more, _items(message, _group_stats))
         case Multipart.AGGREGATE:
-            stats, _ = _oxs(message, 16)
+            stats, _ = oxs(message, 16)
             return AggregateReply(xid, stats.get(4, 0), stats.get(5, 0), stats.get(3, 0))
     return Unknown(xid, Type.MULTIPART_REPLY)
 
@@ -279,10 +283,10 @@ def _flow_stats(message: bytes, offset: int) -> tuple[FlowStats, int]:
     start = offset + _FLOW_DESC.size
     (_, match_length) = unpack_from("!HH", message, start)
     encoded = message[start : start + match_length]
-    stats, instructions = _oxs(message, start + match_length + -match_length % 8)
+    stats, instructions = oxs(message, start + match_length + -match_length % 8)
     flow, why = None, ""
     try:
-        flow = Flow(table, priority, _match(encoded[4:]), _program(message[instructions:end]), cookie)
+        flow = Flow(table, priority, terms_of(encoded[4:]), program_of(message[instructions:end]), cookie)
     except UnknownPartError as problem:
         why = str(problem)
     duration = stats.get(0, 0)
@@ -291,7 +295,7 @@ def _flow_stats(message: bytes, offset: int) -> tuple[FlowStats, int]:
     return found, end
 
 
-def _oxs(message: bytes, offset: int) -> tuple[dict[int, int], int]:
+def oxs(message: bytes, offset: int) -> tuple[dict[int, int], int]:
     """The statistics at an offset by their OXS number (7.2.4), and where they end."""
     (length,) = unpack_from("!2xH", message, offset)
     if length < 4:
@@ -328,7 +332,8 @@ _DECLARED = {(bits.field, bits.start, bits.width): bits for bits in (*REGISTERS,
 
 
 @lru_cache(maxsize=1 << 12)
-def _match(encoded: bytes) -> Match:
+def terms_of(encoded: bytes) -> Match:
+    """An encoded match. Raises UnknownPartError and ValueError."""
     terms: list[Term] = []
     offset = 0
     while offset < len(encoded):
@@ -373,7 +378,8 @@ def _term(encoded: bytes, offset: int) -> tuple[Term, int]:
 
 
 @lru_cache(maxsize=1 << 12)
-def _program(encoded: bytes) -> Program:
+def program_of(encoded: bytes) -> Program:
+    """Encoded instructions. Raises UnknownPartError and ValueError."""
     program: list[Action] = []
     goto: list[Action] = []
     offset = 0

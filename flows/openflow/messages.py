@@ -110,6 +110,14 @@ class FlowStatsReply(msgspec.Struct, frozen=True):
     items: tuple[FlowStats, ...]
 
 
+class UnreadReply(msgspec.Struct, frozen=True):
+    """One part of an answer that is read by who asked, who wants to know what was counted and no more."""
+
+    xid: int
+    more: bool
+    message: bytes
+
+
 class TableStatsReply(msgspec.Struct, frozen=True):
     xid: int
     more: bool
@@ -210,6 +218,7 @@ Message = (
     | PortStatus
     | MultipartReply
     | AggregateReply
+    | UnreadReply
     | RoleReply
     | RoleStatus
     | PacketIn

@@ -9,6 +9,11 @@ VERSION = 6
 HEADER = Struct("!BBHI")
 #: A message's length field has 16 bits.
 MAX_MESSAGE = 0xFFFF
+#: Bytes of a multipart reply before its items.
+MULTIPART_HEADER = 16
+#: Requests whose xid has these bits are answered with what flows and groups have counted: their answers aren't read in
+#: full.
+COUNTS_ALONE = 3 << 30
 
 NICIRA = 0x0000_2320
 #: Netronome, whose group property names the selection method (OVS: `NTR_VENDOR_ID`).

@@ -62,6 +62,11 @@ _STAGES: dict[Direction, tuple[Table, Table, Table]] = {
     Direction.EGRESS: (EGRESS_ADMIN, EGRESS_POLICY, EGRESS_BASELINE),
     Direction.INGRESS: (INGRESS_ADMIN, INGRESS_POLICY, INGRESS_BASELINE),
 }
+_PLACES = {
+    stage.number: (direction, tier)
+    for direction, stages in _STAGES.items()
+    for tier, stage in zip(Tier, stages, strict=True)
+}
 _AFTER = {Direction.EGRESS: INGRESS_ADMIN, Direction.INGRESS: COMMIT}
 #: Of a packet that the controller is told of: enough for every header that is looked at.
 TOLD_BYTES = 128
@@ -131,6 +136,11 @@ def direction_of(number: int) -> Direction | None:
     """The direction that a table is about."""
     found = (direction for direction, stages in _STAGES.items() if number in [stage.number for stage in stages])
     return next(found, None)
+
+
+def place_of(number: int) -> tuple[Direction, Tier] | None:
+    """The direction and the tier that a table is of."""
+    return _PLACES.get(number)
 
 
 def rank_priority(priority: int, rank: int) -> int:

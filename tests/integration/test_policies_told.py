@@ -28,6 +28,20 @@ def counted(lab: Lab, name: str) -> tuple[int, int]:
     return row["allowed"], row["denied"]
 
 
+def scraped(lab: Lab, name: str) -> tuple[float, ...]:
+    """The same of a policy, as Prometheus is told."""
+    socket = lab.layout.api_of(lab.controllers[0])
+    argv = ["curl", "-sf", "--unix-socket", str(socket), "http://controller/metrics"]
+    text = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout
+    found = {
+        verdict: float(line.split()[-1])
+        for line in text.splitlines()
+        for verdict in ("allowed", "denied")
+        if line.startswith("signalbox_policy_packets_total{") and f'policy="{name}",verdict="{verdict}"' in line
+    }
+    return tuple(found.get(verdict, 0) for verdict in ("allowed", "denied"))
+
+
 def send(lab: Lab, pod: str, address: str, port: int, count: int) -> None:
     """So many datagrams, each of them alone."""
     code = (
@@ -59,6 +73,8 @@ def test_counters_are_those_of_the_packets_that_were_sent(lab: Lab) -> None:
         # The switch counts what its datapath has met, and the datapath's counters are read now and then.
         until(lambda: counted(lab, "counted") == (50, 14), f"counted, not {counted(lab, 'counted')}", timeout=3)
         assert counted(lab, "out") == (10, 6)
+        # What is asked of all switches now, and what looks at each in turn add up to: flows are read in one way.
+        until(lambda: scraped(lab, "counted") == (50, 14), "the metrics say so too", timeout=30)
 
 
 def test_policies_and_identities_are_listed_in_words(lab: Lab) -> None:

@@ -450,9 +450,12 @@ class ApiServer:
                 if body.get("metadata", {}).get(each, found["metadata"][each]) != found["metadata"][each]:
                     return _status(409, f"{name} has been modified")
             patched = _merge(found, {key: value for key, value in body.items() if key != "kind"}, content)
-            patched["metadata"] = found["metadata"]
+            meta = found["metadata"]
             if part == "status":
+                # Of a Node a write of the status is one of its annotations too; of others it is of nothing else.
+                meta = meta | {"annotations": patched["metadata"].get("annotations", {})} if kind == "Node" else meta
                 patched = found | {"status": patched.get("status")}
+            patched["metadata"] = meta
             patched, wrong = self._admitted(kind, patched, found, part)
             if wrong:
                 return _status(422, f'{kind} "{name}" is invalid: {wrong}')

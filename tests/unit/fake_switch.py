@@ -25,7 +25,7 @@ from flows.openflow.messages import FlowStatsReply, GroupDescReply
 from flows.openflow.wire import BundleControl, FlowCommand, GroupCommand, Multipart, Role, Type
 from flows.pipeline import DIGEST
 from flows.state import Port
-from flows.values import Flow, Group, ToGroup
+from flows.values import Flow, FlowKey, Group, ToGroup
 
 #: Table, priority, encoded match.
 _Key = tuple[int, int, bytes]
@@ -48,6 +48,8 @@ class FakeSwitch:
         #: By port's number: bytes that it receives and sends between two looks, which are a second apart.
         self.carries: dict[int, tuple[int, int]] = {}
         self.looks = 0
+        #: By flow: packets and bytes that it has met, and its age in seconds.
+        self.met: dict[FlowKey, tuple[int, int, int]] = {}
         #: Packets that it was to send, by port.
         self.emitted: list[tuple[int, bytes]] = []
         self.roles = Roles()
@@ -126,11 +128,16 @@ class FakeSwitch:
         self.groups.clear()
         self.roles.generation = None
 
+    def _counted(self, mod: bytes) -> bytes:
+        desc = _flow_desc(mod)
+        if self.met:
+            (flow,) = _decoded(desc)
+            if flow.key in self.met:
+                return _flow_desc(mod, *self.met[flow.key])
+        return desc
+
     def _flows(self) -> list[Flow]:
-        reply = decode(_reply(Multipart.FLOW_DESC, b"".join(map(_flow_desc, self.held.values())), 0))
-        assert isinstance(reply, FlowStatsReply)
-        assert all(stats.flow is not None for stats in reply.items)
-        return [stats.flow for stats in reply.items if stats.flow is not None]
+        return _decoded(b"".join(map(_flow_desc, self.held.values())))
 
     def _answer(self, message: bytes) -> bytes:
         _, kind, _, xid = unpack_from("!BBHI", message)
@@ -197,7 +204,7 @@ class FakeSwitch:
                 found = [mod for key, mod in self.held.items() if table in (0xFF, key[0])]
                 # In several parts, as a switch with many flows answers.
                 half = len(found) // 2
-                first, rest = b"".join(map(_flow_desc, found[:half])), b"".join(map(_flow_desc, found[half:]))
+                first, rest = (b"".join(map(self._counted, part)) for part in (found[:half], found[half:]))
                 return _reply(kind, first, xid, more=True) + _reply(kind, rest, xid)
             case Multipart.TABLE:
                 counts: dict[int, int] = {}
@@ -207,6 +214,9 @@ class FakeSwitch:
                 return _reply(kind, b"".join(rows), xid)
             case Multipart.GROUP_DESC:
                 return _reply(kind, b"".join(map(_group_desc, self.groups.values())), xid)
+            case Multipart.GROUP:
+                # It forwards nothing, so its groups have carried nothing.
+                return _reply(kind, b"", xid)
         raise AssertionError(f"nobody asks for multipart {kind}")
 
     def _bundle_control(self, message: bytes, xid: int) -> bytes:
@@ -286,11 +296,21 @@ def _match(mod: bytes) -> bytes:
     return mod[48 : 48 + length]
 
 
-def _flow_desc(mod: bytes) -> bytes:
+def _decoded(descs: bytes) -> list[Flow]:
+    reply = decode(_reply(Multipart.FLOW_DESC, descs, 0))
+    assert isinstance(reply, FlowStatsReply)
+    assert all(stats.flow is not None for stats in reply.items)
+    return [stats.flow for stats in reply.items if stats.flow is not None]
+
+
+def _flow_desc(mod: bytes, packets: int = 0, octets: int = 0, age: int = 0) -> bytes:
     (cookie,) = unpack_from("!Q", mod, 8)
     match = _match(mod)
     padded = len(match) + -len(match) % 8
-    body = mod[48 : 48 + padded] + pack("!HH4x", 0, 4) + mod[48 + padded :]
+    # As Open vSwitch says it: how old it is, since when nothing has met it, packets and bytes.
+    numbers = zip((0, 1, 4, 5), (age << 32, 0, packets, octets), strict=True)
+    stats = b"".join(pack("!HBBQ", 0x8002, number << 1, 8, value) for number, value in numbers)
+    body = mod[48 : 48 + padded] + pack("!HH", 0, 52) + stats + bytes(4) + mod[48 + padded :]
     return pack("!H2xBxHHHHHQ", 24 + len(body), mod[24], unpack_from("!H", mod, 30)[0], 0, 0, 0, 0, cookie) + body
 
 

@@ -75,7 +75,7 @@ async def test_links_and_the_topology_in_every_form(client: Client) -> None:
     assert told["networks"] == [{"name": "overlay", "kind": "overlay", "cost": 10, "nodes": 2}]
     assert told["links"] == links
     said = (await client.get("/v1/topology?format=png", 400))["error"]
-    assert "the formats are json, text, dot, svg and graphml" in said
+    assert "format is json, text, dot, svg or graphml, not 'png'" in said
 
 
 async def test_the_way_from_a_pod_to_another_goes_by_the_tunnel_to_its_node(client: Client) -> None:
@@ -183,6 +183,9 @@ async def test_bgp_is_there_where_it_is_asked_for(client: Client, tmp_path: Path
         ("/v1/nodes/n2/flows", 404, "the switch of node 'n2' isn't connected"),
         ("/v1/nodes/n1/flows?pod=default/x", 404, "no pod 'default/x'"),
         ("/v1/nodes/n1/flows?table=Nowhere", 404, "the tables are Classify, Arp"),
+        ("/v1/nodes/n9/flows?diff=1", 404, "no node 'n9'"),
+        ("/v1/nodes/n1/flows?rate=11", 400, "rate is a number from 1 to 10"),
+        ("/v1/nodes/n1/flows?rate=1&diff=1", 400, "ask for diff or for rate"),
         ("/v2/nodes", 404, "GET /v2/nodes: Not Found"),
     ],
 )

@@ -14,6 +14,7 @@ from struct import pack, unpack_from
 from typing import Any
 
 import pytest
+from counts import answer, entry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from os_ken.ofproto import ofproto_v1_5 as ofproto
@@ -24,6 +25,7 @@ from random_flows import flows, groups, u8, u16, u32, u64
 from flows import fields as f
 from flows.fields import Field, Term
 from flows.openflow import encode, wire
+from flows.openflow.counted import flow_counts
 from flows.openflow.decode import decode
 from flows.openflow.digest import changed, digest, flow_hash
 from flows.openflow.encode import EncodeError
@@ -48,6 +50,7 @@ from flows.openflow.messages import (
     TableStats,
     TableStatsReply,
     Unknown,
+    UnreadReply,
 )
 from flows.openflow.wire import BundleControl, GroupCommand, Role
 from flows.registers import EXIT, EXIT_PORT, SNAT_ZONE
@@ -91,6 +94,18 @@ def as_stats(message: bytes) -> bytes:
 
 def multipart(kind: int, body: bytes, flags: int = 0) -> bytes:
     return pack("!BBHIHH4x", 6, wire.Type.MULTIPART_REPLY, 16 + len(body), XID, kind, flags) + body
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(flows, st.integers(0, 3)), max_size=4))
+def test_counts_alone_are_those_of_flows_that_have_met_packets(met: list[tuple[Flow, int]]) -> None:
+    entries = [entry(flow, packets, 60 * packets, 12.5) for flow, packets in met]
+    unread = decode(answer(entries, more=True))
+    assert isinstance(unread, UnreadReply) and unread.more
+    found = [(each.key(), each.cookie, each.program(), each.packets, each.bytes, each.age)
+             for each in flow_counts(unread.message)]  # fmt: skip
+    assert found == [(flow.key, flow.cookie, flow.program, packets, 60 * packets, 12.5)
+                     for flow, packets in met if packets]  # fmt: skip
 
 
 @settings(max_examples=400, deadline=None)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from struct import pack
 
 import pytest
+from counts import answer, entry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_flows import flows, groups
 
 from controller.session import Session, SessionError
 from flows.openflow import encode, wire
+from flows.openflow.counted import bucket_ids, flow_counts
 from flows.openflow.decode import DecodeError, decode
 from flows.openflow.framing import Framer, FramingError
 from flows.values import Flow, Group
@@ -41,6 +44,28 @@ def test_random_bodies_are_values_or_decode_errors(kind: int, body: bytes) -> No
 @given(st.sampled_from(wire.Multipart), st.binary(max_size=400))
 def test_random_multipart_replies_are_values_or_decode_errors(kind: int, body: bytes) -> None:
     try_to_decode(message(wire.Type.MULTIPART_REPLY, pack("!HH4x", kind, 0) + body))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=300))
+def test_random_counts_are_read_or_are_decode_errors(body: bytes) -> None:
+    for read in (flow_counts, bucket_ids):
+        try:
+            for each in read(bytes(16) + body):
+                assert each
+        except DecodeError as error:
+            assert str(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(flows, st.integers(0, 9), st.data())
+def test_counts_cut_short_or_with_bits_flipped_are_read_or_are_decode_errors(
+    flow: Flow, packets: int, data: st.DataObject
+) -> None:
+    whole = bytearray(answer([entry(flow, packets, 7)]))
+    whole[data.draw(st.integers(16, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with contextlib.suppress(DecodeError):
+        list(flow_counts(bytes(whole[: data.draw(st.integers(16, len(whole)))])))
 
 
 @settings(max_examples=300, deadline=None)

@@ -68,9 +68,12 @@ class Running:
         self.task = asyncio.create_task(run([f"unix:{directory / 'of'}"], feed, directory / "api", 60.0))
         self.switches: list[asyncio.Task[None]] = []
 
-    async def ask(self, path: str) -> Any:
+    async def ask(self, path: str, method: str = "GET") -> Any:
         connector = aiohttp.UnixConnector(str(self.directory / "api"))
-        async with aiohttp.ClientSession(connector=connector) as session, session.get(f"http://c{path}") as response:
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, f"http://c{path}") as response,
+        ):
             return json.loads(await response.text())
 
     async def until_status(self, words: str) -> None:
@@ -81,6 +84,14 @@ class Running:
                 if any(words in each for each in problems):
                     return
             assert time.monotonic() < deadline, f"{words}: not said"
+            await asyncio.sleep(0.02)
+
+    async def until_drained(self, name: str, wanted: bool) -> None:
+        deadline = time.monotonic() + 15
+        while True:
+            if (await self.ask(f"/v1/nodes/{name}"))["drained"] is wanted:
+                return
+            assert time.monotonic() < deadline, f"{name}: drained is not {wanted}"
             await asyncio.sleep(0.02)
 
     def connect(self, name: str) -> None:
@@ -261,6 +272,31 @@ async def test_a_workload_that_wants_what_another_has_is_told_by_an_event(server
     said = "its address 203.0.113.7 is that of Workload default/a; give it another"
     assert event["note"] == said
     await running.until_status(f"Workload default/b: {said}")
+
+
+async def test_a_node_is_drained_by_its_annotation_for_all_controllers(server: ApiServer, tmp_path: Path) -> None:
+    ones = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        ones.append(Running(server, tmp_path / name, name))
+    for here in ones:
+        await until((here.directory / "of").exists, "the controller listens")
+    server.put(node("n1", 1) | {"metadata": {"name": "n1", "annotations": {"other": "kept"}}})
+
+    told = await ones[0].ask("/v1/nodes/n1/drain", "POST")
+    assert (told["changed"], told["kept"], told["note"]) == (True, "Kubernetes", "")
+    written = server.get("Node", "", "n1")
+    assert written is not None
+    assert written["metadata"]["annotations"] == {"other": "kept", "signalbox.io/drained": "true"}
+    assert written["status"] == node("n1", 1)["status"]
+    await asyncio.gather(*(here.until_drained("n1", True) for here in ones))
+    # By whichever of them it is said.
+    assert (await ones[1].ask("/v1/nodes/n1/undrain", "POST"))["changed"]
+    await asyncio.gather(*(here.until_drained("n1", False) for here in ones))
+    server.settings.refuse["nodes"] = 403
+    assert "PATCH /api/v1/nodes/n1/status: 403" in (await ones[1].ask("/v1/nodes/n1/drain", "POST"))["error"]
+    for here in ones:
+        await here.end()
 
 
 async def test_an_outage_is_told_and_takes_nothing_from_the_switches(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 from fake_switch import FakeSwitch, Wire
+from msgspec import structs
+from policy_objects import policy
 from prometheus_client.parser import text_string_to_metric_families
 from test_sync import UPLINKS, node, pod, pod_port, snapshot, started
+from test_sync_services import service
 
 from controller.app import Controller
 from controller.metrics import DECLARED, exposition
+from topology.naming import object_id
+from topology.policies import PodSet
 
 
 def samples(controller: Controller) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -53,3 +60,42 @@ def test_every_metric_is_declared_and_every_declared_one_is_told() -> None:
         for family in text_string_to_metric_families(exposition(controller).decode())
     }
     assert told == {each.name for each in DECLARED}
+
+
+def test_what_services_and_policies_have_carried_is_counted_each_by_itself_and_others_together() -> None:
+    controller = started(node(1), service("web"))
+    statistics = controller.statistics
+    statistics.tell_apart(1)
+    statistics.services_carried.add({object_id("Service", "default", "web"): (1, 2, 300), 7: (5, 6, 7)})
+    found = samples(controller)
+    web, others = (
+        frozenset({("namespace", "default"), ("service", "web")}),
+        frozenset({("namespace", ""), ("service", "")}),
+    )
+    for what, counts in (("connections", (1, 5)), ("packets", (2, 6)), ("bytes", (300, 7))):
+        assert tuple(found[f"signalbox_service_{what}_total", which] for which in (web, others)) == counts
+
+
+def test_what_a_policy_drops_is_counted_by_its_flows() -> None:
+    guard = policy("guard", namespace="default", subjects=PodSet((), "default"), ingress=())
+    controller = started(node(1), pod("a", 1), guard)
+    switch = FakeSwitch(node(1).datapath_id, (*UPLINKS, pod_port("a", 1)))
+    wire = Wire(controller, switch)
+    wire.pump()
+    flows = list(controller.compiler.policies.flows_of(guard.key))
+    for packets in (10, 13):
+        switch.met = {each.key: (packets, packets, 1000) for each in flows}
+        controller.statistics.look(time.monotonic(), everyone=True)
+        wire.pump()
+    labels = {"kind": guard.kind, "namespace": guard.namespace, "policy": "guard"}
+    found = samples(controller)
+    denied, allowed = (
+        found["signalbox_policy_packets_total", frozenset((labels | {"verdict": each}).items())]
+        for each in ("denied", "allowed")
+    )
+    assert (denied, allowed) == (3 * len(flows), 0)
+
+
+def test_a_name_with_quotes_and_line_ends_breaks_no_line() -> None:
+    controller = started(structs.replace(node(1), name='n"1\\\n'))
+    assert samples(controller)["signalbox_switch_connected", frozenset({("node", 'n"1\\\n')})] == 0

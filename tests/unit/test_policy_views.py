@@ -12,15 +12,18 @@ import aiohttp
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from counts import count
 from policy_objects import has
 from test_compiler import UPLINKS, node, pod_port
 from test_policy_parts import compiled, turns
 
-from controller import policy_views, views
+from controller import counting, flow_views, policy_views, views
 from controller.api import serve
 from controller.app import Controller
 from controller.cli import client
+from controller.flow_views import Wanted
 from controller.policy_views import QuestionError, check
+from controller.sync import TakeCounts
 from deploy.command import main
 from flows import fields as f
 from flows.compiler import Compiler
@@ -166,7 +169,7 @@ def stats(flow: Flow, packets: int) -> FlowStats:
 def test_packets_of_a_flow_count_for_each_policy_that_has_a_part_in_it_summed_over_switches(cluster: Compiler) -> None:
     counts: policy_views.Counts = {}
     for packets in (3, 40):
-        policy_views.add_counts(counts, [stats(flow, packets) for flow in cluster.flows(CLUSTER)])
+        policy_views.add_counts(counts, [count(flow, packets) for flow in cluster.flows(CLUSTER)])
     rows = list(policy_views.policies(cluster, counts))
     for name in ("db", "same"):
         # Two flows allow - the port in each family - and one isolates.
@@ -191,26 +194,27 @@ def test_parts_of_a_conjunction_count_nothing_and_its_end_counts_and_passing_is_
     cluster = compiled(*pods, passing)
     flows = list(cluster.policies.flows_of(passing.key))
     counts: policy_views.Counts = {}
-    policy_views.add_counts(counts, [stats(flow, 7) for flow in flows])
+    policy_views.add_counts(counts, [count(flow, 7) for flow in flows])
     told = row(policy_views.policies(cluster, counts), "pass")
     assert (told["ingressPassed"], told["allowed"], told["denied"], told["flows"]) == (7, 0, 0, 11)
 
 
 def test_flows_of_other_tables_and_those_that_are_not_ours_are_not_counted(cluster: Compiler) -> None:
     counts: policy_views.Counts = {}
-    strange = FlowStats(51, 1, 0, None, 5, 5, 1.0, b"", "what is this")
-    elsewhere = [stats(flow, 5) for flow in cluster.flows(CLUSTER) if flow.table not in policy_views.TABLES]
+    known = count(Flow(51, 1, (f.IN_PORT(3),), (), 0), 5)
+    strange = msgspec.structs.replace(known, head=known.head[:-5] + b"\xff" * 5)
+    elsewhere = [count(flow, 5) for flow in cluster.flows(CLUSTER) if flow.table not in policy_views.TABLES]
     policy_views.add_counts(counts, [strange, *elsewhere])
     assert counts == {} and elsewhere
 
 
 def test_flows_of_a_policy_are_those_it_has_a_part_in_and_read_in_words(cluster: Compiler) -> None:
     dump = [stats(flow, 0) for flow in cluster.flows(CLUSTER)]
-    rows = list(views.flows(cluster, "n1", dump, policy="shop/same"))
+    rows = list(flow_views.flows(cluster, "n1", dump, Wanted(policy="shop/same")))
     assert {each["object"] for each in rows} == {"NetworkPolicy shop/db"} and len(rows) == 3
     assert "tcp,tcp_dst=5432 from shop[app=client] to shop[app=db]: go on in Commit" in [each["words"] for each in rows]
     assert "to shop[app=db]: drop" in [each["words"] for each in rows]
-    assert len(list(views.flows(cluster, "n1", dump, policy="guard"))) == cluster.policies.size(GUARD.key)
+    assert len(list(flow_views.flows(cluster, "n1", dump, Wanted(policy="guard")))) == cluster.policies.size(GUARD.key)
 
 
 def test_a_conjunction_s_flows_name_its_rule() -> None:
@@ -218,7 +222,7 @@ def test_a_conjunction_s_flows_name_its_rule() -> None:
     given = msgspec.structs.replace(DB_POLICY, ingress=(Rule(), Rule(peers=(OF_CLIENT,))))
     cluster = compiled(*pods, given)
     dump = [stats(flow, 0) for flow in cluster.flows(CLUSTER)]
-    words = [each["words"] for each in views.flows(cluster, "n1", dump, policy="shop/db")]
+    words = [each["words"] for each in flow_views.flows(cluster, "n1", dump, Wanted(policy="shop/db"))]
     assert "all parts of ingress rule 1 of NetworkPolicy shop/db: go on in Commit" in words
     assert "to shop[app=db,copy=3]: part 1 of 2 of ingress rule 1 of NetworkPolicy shop/db" in words
 
@@ -357,8 +361,9 @@ class Counting:
     def __init__(self, compiler: Compiler, packets: int) -> None:
         self._compiler, self._packets = compiler, packets
 
-    def dump(self, then: Callable[[list[FlowStats]], None], *, table: int = 0xFF) -> None:
-        then([stats(each, self._packets) for each in self._compiler.flows(CLUSTER) if each.table == table])
+    def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
+        take(count(each, self._packets) for each in self._compiler.flows(CLUSTER) if each.table in tables)
+        then()
 
 
 async def test_the_api_lists_identities_and_policies(get: Get) -> None:
@@ -374,13 +379,31 @@ async def test_the_api_counts_over_all_switches_that_answer(get: Get) -> None:
     assert (found["allowed"], found["denied"]) == (22, 11)
 
 
+class Silent:
+    """A switch that doesn't answer."""
+
+    def count_flows(self, *arguments: object) -> None:
+        pass
+
+
+async def test_a_switch_that_does_not_answer_is_named_and_the_others_are_counted(
+    get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "PATIENCE", 0.05)
+    controller = get.controller  # type: ignore[attr-defined]
+    controller.fleet.syncs = {"n1": Counting(controller.compiler, 1), "n2": Silent()}
+    told = await get("/v1/policies?counters=1")
+    assert told["missing"] == ["n2"]
+    assert row(told["items"], "db")["denied"] == 1
+
+
 async def test_the_api_answers_questions_and_refuses_those_that_make_no_sense(get: Get) -> None:
     told = await get("/v1/policy-check?from=shop/client&to=shop/db&protocol=tcp&port=5432&family=6")
     assert told["allowed"] and told["destination"] == "Pod shop/db (fd00:10:244:2::2)"
     for query, said in [
         ("to=shop/db&port=80", "say 'from': NAMESPACE/POD, node/NAME or an address"),
         ("from=shop/db&port=80", "say 'to'"),
-        ("from=shop/db&to=shop/client&port=http", "port and family are numbers"),
+        ("from=shop/db&to=shop/client&port=http", "port is a number from 0 to 65535, not 'http'"),
         ("from=shop/db&to=shop/client", "TCP goes to a port from 1 to 65535"),
         ("from=x&to=shop/client&port=1", "no pod default/x"),
     ]:
@@ -398,7 +421,7 @@ async def test_flows_of_a_policy_that_isn_t_there_are_not_found(get: Get) -> Non
 def run(cluster: Compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """Runs a command whose questions this cluster answers."""
     counts: policy_views.Counts = {}
-    policy_views.add_counts(counts, [stats(each, 1) for each in cluster.flows(CLUSTER)])
+    policy_views.add_counts(counts, [count(each, 1) for each in cluster.flows(CLUSTER)])
 
     def ask(path: Path, resource: list[str], query: dict[str, str] | None = None) -> Any:
         given = query or {}
@@ -406,13 +429,15 @@ def run(cluster: Compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> C
             case ["identities"]:
                 return {"items": list(policy_views.identities(cluster))}
             case ["policies"]:
-                return {"items": list(policy_views.policies(cluster, counts if given.get("counters") else None))}
+                found = policy_views.policies(cluster, counts if given.get("counters") else None)
+                here = given.get("namespace")
+                return {"items": [row for row in found if not here or row["namespace"] in (here, "")]}
             case ["policy-check"]:
                 numbers = int(given["port"]), int(given.get("family", "0"))
                 return check(cluster, given["from"], given["to"], given["protocol"], *numbers)
             case ["nodes", name, "flows"]:
                 dump = [stats(each, 0) for each in cluster.flows(CLUSTER)]
-                return {"items": list(views.flows(cluster, name, dump, policy=given.get("policy", "")))}
+                return {"items": list(flow_views.flows(cluster, name, dump, Wanted(policy=given.get("policy", ""))))}
         raise AssertionError(resource)
 
     monkeypatch.setattr(client, "ask", ask)

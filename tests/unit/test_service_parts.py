@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
+from struct import pack, unpack_from
 
 import msgspec
 import pytest
+from counts import count
 from fabric import Fabric
 from hypothesis import given
 from hypothesis import strategies as st
 from test_services import BALANCED, EXTERNAL, NODE_PORT, PODS, VIPS, both, endpoint, service, slice_of
 
 from controller import views
-from controller.service_counts import Counts, Sums, add
+from controller.service_counts import Counts, Sums, add_buckets, add_flows
 from flows import fields as f
 from flows import services as flow_services
 from flows.compiler import Compiler
 from flows.cookies import Kind, Scope, cookie
-from flows.openflow.messages import FlowStats, GroupStats
+from flows.openflow import encode
+from flows.openflow.counted import BucketIds, bucket_ids
+from flows.openflow.messages import GroupStats
 from flows.pipeline import ENDPOINT, HOST, SERVICE, SERVICE_STATS
 from flows.tables.service import DIRECT_LIMIT
 from flows.update import CLUSTER, Update
-from flows.values import Flow
+from flows.values import Flow, Group
 from topology.endpoints import ENDPOINT_LIMIT
 from topology.model import Endpoint, EndpointPort, EndpointSlice, Service, ServicePort, Subset
 from topology.naming import Address, object_id
@@ -259,8 +263,14 @@ def test_an_endpoint_that_no_longer_serves_is_forgotten_and_one_that_merely_isn_
 # What Services have carried -------------------------------------------------------------------------------------------
 
 
-def stats(flow: Flow, packets: int, size: int = 0) -> FlowStats:
-    return FlowStats(flow.table, flow.priority, flow.cookie, flow, packets, size, 1.0, b"")
+def told_buckets(groups: Iterable[Group]) -> dict[int, BucketIds]:
+    """The buckets of groups, as a switch tells of them."""
+    descs = []
+    for group in groups:
+        mod = encode.group_mod(group)
+        kind, number, size = unpack_from("!BxIH", mod, 10)
+        descs.append(pack("!HBxIH6x", 16 + len(mod) - 24, kind, number, size) + mod[24:])
+    return {each.group_id: each for desc in descs for each in bucket_ids(bytes(16) + desc)}
 
 
 def carried(fabric: Fabric, scopes: tuple[str, ...] = (CLUSTER,)) -> tuple[Sums, int]:
@@ -269,8 +279,9 @@ def carried(fabric: Fabric, scopes: tuple[str, ...] = (CLUSTER,)) -> tuple[Sums,
     flows = [flow for scope in scopes for flow in fabric.compiler.flows(scope)]
     groups = {group.group_id: group for scope in scopes for group in fabric.compiler.groups(scope)}
     told = [GroupStats(number, tuple(range(1, len(group.buckets) + 1))) for number, group in groups.items()]
-    seen = [stats(flow, 1, 10) for flow in flows]
-    add(sums, fabric.compiler.services.labels(), seen, groups, told)
+    labels = fabric.compiler.services.labels()
+    add_flows(sums, labels, [count(flow, 1, 10) for flow in flows])
+    add_buckets(sums, labels, told_buckets(groups.values()), told)
     return sums, sum(flow.table == SERVICE.number for flow in flows)
 
 
@@ -284,7 +295,7 @@ def test_packets_are_counted_for_each_endpoint_and_connections_where_a_bucket_ch
         for place, bucket in enumerate(group.buckets, 1)
     }
     assert sums.connections == {object_id("Service", "default", "web"): 1}
-    add(sums, fabric.compiler.services.labels(), [], {group.group_id: group}, [GroupStats(group.group_id, (5, 5))])
+    add_buckets(sums, fabric.compiler.services.labels(), told_buckets([group]), [GroupStats(group.group_id, (5, 5))])
     assert {counts.connections for counts in sums.endpoints.values()} == {6, 7}
 
 
@@ -315,8 +326,10 @@ def test_what_is_refused_or_dropped_or_of_other_tables_is_no_connection() -> Non
     sums, in_service = carried(fabric)
     assert in_service > 5 and sums.connections == {} and sums.endpoints == {}
     mark = cookie(Scope.NODE, Kind.SERVICE, 1)
-    unknown = FlowStats(SERVICE_STATS.number, 200, mark, None, 7, 7, 1.0, b"", "not ours")
-    add(sums, {}, [unknown, stats(Flow(ENDPOINT.number, 0, (), (), mark), 9)], {}, [GroupStats(99, (1, 2))])
+    foreign = [Flow(each.number, 400, (), (), mark) for each in (SERVICE_STATS, ENDPOINT)]
+    unread = msgspec.structs.replace(count(Flow(SERVICE.number, 400, (), (), mark), 9), rest=bytes(8))
+    add_flows(sums, {}, [*(count(each, 7, 7) for each in foreign), unread])
+    add_buckets(sums, {}, {}, [GroupStats(99, (1, 2))])
     assert sums.connections == {} and sums.endpoints == {}
 
 

@@ -1,0 +1,68 @@
+"""Who asks: by a token or certificate over a network, or as whom a process on this machine runs."""
+
+from __future__ import annotations
+
+import logging
+import pwd
+import socket
+import struct
+
+from aiohttp import web
+
+from controller.access import Caller
+from controller.api.route import ApiError, Handler, UnknownNodeError
+from controller.structured_log import about
+
+log = logging.getLogger(__name__)
+
+CALLER = web.RequestKey("caller", Caller)
+#: Process, user and group of who is at the other end of a Unix socket (unix(7), SO_PEERCRED).
+_CREDENTIALS = struct.Struct("iII")
+#: Letters of a path that are logged.
+_LONGEST = 200
+
+
+def reads(request: web.Request) -> bool:
+    """Whether a request changes nothing."""
+    return request.method in ("GET", "HEAD")
+
+
+def who(request: web.Request) -> str:
+    """Who asks, as the log says it."""
+    caller = request.get(CALLER)
+    if caller is not None:
+        return str(caller.name)
+    connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if connection is None or connection.family != socket.AF_UNIX:
+        return "somebody"
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(told)
+    try:
+        return f"{pwd.getpwuid(user).pw_name} of this machine"
+    except KeyError:
+        return f"user {user} of this machine"
+
+
+@web.middleware
+async def logged(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whatever may change something is a line in the log, with who asked for it and what became of it."""
+    if reads(request):
+        return await handler(request)
+    outcome = "cut off"
+    try:
+        response = await handler(request)
+        outcome = str(response.status)
+        return response
+    except web.HTTPException as error:
+        outcome = str(error.status)
+        raise
+    except (ApiError, UnknownNodeError, TimeoutError) as error:
+        outcome = f"failed: {error}"
+        raise
+    except Exception:
+        outcome = "failed"
+        raise
+    finally:
+        path = request.rel_url.raw_path[:_LONGEST]
+        node = request.match_info.get("name", "") if path.startswith("/v1/nodes/") else ""
+        log.info("%s: %s %s: %s", who(request), request.method, path, outcome, extra=about(node=node))
