@@ -68,13 +68,6 @@ class Chronicle:
         self._down = down
         return True
 
-    def drains(self, nodes: Mapping[str, Node], changed: Iterable[Object]) -> None:
-        """Objects that are about to be others: nodes among them may be drained, or not any more."""
-        for each in changed:
-            if isinstance(each, Node) and each.name in nodes and nodes[each.name].drained is not each.drained:
-                reason, text = ("Drained", "no new work") if each.drained else ("Undrained", "work again")
-                self._tell(NORMAL, reason, object=f"Node {each.name}", node=each.name, message=f"it is given {text}")
-
     # The source ---------------------------------------------------------------------------------------------------
 
     def problems(self, before: Iterable[Problem], now: Iterable[Problem]) -> None:
@@ -86,6 +79,18 @@ class Chronicle:
         still = {each.object for each in new}
         for object in sorted({each.object for each in old} - still):
             self._tell(NORMAL, "ObjectAccepted", object=object, message="nothing is wrong with it any more")
+
+    def drained(self, before: Mapping[str, Node], changed: Iterable[Object]) -> None:
+        """Nodes as they were, and objects that are others now."""
+        for new in changed:
+            old = before.get(new.name) if isinstance(new, Node) else None
+            if old is None or not isinstance(new, Node) or old.drained == new.drained:
+                continue
+            if new.drained:
+                text = "it gets no new connections of Services and answers for no addresses"
+                self._tell(NORMAL, "Drained", object=f"Node {new.name}", node=new.name, message=text)
+            else:
+                self._tell(NORMAL, "Undrained", object=f"Node {new.name}", node=new.name, message="it gets work again")
 
     # Wires, replicas, routers -------------------------------------------------------------------------------------
 

@@ -57,7 +57,10 @@ class Memory:
     """Kept as long as this process lives."""
 
     kind = "Memory"
-    note = "it ends with this controller, which has no --state-dir, and others don't know of it"
+    note = (
+        "it ends with this controller, which has no --state-dir; if there are several, the others don't know of it, "
+        "and go on giving the node work from the nodes that are theirs"
+    )
 
     def __init__(self) -> None:
         self.names: frozenset[str] = frozenset()

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from controller import structured_log
+from controller.api.callers import DETAIL
 from controller.api.route import ApiError, Parameter, Route, UnknownNodeError, answer, arguments, body
 from controller.drains import DrainError, SourceSaysError
 from controller.sync import Phase
@@ -80,6 +81,7 @@ def routes(controller: Controller) -> list[Route]:
         if not wanted.level and not wanted.logger:
             raise ApiError(400, "say a level: DEBUG, INFO, WARNING or ERROR; there is no logger above this one")
         _known(wanted.logger)
+        request[DETAIL] = f"({wanted.logger or 'all'}: {wanted.level or 'as the rest'})"
         structured_log.set_level(wanted.logger, wanted.level)
         return answer(_level(wanted.logger))
 

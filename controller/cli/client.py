@@ -67,24 +67,37 @@ def socket_of_lab(name: str) -> Path:
 class Remote(msgspec.Struct, frozen=True):
     """An admin API that is served over TLS: `https://HOST:PORT`, a token for it, and the CA of its certificate.
 
-    Without a CA, those that this machine trusts.
+    Without a CA, those that this machine trusts. Instead of a token there may be a person's certificate, and its key.
     """
 
     server: str
-    token: str
+    token: str = ""
     ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
 
     def __str__(self) -> str:
         return self.server
 
 
-def remote(server: str, token: str | None, token_file: Path | None, ca: Path | None) -> Remote:
+def remote(
+    server: str,
+    token: str | None,
+    token_file: Path | None,
+    ca: Path | None,
+    cert: Path | None = None,
+    key: Path | None = None,
+) -> Remote:
     """What the options say. Raises click.ClickException where they can't be."""
     parts = urlsplit(server)
     if parts.scheme != "https" or not parts.hostname or parts.path.strip("/"):
         raise click.ClickException(f"--server {server}: expected https://HOST:PORT; a token is never sent in the clear")
+    if (cert is None) != (key is None):
+        raise click.ClickException("--cert and --key go together")
     if token is None and token_file is None:
-        raise click.ClickException(f"{server}: give a token by --token-file or SIGNALBOX_TOKEN")
+        if cert is not None:
+            return Remote(server, "", ca, cert, key)
+        raise click.ClickException(f"{server}: give a token by --token-file or SIGNALBOX_TOKEN, or --cert and --key")
     if token is None:
         assert token_file is not None
         try:
@@ -93,7 +106,7 @@ def remote(server: str, token: str | None, token_file: Path | None, ca: Path | N
             raise click.ClickException(f"--token-file {token_file}: {error.strerror}") from error
     if not token or not token.isprintable() or not token.isascii():
         raise click.ClickException("the token is empty or not one line of plain characters")
-    return Remote(server, token, ca)
+    return Remote(server, token, ca, cert, key)
 
 
 def ask(
@@ -133,6 +146,31 @@ def ask(
     return answer
 
 
+def fetch(where: Path | Remote, path: str, query: dict[str, str], timeout: float, limit: int) -> bytes:
+    """GET a path as it is answered, at most `limit` bytes of it. Raises click.ClickException."""
+    connection, headers = _connection(where, timeout)
+    try:
+        connection.request("GET", path + (f"?{urlencode(query)}" if query else ""), headers=headers)
+        response = connection.getresponse()
+        body = response.read(limit + 1)
+    except (OSError, http.client.HTTPException) as error:
+        raise click.ClickException(f"{path}: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise click.ClickException(f"{path}: {_error_of(body, response)}")
+    if len(body) > limit:
+        raise click.ClickException(f"{path}: more than {limit} bytes")
+    return body
+
+
+def _error_of(body: bytes, response: http.client.HTTPResponse) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status} {response.reason}"
+
+
 def stream(where: Path | Remote, resource: list[str], body: Any, timeout: float) -> Iterator[bytes]:
     """POST /v1/<resource>, and what is answered as it comes. Raises click.ClickException."""
     connection, headers = _connection(where, timeout)
@@ -161,8 +199,19 @@ def _connection(where: Path | Remote, timeout: float) -> tuple[http.client.HTTPC
     try:
         context = ssl.create_default_context(cafile=where.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if where.cert is not None:
+            _load(context, where.cert, where.key)
         connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=context)
     except (OSError, ValueError) as error:
         what = f"--ca {where.ca}" if isinstance(error, OSError) else f"--server {where.server}"
         raise click.ClickException(f"{what}: {error}") from error
-    return connection, {"Authorization": f"Bearer {where.token}"}
+    return connection, {"Authorization": f"Bearer {where.token}"} if where.token else {}
+
+
+def _load(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    try:
+        # A key with a password would be asked for on the terminal, which scripts have none of.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise click.ClickException(f"--cert {cert}, --key {key}: {reason.replace('_', ' ').lower()}") from error

@@ -73,6 +73,8 @@ async def test_a_node_is_drained_and_undrained_and_says_so(api: Api) -> None:
     assert "--state-dir" in told["note"]
     assert await api.drained() == {"n1"} and api.controller.compiler.cluster.drained == {"n1"}
     assert not (await api.ask("POST", "nodes/n1/drain"))["changed"]
+    told = (await api.ask("GET", "events?fieldSelector=reason=Drained"))["items"]
+    assert [(each["object"], each["node"]) for each in told] == [("Node n1", "n1")]
     # What the source says of it otherwise leaves it drained.
     more = msgspec.structs.replace(node(1), labels=(("a", "b"),))
     api.controller.take(snapshot(more, node(2), pod("a", 1)))
@@ -158,11 +160,15 @@ async def test_every_write_is_a_line_with_who_did_it(api: Api, caplog: pytest.Lo
     await api.ask("POST", "nodes/n1/drain")
     await api.ask("POST", "nodes/n9/drain", status=404)
     await api.ask("PUT", "log-level", {"level": "LOUD"}, 400)
-    lines = [record for record in caplog.records if record.name == "controller.api.callers"]
+    # Whatever is logged otherwise, this is.
+    await api.ask("PUT", "log-level", {"level": "ERROR"})
+    await api.ask("PUT", "log-level", {"level": "ERROR", "logger": "signalbox.writes"}, 404)
+    lines = [record for record in caplog.records if record.name == "signalbox.writes"]
     me = f"{getpass.getuser()} of this machine"
-    assert [line.message.partition(": ")[0] for line in lines] == [me] * 3
+    assert [line.message.partition(": ")[0] for line in lines] == [me] * 5
     assert lines[0].message == f"{me}: POST /v1/nodes/n1/drain: 200" and lines[0].__dict__["node"] == "n1"
     assert lines[1].message.endswith("failed: no node 'n9'") and "the body: " in lines[2].message
+    assert lines[3].message == f"{me}: PUT /v1/log-level (all: ERROR): 200"
 
 
 # From the command line ------------------------------------------------------------------------------------------------
