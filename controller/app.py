@@ -18,10 +18,10 @@ import logging
 import resource
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from controller import dhcp, health, metrics, parts, views
 from controller.access import Access
@@ -49,7 +49,7 @@ from controller.replica import CLOCK_INTERVAL, Replica
 from controller.statistics import INTERVAL as STATS_INTERVAL
 from controller.statistics import OBJECTS, Statistics
 from controller.structured_log import about
-from controller.sync import Events, Phase
+from controller.sync import Events, Phase, SwitchSync
 from controller.trace.live import Tracer
 from controller.watching import Watches
 from flows.compiler import Compiler
@@ -57,7 +57,7 @@ from flows.openflow import encode
 from flows.openflow.messages import FlowStats, PacketIn, PortDesc, PortStats
 from flows.state import Port
 from flows.text import flow_text
-from flows.values import PORT_CONTROLLER, Output
+from flows.values import PORT_CONTROLLER, Group, Output
 from topology.announcements import Elections, Route, routes
 from topology.discovery import INTERVAL, Sender
 from topology.flow_export import FlowExport
@@ -67,6 +67,8 @@ from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem
 from topology.model import Key, Object
 from topology.services import ServiceRanges
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 #: Connections that policies deny or allow, where policies ask for it: a logger of its own, to be kept apart.
@@ -139,11 +141,11 @@ class Controller:
         if replica is not None:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
-        self.captures = Captures(self.compiler, self._may_write, self._write)
         self.tracer = Tracer(self.compiler, self._may_write, self._write, self.dump)
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
+        self.captures = Captures(self.compiler, self._may_write, self._write)
         self.links = Links(self.compiler, self.fleet, self._sender, self._rewired)
         self.problems: tuple[Problem, ...] = ()
         self._loads = PortLoads()
@@ -153,6 +155,8 @@ class Controller:
         self.counting = Counting(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
+        #: What it was started with, by the names of options.
+        self.settings: Mapping[str, Any] = {}
         #: Nodes that people have drained.
         self.drains = Drains()
         #: Why no switch is heard yet; empty when they are.
@@ -355,8 +359,9 @@ class Controller:
         self.links.hear(node, packet, now)
 
     def _tapped(self, node: str, packet: PacketIn, now: float) -> None:
-        if not self.tracer.take(node, packet):
-            self.captures.take(node, packet, now)
+        # Each table tells of a packet once, by whoever's tap: both may want it.
+        self.tracer.take(node, packet)
+        self.captures.take(node, packet)
 
     def _may_write(self, node: str) -> bool:
         return node in self.fleet.syncs and self.fleet.syncs[node].is_master
@@ -380,33 +385,33 @@ class Controller:
 
     async def dump(self, node: str) -> list[FlowStats]:
         """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
+        return await _answer(node, self._sync_of(node).dump)
+
+    async def groups(self, node: str) -> list[Group]:
+        """A node's groups as its switch has them. Raises as `dump` does."""
+        return await _answer(node, self._sync_of(node).groups)
+
+    def _sync_of(self, node: str) -> SwitchSync:
+        """A node's switch. Raises UnknownNodeError."""
         sync = self.fleet.syncs.get(node)
         if sync is None:
             known = node in self.compiler.cluster.nodes
             raise UnknownNodeError(f"the switch of node {node!r} isn't connected" if known else f"no node {node!r}")
-        answer: asyncio.Future[list[FlowStats]] = asyncio.get_running_loop().create_future()
-        sync.dump(lambda found: None if answer.done() else answer.set_result(found))
-        try:
-            async with asyncio.timeout(DUMP_LIMIT):
-                return await answer
-        except TimeoutError:
-            raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
+        return sync
 
     async def compare(self, node: str) -> tuple[Drift, int, bool]:
         """What differs on a node's switch from what it should hold, of how many flows that it has.
 
         And whether nothing was on its way meanwhile; else what was may be told as a difference. Raises as `dump` does.
         """
-        for number in range(COMPARISONS):
-            before = self.fleet.syncs[node].settled if node in self.fleet.syncs else None
+        for _ in range(COMPARISONS):
+            before = self._sync_of(node).settled
             found = await self.dump(node)
-            sync = self.fleet.syncs.get(node)
-            if sync is None:
-                break
+            sync = self._sync_of(node)
             is_settled = before is not None and sync.settled == before
-            if is_settled or number == COMPARISONS - 1:
-                return sync.holdings.compare(found), len(found), is_settled
-        raise UnknownNodeError(f"the switch of node {node!r} isn't connected")
+            if is_settled:
+                break
+        return sync.holdings.compare(found), len(found), is_settled
 
     async def measure_ports(self) -> dict[tuple[str, str], Load]:
         """How much ports carry now, by node and name, on all switches that answer in time."""
@@ -454,6 +459,17 @@ class Controller:
     def troubles(self) -> Iterator[str]:
         """Everything that isn't as it should be, a line each."""
         return parts.troubles(self, datetime.now(UTC))
+
+
+async def _answer(node: str, ask: Callable[[Callable[[_T], None]], None]) -> _T:
+    """What a node's switch answers to a question. Raises TimeoutError."""
+    answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+    ask(lambda found: None if answer.done() else answer.set_result(found))
+    try:
+        async with asyncio.timeout(DUMP_LIMIT):
+            return await answer
+    except TimeoutError:
+        raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
 
 
 def _stats_text(stats: FlowStats) -> str:
@@ -543,6 +559,7 @@ async def run(
     bgp: Speaker | None = None,
     lldp_interval: float = INTERVAL,
     stats_interval: float = STATS_INTERVAL,
+    settings: Mapping[str, Any] | None = None,
     metrics_objects: int = OBJECTS,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
@@ -568,6 +585,7 @@ async def run(
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
         controller.access, controller.bgp = access, bgp
+        controller.settings = settings or {}
         if bgp is not None:
             bgp.told = controller.chronicle.router
         controller.links.discovery.interval = lldp_interval

@@ -122,7 +122,8 @@ class _Stream:
             events = next(parts, None)
             text = b"".join(map(_text, events or ()))
             now = time.monotonic()
-            self._controller.changes.spent(now - began, now)
+            if is_paced:
+                self._controller.changes.spent(now - began, now)
             if events is None:
                 break
             if text:

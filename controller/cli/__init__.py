@@ -15,10 +15,11 @@ from controller.cli.graph import topology
 from controller.cli.policy import policy
 from controller.cli.run import controller
 from controller.cli.status import status
+from controller.cli.support_bundle import support_bundle
 from controller.cli.top import top
 from controller.cli.trace import trace
 
 commands: list[click.Command] = [
     *(controller, get, describe, flows, flow_export, policy, topology, top, trace, capture, console, status),
-    *(drain, undrain, resync, log_level),
+    *(drain, undrain, resync, log_level, support_bundle),
 ]

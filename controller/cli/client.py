@@ -146,6 +146,31 @@ def ask(
     return answer
 
 
+def fetch(where: Path | Remote, path: str, query: dict[str, str], timeout: float, limit: int) -> bytes:
+    """GET a path as it is answered, at most `limit` bytes of it. Raises click.ClickException."""
+    connection, headers = _connection(where, timeout)
+    try:
+        connection.request("GET", path + (f"?{urlencode(query)}" if query else ""), headers=headers)
+        response = connection.getresponse()
+        body = response.read(limit + 1)
+    except (OSError, http.client.HTTPException) as error:
+        raise click.ClickException(f"{path}: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise click.ClickException(f"{path}: {_error_of(body, response)}")
+    if len(body) > limit:
+        raise click.ClickException(f"{path}: more than {limit} bytes")
+    return body
+
+
+def _error_of(body: bytes, response: http.client.HTTPResponse) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status} {response.reason}"
+
+
 def stream(where: Path | Remote, resource: list[str], body: Any, timeout: float) -> Iterator[bytes]:
     """POST /v1/<resource>, and what is answered as it comes. Raises click.ClickException."""
     connection, headers = _connection(where, timeout)

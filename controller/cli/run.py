@@ -395,6 +395,7 @@ def controller(
                     bgp=speaker,
                     lldp_interval=lldp_interval,
                     stats_interval=stats_interval,
+                    settings=_settings(),
                     metrics_objects=metrics_objects,
                 )
             )
@@ -415,6 +416,16 @@ def reviews_by(client: Client) -> Reviews:
         return answer.status, answer.body
 
     return Reviews(post)
+
+
+def _settings() -> dict[str, Any]:
+    """What the command was started with, by the names of its options. None of them is a secret: those are in files."""
+    return {
+        option.opts[0].removeprefix("--"): str(value) if isinstance(value, Path) else value
+        for option in click.get_current_context().command.params
+        if isinstance(option, click.Option)
+        and (value := click.get_current_context().params.get(option.name or "")) is not None
+    }
 
 
 @contextlib.contextmanager

@@ -78,6 +78,14 @@ class TraceError(ValueError):
     """The question makes no sense, or the model has no answer; the text says why."""
 
 
+class NotYetError(TraceError):
+    """Something isn't there that may be in a moment: a pod's port, a switch. No packet was sent."""
+
+
+class NotMasterError(TraceError):
+    """Another controller writes to a switch that a live trace wants to tap. No packet was sent."""
+
+
 class Compiled:
     """The flows and groups that switches are to have; those of the cluster are kept for as long as it is the same."""
 
@@ -203,7 +211,7 @@ def _pair(compiler: Compiler, source: str, destination: str, family: int) -> tup
     """The two ends, of one family."""
     try:
         sources = policy_views.parties(compiler, source)
-        service = _service(compiler, destination)
+        service = service_of(compiler, destination)
         if service is not None:
             targets = list(service.cluster_ips)
         else:
@@ -217,7 +225,7 @@ def _pair(compiler: Compiler, source: str, destination: str, family: int) -> tup
     raise TraceError(f"{source} and {destination} have no {f'IPv{family}' if family else 'family'} in common")
 
 
-def _service(compiler: Compiler, text: str) -> Service | None:
+def service_of(compiler: Compiler, text: str) -> Service | None:
     """The Service that `[NAMESPACE/]svc/NAME` is; None where the text is of another form. Raises TraceError."""
     *namespace, kind, name = ["", *text.split("/")]
     if kind not in ("svc", "service"):
@@ -236,11 +244,11 @@ def _start(compiler: Compiler, source: Party, target: Address) -> _Start:
         for pod, local in compiler.local_pods(source.pod.node):
             if pod.key == source.pod.key:
                 return _Start(pod.node, local.port, local.mac)
-        raise TraceError(f"pod {source.pod.namespace}/{source.pod.name} is on no port of a switch that is known")
+        raise NotYetError(f"pod {source.pod.namespace}/{source.pod.name} is on no port of a switch that is known")
     node = source.node.name if source.node is not None else _entry(compiler, target)
     gateway = next((port.number for port in compiler.ports(node) if port.name == GATEWAY_PORT), None)
     if gateway is None:
-        raise TraceError(f"the switch of node {node} isn't known: it hasn't said which ports it has")
+        raise NotYetError(f"the switch of node {node} isn't known: it hasn't said which ports it has")
     return _Start(node, gateway, GATEWAY_MAC)
 
 
@@ -300,6 +308,8 @@ class _Way:
     def witnessed(self, met: Sequence[Met]) -> Trace:
         """From what switches told."""
         walk = Walk((), ())
+        if self._wanted:
+            self._service, self._endpoint = _socket_of(met[0].packet, "destination"), self._wanted
         for index, each in enumerate(met):
             pods = (self._compiler.cluster.pods[key].key for key in self._compiler.cluster.pods_on.get(each.node, ()))
             self._objects |= views.names_of(pods)
@@ -392,7 +402,7 @@ class _Way:
         """A packet as the next switch gets it: without what the one before knew of it."""
         number = next((each.number for each in self._compiler.ports(node) if each.name == port), None)
         if number is None:
-            raise TraceError(f"the switch of node {node} isn't known to have the port {port}")
+            raise NotYetError(f"the switch of node {node} isn't known to have the port {port}")
         return {field: value for field, value in packet.items() if field in _CARRIED} | {f.IN_PORT: number}
 
     def _routed_to(self, node: str, packet: Packet) -> str | None:

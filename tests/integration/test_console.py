@@ -24,6 +24,7 @@ from conftest import make_pod_lab
 from probes import until
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from controller import console
@@ -42,7 +43,7 @@ IMAGES = ROOT / "docs/images"
 #: Pictures that docs/console.md shows.
 SHOWN = ("console-nodes-light", "console-flows-light")
 #: The navigation's links, in their order.
-VIEWS = ("Nodes", "Pods", "Services", "Policies", "Topology", "Trace")
+VIEWS = ("Nodes", "Pods", "Services", "Policies", "Matrix", "Topology", "Trace")
 #: Contrast of text that WCAG 2 asks for at level AA.
 CONTRAST = 4.5
 
@@ -175,6 +176,30 @@ def test_a_node_s_flows_are_explained(page: Chrome, lab: Lab) -> None:
     rows = lab.ask("nodes", name, "flows")["items"]
     assert page.find_element(By.ID, "count").text == f"{len(rows)} in all"
     assert column(page, "What it does") == [row["words"] for row in rows][:100]
+
+
+def test_a_service_is_opened_to_its_endpoints(page: Chrome) -> None:
+    open_view(page, "Services")
+    opener = page.find_element(By.CSS_SELECTOR, "button[aria-expanded]")
+    assert (opener.accessible_name, opener.get_attribute("aria-expanded")) == ("Endpoints of default/shop", "false")
+    opener.send_keys(Keys.ENTER)
+    rows = "#view .behind tbody tr"
+    until(lambda: page.find_elements(By.CSS_SELECTOR, rows), "endpoints")
+    assert "http" not in page.find_element(By.CSS_SELECTOR, rows).text
+    assert re.search(r"10\.244\.2\.2:8080 Ready yes b1 node-2", page.find_element(By.CSS_SELECTOR, rows).text)
+    page.find_element(By.ID, "refresh").click()
+    shows(page, "Services")
+    assert opener.get_attribute("aria-expanded") == "true" and page.find_elements(By.CSS_SELECTOR, rows)
+    opener.click()
+    assert page.find_elements(By.CSS_SELECTOR, rows) == []
+
+
+@pytest.mark.parametrize(
+    ("title", "heading", "words"), [("Nodes", "Receives", "bit/s"), ("Services", "Connections", "/s")]
+)
+def test_what_nodes_and_services_carry_is_put_beside_them(page: Chrome, title: str, heading: str, words: str) -> None:
+    open_view(page, title)
+    until(lambda: all(each.endswith(words) for each in column(page, heading)), "rates")
 
 
 def test_a_filter_narrows_the_list_and_says_by_how_much(page: Chrome, lab: Lab) -> None:
@@ -503,6 +528,50 @@ def test_a_question_that_makes_no_sense_is_answered_beside_the_form(page: Chrome
     assert "400" in logged
 
 
+# Matrix ---------------------------------------------------------------------------------------------------------------
+
+
+def cell(page: Chrome, words: str) -> WebElement:
+    return page.find_element(By.CSS_SELECTOR, f"[role=grid] [aria-label='{words}']")
+
+
+def test_the_matrix_says_who_may_reach_whom_and_why(page: Chrome, lab: Lab) -> None:
+    open_view(page, "Matrix")
+    grid = page.find_element(By.CSS_SELECTOR, "[role=grid]")
+    told = lab.ask("matrix", port="80")
+    names = [row["name"] for row in told["subjects"]]
+    assert [
+        each.get_attribute("textContent") for each in grid.find_elements(By.CSS_SELECTOR, "th[scope=col] span")
+    ] == names
+    assert [each.text for each in grid.find_elements(By.CSS_SELECTOR, "th[scope=row]")] == names
+    assert cell(page, "default[app=a1] to default[app=b1]: denied").text == "✕"
+    field = page.find_element(By.ID, "port")
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys("8080", Keys.TAB)
+    until(
+        lambda: page.find_elements(By.CSS_SELECTOR, "[aria-label='default[app=a1] to default[app=b1]: allowed']"),
+        "8080",
+    )
+    assert cell(page, "default[app=a2] to default[app=b1]: denied").text == "✕"
+    assert page.current_url.endswith("#/matrix?protocol=TCP&port=8080")
+
+
+def test_the_matrix_is_gone_through_by_keys(page: Chrome) -> None:
+    open_view(page, "Matrix")
+    page.execute_script("document.querySelector('[role=grid] [tabindex=\"0\"]').focus()")
+    for key in (Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ENTER):
+        page.switch_to.active_element.send_keys(key)
+    focused = page.switch_to.active_element
+    assert focused.accessible_name == "default[app=a2] to default[app=b1]: denied"
+    why = page.find_element(By.CSS_SELECTOR, "aside.details")
+    until(lambda: "Denied" in why.text, "why")
+    assert "no rule of NetworkPolicy default/only-a1 allows it" in why.text
+    assert page.find_element(By.ID, "said").get_attribute("textContent").startswith("Denied: ingress")
+    why.find_element(By.LINK_TEXT, "Trace it").click()
+    shows(page, "Trace")
+    assert page.find_element(By.ID, "verdict").text.startswith("✕ Dropped")
+
+
 # A thousand nodes, and who may see them -------------------------------------------------------------------------------
 
 
@@ -531,13 +600,18 @@ def look_at_a_thousand(page: Chrome, url: str, directory: Path) -> None:
     assert count.text == "1,000 in all"
     assert column(page, "Name") == [f"node-{number:04}" for number in range(100)]
     assert set(column(page, "Status")) == {"Disconnected"}
-    page.find_element(By.XPATH, "//button[.='Next page']").click()
+    page.find_element(By.XPATH, "//*[@id='place']/following-sibling::button").click()
+    until(lambda: page.find_element(By.ID, "place").text == "101 to 200 of 1,000", "the next page")
     assert column(page, "Name")[0] == "node-0100"
-    assert page.find_element(By.CSS_SELECTOR, "#view .bar span.faint:not(#count)").text == "101 to 200 of 1,000"
     filter_by(page, "node-0999")
-    assert column(page, "Name") == ["node-0999"] and count.text == "1 of 1,000"
+    until(lambda: count.text == "1 of 1,000", "what is looked for in all pages")
+    assert column(page, "Name") == ["node-0999"]
+    filter_by(page, "name=node-0500")
+    until(lambda: count.text == "1 found", "what the server looks for")
+    assert column(page, "Name") == ["node-0500"]
     filter_by(page, "")
-    assert count.text == "1,000 in all" and len(column(page, "Name")) == 100
+    until(lambda: count.text == "1,000 in all", "all")
+    assert len(column(page, "Name")) == 100
     picture(page, "console-thousand", directory)
     # From the start of navigation until the list's answer was there, by the browser's clock.
     milliseconds = page.execute_script("return performance.getEntriesByType('resource').at(-1).responseEnd")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from test_sync import node, started
 
 from controller import events
 from controller.audit import Drift
@@ -146,6 +148,13 @@ def test_who_is_master_is_told_of_shards_whose_master_is_another() -> None:
         ("Replica b", "it is master of shard 1 now"),
         ("", "nobody is master of shard 0: switches go on as they are"),
     ]
+
+
+def test_nodes_are_told_of_that_are_drained_and_that_work_again() -> None:
+    controller = started(node(1), node(2))
+    for drained in (True, True, False):
+        controller.change([msgspec.structs.replace(node(1), drained=drained), node(2)], (), ())
+    assert [(row["reason"], row["node"]) for row in rows(controller.events)] == [("Drained", "n1"), ("Undrained", "n1")]
 
 
 def test_drift_is_told_in_numbers() -> None:

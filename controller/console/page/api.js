@@ -1,5 +1,8 @@
 // Asks the admin API, with a token where one is needed. The token is kept in memory alone: a reload asks again.
 
+// Milliseconds in which a list that is followed is to be there.
+const FOLLOWED = 10000;
+
 let token = "";
 
 export class TokenNeeded extends Error {}
@@ -22,6 +25,36 @@ export async function ask(path, signal, method = "GET") {
 export function query(parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   return given.length ? `?${new URLSearchParams(given)}` : "";
+}
+
+// Hear that a list has become another, from now on: `changed` is called for each change, `ended` once, whatever ends it, and
+// whether it was followed until then.
+// Returns what makes it end. A list that isn't told whole in time can't be followed, as behind a proxy that gathers answers.
+export function follow(path, changed, ended) {
+  const control = new AbortController();
+  const late = setTimeout(() => control.abort(), FOLLOWED);
+  let isWhole = false;
+  function hear(kind) {
+    if (kind === "SYNC") {
+      clearTimeout(late);
+      isWhole = true;
+    } else if (isWhole) changed();
+  }
+  listen(path, control.signal, hear).catch(() => {}).then(() => { clearTimeout(late); ended(isWhole); });
+  return () => control.abort();
+}
+
+// Server-sent events: `hear` is told the kind of each. (EventSource sends no token.)
+async function listen(path, signal, hear) {
+  const response = await request(path, signal);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("event: ")) hear(line.slice(7));
+  }
 }
 
 async function request(path, signal, method = "GET") {

@@ -18,8 +18,8 @@ function say(words) {
   byId("said").textContent = words;
 }
 
-// What a view may ask of the page: to be loaded now, and to say something.
-const page = { say, reload: () => load({ busy: true }) };
+// What a view may ask of the page: to say something, and to be loaded: because somebody wants it, or quietly.
+const page = { say, reload: () => load({ busy: true }), again };
 
 async function load({ busy = false } = {}) {
   clearTimeout(shown.timer);
