@@ -46,6 +46,9 @@ class KubernetesSource:
         self._clock = clock
         self._news = asyncio.Event()
         self._batches = 0
+        #: When the first event of the last batch was read; None of the first batch, which is all that there is.
+        self.heard: float | None = None
+        self._waiting_since: float | None = None
 
     @property
     def edition(self) -> str:
@@ -86,12 +89,20 @@ class KubernetesSource:
                         task.result()
                 if self.synced:
                     self._batches += 1
+                    self.heard = self._waiting_since if self._batches > 1 else None
+                    self._waiting_since = None
                     yield self.state.collect()
                     await asyncio.sleep(PACE)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tell(self) -> None:
+        """There is something to collect."""
+        if self._waiting_since is None:
+            self._waiting_since = self._clock()
+        self._news.set()
 
     async def _until_news(self) -> None:
         while not self._news.is_set():
@@ -120,7 +131,7 @@ class KubernetesSource:
                 reflector.failed(f"{request.step.value}: {error}", self._clock())
                 log.debug("%s: %s: %s", reflector.resource.plural, request.step.value, error)
             if self.state.pending or reflector.synced != before:
-                self._news.set()
+                self._tell()
 
     async def _stream(self, reflector: Reflector, request: Request) -> None:
         kind = reflector.resource.kind
@@ -134,7 +145,7 @@ class KubernetesSource:
                 async for chunk in stream.chunks:
                     self.state.take(kind, reflector.received(chunk, self._clock()))
                     if self.state.pending:
-                        self._news.set()
+                        self._tell()
             except WatchError as error:
                 self.state.take(kind, error.found)
                 return
