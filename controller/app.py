@@ -102,8 +102,9 @@ class Controller:
         interconnect: Interconnect | None = None,
         exports: Sequence[FlowExport] = (),
     ) -> None:
-        cidrs = (ranges or ServiceRanges()).cluster
-        self.compiler = Compiler(cidrs, keyed=keyed, interconnect=interconnect, exports=exports)
+        #: What of the cluster's addresses and ports is Services'.
+        self.ranges = ranges or ServiceRanges()
+        self.compiler = Compiler(self.ranges.cluster, keyed=keyed, interconnect=interconnect, exports=exports)
         #: Who watches what, and which rows are to be looked at again.
         self.changes = Changes()
         self.watches = Watches(self.changes)
