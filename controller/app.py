@@ -67,7 +67,7 @@ from topology.flow_export import FlowExport
 from topology.graph import Interconnect, Wire
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
-from topology.manifests import Problem
+from topology.manifests import Problem, object_words
 from topology.model import Key, Object
 from topology.services import ServiceRanges
 
@@ -109,8 +109,9 @@ class Controller:
         interconnect: Interconnect | None = None,
         exports: Sequence[FlowExport] = (),
     ) -> None:
-        cidrs = (ranges or ServiceRanges()).cluster
-        self.compiler = Compiler(cidrs, keyed=keyed, interconnect=interconnect, exports=exports)
+        #: What of the cluster's addresses and ports is Services'.
+        self.ranges = ranges or ServiceRanges()
+        self.compiler = Compiler(self.ranges.cluster, keyed=keyed, interconnect=interconnect, exports=exports)
         #: Who watches what, and which rows are to be looked at again.
         self.changes = Changes()
         self.watches = Watches(self.changes)
