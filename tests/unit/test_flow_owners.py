@@ -1,8 +1,4 @@
-<<<<<<< HEAD:tests/unit/test_flow_owners.py
 """Every flow that is compiled is some object's by its cookie, and can be said in words: in every mode, and by wires."""
-=======
-"""Every compiled flow is some object's by its cookie, and can be said in words: in every mode, over wires, too."""
->>>>>>> wt-crd:tests/unit/test_attribution.py
 
 from __future__ import annotations
 
