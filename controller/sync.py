@@ -613,6 +613,14 @@ class SwitchSync:
 
         self._request(lambda xid: encode.flow_stats_request(table, cookie, cookie_mask, xid=xid), take)
 
+    def groups(self, then: Callable[[list[Group]], None]) -> None:
+        """Ask for groups as the switch has them."""
+
+        def take(message: Message, now: float) -> None:
+            then(list(message.items) if isinstance(message, GroupDescReply) else [])
+
+        self._request(encode.group_desc_request, take)
+
     def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
         """Ask what the flows of tables have met. `take` hears of each part of the answers, `then` of their end."""
         asked = list(tables)

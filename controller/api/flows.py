@@ -40,6 +40,10 @@ def routes(controller: Controller) -> list[Route]:
             return answer({"items": list(await rated(node, seconds, wanted))})
         return answer({"items": list(flow_views.flows(compiler, node, await controller.dump(node), wanted))})
 
+    async def groups(request: web.Request) -> web.Response:
+        found = await controller.groups(request.match_info["name"])
+        return answer({"items": [flow_views.group_row(each) for each in sorted(found, key=lambda each: each.group_id)]})
+
     async def rated(node: str, seconds: int, wanted: Wanted) -> Iterator[Row]:
         first, begun = await controller.dump(node), time.monotonic()
         await asyncio.sleep(seconds)
@@ -73,6 +77,12 @@ def routes(controller: Controller) -> list[Route]:
                 ),
                 number("rate", "Also what each carries, by two looks that are so many seconds apart.", *RATE),
             ),
+            answer=ITEMS,
+        ),
+        Route(
+            path="/v1/nodes/{name}/groups",
+            about="A node's groups as its switch has them: how Services' connections are spread, and equal ways.",
+            handler=groups,
             answer=ITEMS,
         ),
     ]

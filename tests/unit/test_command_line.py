@@ -94,7 +94,7 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
         ((*CONTROLLER, "ssl:127.0.0.1:6653", "--tls-cert", "/c"), "--tls-cert, --tls-key and --tls-ca go together"),
         ((*CONTROLLER, "ssl:127.0.0.1:6653", *FILES), "--tls-cert /c: No such file"),
         ((*CONTROLLER, "unix:/s", "--api-listen", "127.0.0.1:1"), "--api-listen takes --tls-cert"),
-        ((*CONTROLLER, "unix:/s", *FILES, "--api-listen", "127.0.0.1:1"), "nobody is let in without a token"),
+        ((*CONTROLLER, "unix:/s", "--api-tokens", "/t"), "--api-tokens goes with --api-listen"),
         (("node", *NODE, "ssl:192.0.2.1:6653", "--tls-cert", "/c"), "--tls-cert, --tls-key and --tls-ca go together"),
         (("node", *NODE, "tcp:192.0.2.1:6653", *FILES), "no --controller is ssl:IP:PORT"),
         (("controller", "--listen", "unix:/s"), "--manifests DIRECTORY or --kubernetes, not both"),
