@@ -51,9 +51,8 @@ class Chronicle:
         kinds = ("missing", drift.missing), ("altered", drift.altered), ("foreign", drift.foreign)
         words = ", ".join(f"{len(flows)} {kind}" for kind, flows in kinds if flows)
         total = sum(len(flows) for _, flows in kinds)
-        text = f"{'a flow was' if total == 1 else 'flows were'} not as they should be and repaired: {words}"
-        if total == 1:
-            text = text.replace("as they", "as it")
+        was, were = ("a flow wasn't as it", "was") if total == 1 else ("flows weren't as they", "were")
+        text = f"{was} should be and {were} repaired: {words}"
         self._tell(WARNING, "DriftRepaired", object=f"Node {node}", node=node, message=text)
 
     def lost(self, down: frozenset[str], nodes: Collection[str]) -> bool:

@@ -79,7 +79,7 @@ class KubernetesFeed:
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
         async for batch in self._source.watch():
-            controller.change(batch.changed, batch.gone, batch.problems)
+            controller.change(batch.changed, batch.gone, batch.problems, self._source.heard)
             if not self._tasks:
                 self._tasks = [asyncio.create_task(self._look(controller))]
                 self._tasks += [asyncio.create_task(self._write()) for _ in range(WRITERS)]

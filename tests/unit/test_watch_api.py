@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from fake_switch import FakeSwitch, Wire
+from test_api_remote import READER, TOKENS, Remote, remote  # noqa: F401 - a fixture
 from test_sync import UPLINKS, node, pod, pod_port, snapshot, started
 
 from controller.api import serve, watches
@@ -201,6 +203,25 @@ async def test_a_watch_passes_through_the_console_s_proxy(here: Here) -> None:
         await take(told, 3)
         here.put(node(3))
         assert names(await take(told, 1)) == [("ADDED", "n3")]
+
+
+async def test_who_may_no_longer_ask_watches_no_longer(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr(watches, "ALLOWED_INTERVAL", 0.0)
+    monkeypatch.setattr(watches, "GONE_INTERVAL", 0.05)
+    context = ssl.create_default_context(cafile=remote.pki / "ca.crt")
+    headers = {"Authorization": f"Bearer {READER}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{remote.url}/v1/nodes?watch=1", ssl=context, headers=headers) as response,
+    ):
+        told = events(response)
+        await take(told, 2)
+        remote.controller.change([node(2)], (), ())
+        assert names(await take(told, 1)) == [("ADDED", "n2")]
+        remote.file.write_text(TOKENS.replace(READER, "another-token-of-bob"))
+        remote.access.refresh()
+        with pytest.raises(StopAsyncIteration):
+            await take(told, 1)
 
 
 @pytest.mark.parametrize("query", ["limit=1", "counters=1", "continue=x"])
