@@ -18,51 +18,60 @@ import logging
 import resource
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from controller import dhcp, health, metrics, views
+from controller import dhcp, health, metrics, parts, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
 from controller.bgp import Speaker
 from controller.capture import Captures
 from controller.change_traces import NoTraces
+from controller.changes import Changes
 from controller.channel import Channel, remove
+from controller.chronicle import Chronicle
+from controller.concerns import Concerns
 from controller.connection_log import ConnectionLog
 from controller.counting import Counting
+from controller.drains import Drains, StateDirectory
+from controller.events import EventLog
 from controller.fleet import Fleet
+from controller.holdings import Refusal, error_text
 from controller.links import Links
 from controller.metrics import Durations
 from controller.packet_ins import PacketIns, Purpose, in_port
+from controller.phases import Phases
 from controller.port_loads import Load, PortLoads
 from controller.propagation import Done, Moments, Propagation, Timed
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.statistics import INTERVAL as STATS_INTERVAL
 from controller.statistics import OBJECTS, Statistics
 from controller.structured_log import about
-from controller.sync import Events, Phase, Refusal
+from controller.sync import Events, Phase, SwitchSync
 from controller.trace.live import Tracer
+from controller.watching import Watches
 from flows.compiler import Compiler
 from flows.openflow import encode
 from flows.openflow.messages import FlowStats, PacketIn, PortDesc, PortStats
-from flows.openflow.wire import ERROR_TYPES
 from flows.state import Port
 from flows.text import flow_text
 from flows.update import Update
-from flows.values import PORT_CONTROLLER, Flow, Group, Output
+from flows.values import PORT_CONTROLLER, Group, Output
 from topology.announcements import Elections, Route, routes
 from topology.discovery import INTERVAL, Sender
 from topology.flow_export import FlowExport
-from topology.graph import Interconnect
+from topology.graph import Interconnect, Wire
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem, object_words
 from topology.model import Key, Object
 from topology.services import ServiceRanges
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 #: Connections that policies deny or allow, where policies ask for it: a logger of its own, to be kept apart.
@@ -72,6 +81,8 @@ connection_log = logging.getLogger("signalbox.connections")
 DRIFT_LINES = 20
 #: Seconds that a dump of a switch's flows may take: less than the silence after which its connection is given up.
 DUMP_LIMIT = 10.0
+#: How often a switch is compared with what it should hold until nothing changes meanwhile.
+COMPARISONS = 5
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
 #: Objects of a change that are named in a trace of it.
@@ -98,8 +109,17 @@ class Controller:
         interconnect: Interconnect | None = None,
         exports: Sequence[FlowExport] = (),
     ) -> None:
-        cidrs = (ranges or ServiceRanges()).cluster
-        self.compiler = Compiler(cidrs, keyed=keyed, interconnect=interconnect, exports=exports)
+        #: What of the cluster's addresses and ports is Services'.
+        self.ranges = ranges or ServiceRanges()
+        self.compiler = Compiler(self.ranges.cluster, keyed=keyed, interconnect=interconnect, exports=exports)
+        #: Who watches what, and which rows are to be looked at again.
+        self.changes = Changes()
+        self.watches = Watches(self.changes)
+        self.concerns = Concerns(self.compiler, self.changes)
+        #: What has happened of late.
+        self.events = EventLog(self.concerns.event)
+        self.chronicle = Chronicle(self.events)
+        self._phases = Phases()
         #: Whether tunnels carry the sender's identity.
         self.keyed = keyed
         packets = PacketIns(
@@ -123,6 +143,8 @@ class Controller:
             overheard=packets.overheard,
             unsettled=self._unsettled,
             installed=self.propagation.installed,
+            connected=self._connected,
+            disconnected=self._disconnected,
         )
         if replica is not None:
             events.outranked = replica.outranked
@@ -132,7 +154,7 @@ class Controller:
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
         self.captures = Captures(self.compiler, self._may_write, self._write)
-        self.links = Links(self.compiler, self.fleet, self._sender)
+        self.links = Links(self.compiler, self.fleet, self._sender, self._rewired)
         self.problems: tuple[Problem, ...] = ()
         self._loads = PortLoads()
         #: What switches have counted lately.
@@ -141,6 +163,10 @@ class Controller:
         self.counting = Counting(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
+        #: What it was started with, by the names of options.
+        self.settings: Mapping[str, Any] = {}
+        #: Nodes that people have drained.
+        self.drains = Drains()
         #: Why no switch is heard yet; empty when they are.
         self.not_ready = "the cluster's state hasn't been read yet"
         #: Which state of its source is in force, in the source's own words, and what troubles the source.
@@ -178,8 +204,11 @@ class Controller:
         told: float | None = None,
     ) -> None:
         """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
-        changed, gone = list(changed), list(gone)
+        gone = list(gone)
+        changed = self.drains.take(changed, gone)
         self.changes_taken += 1
+        self.concerns.objects(changed, gone)
+        self.chronicle.drained(self.compiler.cluster.nodes, changed)
         if told is not None:
             self.durations.heard(max(time.monotonic() - told, 0.0))
         keys = (
@@ -193,6 +222,7 @@ class Controller:
         if problems != self.problems:
             for problem in sorted(set(problems) - set(self.problems)):
                 log.error("%s", problem, extra=about(object=problem.object))
+            self.chronicle.problems(self.problems, problems)
         self.problems = problems
 
     def _send(
@@ -231,7 +261,19 @@ class Controller:
         lost = [name for name, seen in self._seen.items() if now - seen > LOST_AFTER]
         if self.replica is not None:
             lost = self.replica.agree(names, lost)
-        self.fleet.take(self.compiler.set_down(lost), now)
+        updates = self.compiler.set_down(lost)
+        if self.chronicle.lost(self.compiler.services.down, names):
+            self.concerns.announcers()
+        self.fleet.take(updates, now)
+
+    def look_at_phases(self) -> None:
+        """What has become of switches, and of who is master of them, for those who watch."""
+        for turn in self._phases.look(self.fleet.syncs):
+            self.concerns.switch(turn.node)
+            if turn.first:
+                self.chronicle.in_sync(turn.node)
+        if self.replica is not None and self.chronicle.masters(self.replica.masters()):
+            self.concerns.masters()
 
     @property
     def speaks(self) -> bool:
@@ -261,6 +303,7 @@ class Controller:
         old = [number for number, since in self._idle.items() if now - since > IDENTITY_GRACE]
         if old:
             self.fleet.take(self.compiler.release(sorted(old)), now)
+            self.concerns.identities()
 
     def look_at_links(self) -> None:
         """Who speaks for which switch by now."""
@@ -284,28 +327,57 @@ class Controller:
         for line in self._connections.repeated(time.monotonic()):
             connection_log.info("%s", line)
 
+    async def drain(self, node: str, *, drained: bool) -> bool:
+        """Give a node no new work, or work again; whether that is new. Raises DrainError and SourceSaysError."""
+        changed = await self.drains.put(node, drained=drained)
+        self.follow_drains()
+        return changed
+
+    def follow_drains(self) -> None:
+        """Have those nodes drained that people have said so of by now."""
+        others = self.drains.differing(self.compiler.cluster.nodes)
+        if others:
+            self.change(others, (), self.problems)
+
     # The switches speak -----------------------------------------------------------------------------------------
 
     def _ports_changed(self, node: str, ports: list[Port]) -> None:
+        self.concerns.switch(node)
         self._send("port", lambda: self.compiler.set_ports(node, ports), about=(node,))
         self.links.set_ports(node, time.monotonic())
 
     def _refused(self, node: str, refusal: Refusal) -> None:
         item = refusal.item
         text = flow_text(item, names=True)
-        maker = self._maker(item)
+        maker = views.maker_of(self.compiler, item)
         extra = about(node=node, object=maker)
         log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
+        self.chronicle.refused(node, maker, error_text(refusal), text)
+        self.concerns.switch(node)
 
     def _drifted(self, node: str, drift: Drift) -> None:
         lines = [f"missing {flow_text(flow, names=True)}" for flow in drift.missing]
-        lines += [f"altered {flow_text(flow, names=True)}" for flow in drift.altered]
+        lines += [f"altered {flow_text(flow, names=True)}" for flow, _ in drift.altered]
         lines += [f"foreign {_stats_text(stats)}" for stats in drift.foreign]
         for line in lines[:DRIFT_LINES]:
             log.warning("node %s drifted, repaired: %s", node, line, extra=about(node=node))
         if len(lines) > DRIFT_LINES:
             more = len(lines) - DRIFT_LINES
             log.warning("node %s drifted, repaired: %d flows more", node, more, extra=about(node=node))
+        self.chronicle.drifted(node, drift)
+        self.concerns.switch(node)
+
+    def _connected(self, node: str) -> None:
+        self.chronicle.connected(node)
+        self.concerns.switch(node)
+
+    def _disconnected(self, node: str, reason: str) -> None:
+        self.chronicle.disconnected(node, reason)
+        self.concerns.switch(node)
+
+    def _rewired(self, before: Collection[Wire], now: Collection[Wire]) -> None:
+        self.chronicle.rewired(before, now)
+        self.concerns.links()
 
     def _log_connection(self, node: str, packet: PacketIn, now: float) -> None:
         for line in self._connections.take(node, packet, now):
@@ -337,25 +409,37 @@ class Controller:
         if reply is not None:
             self.fleet.send(node, [encode.packet_out(reply, (Output(number),), PORT_CONTROLLER)], now)
 
-    def _maker(self, item: Flow | Group) -> str:
-        """The object that a flow was made for."""
-        return views.maker(self.compiler, item.cookie) if isinstance(item, Flow) else f"group {item.group_id}"
-
     # People ask -------------------------------------------------------------------------------------------------
 
     async def dump(self, node: str) -> list[FlowStats]:
         """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
+        return await _answer(node, self._sync_of(node).dump)
+
+    async def groups(self, node: str) -> list[Group]:
+        """A node's groups as its switch has them. Raises as `dump` does."""
+        return await _answer(node, self._sync_of(node).groups)
+
+    def _sync_of(self, node: str) -> SwitchSync:
+        """A node's switch. Raises UnknownNodeError."""
         sync = self.fleet.syncs.get(node)
         if sync is None:
             known = node in self.compiler.cluster.nodes
             raise UnknownNodeError(f"the switch of node {node!r} isn't connected" if known else f"no node {node!r}")
-        answer: asyncio.Future[list[FlowStats]] = asyncio.get_running_loop().create_future()
-        sync.dump(lambda found: None if answer.done() else answer.set_result(found))
-        try:
-            async with asyncio.timeout(DUMP_LIMIT):
-                return await answer
-        except TimeoutError:
-            raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
+        return sync
+
+    async def compare(self, node: str) -> tuple[Drift, int, bool]:
+        """What differs on a node's switch from what it should hold, of how many flows that it has.
+
+        And whether nothing was on its way meanwhile; else what was may be told as a difference. Raises as `dump` does.
+        """
+        for _ in range(COMPARISONS):
+            before = self._sync_of(node).settled
+            found = await self.dump(node)
+            sync = self._sync_of(node)
+            is_settled = before is not None and sync.settled == before
+            if is_settled:
+                break
+        return sync.holdings.compare(found), len(found), is_settled
 
     async def measure_ports(self) -> dict[tuple[str, str], Load]:
         """How much ports carry now, by node and name, on all switches that answer in time."""
@@ -389,7 +473,8 @@ class Controller:
             answer.cancel()
         return found
 
-    def _strange_endpoints(self) -> tuple[tuple[Key, str], ...]:
+    def strange_endpoints(self) -> tuple[tuple[Key, str], ...]:
+        """What is wrong with endpoints, looked for again after a change alone: it goes through all of them."""
         if self._strangers[0] != self.changes_taken:
             self._strangers = (self.changes_taken, tuple(self.compiler.services.strangers()))
         return self._strangers[1]
@@ -401,51 +486,18 @@ class Controller:
 
     def troubles(self) -> Iterator[str]:
         """Everything that isn't as it should be, a line each."""
-        yield from self.source_troubles()
-        for problem in self.problems:
-            yield str(problem)
-        yield from self.access.troubles(datetime.now(UTC))
-        if self.replica is not None:
-            yield from self.replica.troubles(self.compiler.cluster.nodes)
-        if self.bgp is not None:
-            yield from self.bgp.troubles()
-        for name in sorted(self.compiler.cluster.nodes):
-            if name not in self.fleet.syncs:
-                yield f"node {name}: its switch isn't connected"
-            for port, reason in self.compiler.refusals(name):
-                yield f"node {name}: port {port.name} is refused: {reason}"
-        told = {problem.object for problem in self.problems}
-        for workload, reason in self.compiler.misfits():
-            words = f"Workload {workload.namespace}/{workload.name}"
-            if words not in told:
-                yield f"{words}: {reason}"
-        for name, sync in self.fleet.syncs.items():
-            for refusals in sync.refusals.values():
-                for refusal in refusals.values():
-                    text = flow_text(refusal.item, names=True)
-                    yield f"node {name}: refused with {error_text(refusal)}, for {self._maker(refusal.item)}: {text}"
-        for wire, reason in self.compiler.unused_wires():
-            yield f"wire {wire.a}:{wire.a_port} - {wire.b}:{wire.b_port}: {reason}"
-        for service, reason in self.compiler.services.clashes():
-            yield f"Service {service.namespace}/{service.name}: {reason}"
-        for key, reason in self.compiler.host_port_refusals():
-            yield f"Pod {key[1]}/{key[2]}: {reason}"
-        for key, reason in self._strange_endpoints():
-            yield f"{key[0]} {key[1]}/{key[2]}: {reason}"
-        for key in sorted(self.compiler.policies.crowded):
-            yield (
-                f"{object_words(key)}: too many rules of its priority take turns accepting and denying, so it denies "
-                "all that it is about; give it a priority of its own"
-            )
-        yield from self.links.troubles()
-        for datapath_id in self.fleet.unknown:
-            yield f"switch {datapath_id:016x} is of no known node"
+        return parts.troubles(self, datetime.now(UTC))
 
 
-def error_text(refusal: Refusal) -> str:
-    """A switch's error in a few words."""
-    kind = ERROR_TYPES.get(refusal.error.type, f"type {refusal.error.type}")
-    return f"error {kind} code {refusal.error.code}"
+async def _answer(node: str, ask: Callable[[Callable[[_T], None]], None]) -> _T:
+    """What a node's switch answers to a question. Raises TimeoutError."""
+    answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+    ask(lambda found: None if answer.done() else answer.set_result(found))
+    try:
+        async with asyncio.timeout(DUMP_LIMIT):
+            return await answer
+    except TimeoutError:
+        raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
 
 
 def _stats_text(stats: FlowStats) -> str:
@@ -494,10 +546,11 @@ class ManifestFeed:
         replica: Replica | None = None,
         interconnect: Interconnect | None = None,
         exports: Sequence[FlowExport] = (),
+        drained: StateDirectory | None = None,
     ) -> None:
         self._source = ManifestSource(manifests, ranges=ranges)
         self._ranges, self._keyed, self._replica, self._interconnect = ranges, keyed, replica, interconnect
-        self._exports = exports
+        self._exports, self._drained = exports, drained
 
     async def begin(self) -> Controller:
         controller = Controller(
@@ -507,6 +560,7 @@ class ManifestFeed:
             interconnect=self._interconnect,
             exports=self._exports,
         )
+        controller.drains = Drains(self._drained)
         controller.edition = lambda: self._source.edition
         controller.source_troubles = lambda: ("the manifests haven't been read yet",)
         return controller
@@ -534,6 +588,7 @@ async def run(
     bgp: Speaker | None = None,
     lldp_interval: float = INTERVAL,
     stats_interval: float = STATS_INTERVAL,
+    settings: Mapping[str, Any] | None = None,
     metrics_objects: int = OBJECTS,
     traces: NoTraces | None = None,
 ) -> None:
@@ -560,6 +615,9 @@ async def run(
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
         controller.access, controller.bgp = access, bgp
+        controller.settings = settings or {}
+        if bgp is not None:
+            bgp.told = controller.chronicle.router
         controller.links.discovery.interval = lldp_interval
         controller.statistics.interval = stats_interval
         controller.statistics.tell_apart(metrics_objects)
@@ -600,6 +658,8 @@ async def run(
             began[0].release_identities()
             began[0].look_at_links()
             began[0].tell_connections()
+            # After it is known who speaks for which switch: links say so.
+            began[0].look_at_phases()
 
     async def ask_ports() -> None:
         await ready.wait()
@@ -611,6 +671,9 @@ async def run(
         while True:
             await asyncio.sleep(REFRESH)
             access.refresh()
+            if began:
+                began[0].drains.store.refresh()
+                began[0].follow_drains()
 
     async def keep_leases() -> None:
         # Not before all is known: who is master of a switch can go on with it.

@@ -1,4 +1,4 @@
-"""Drift: what a switch holds against what it should hold. Pure; `controller.sync` asks the switch and repairs."""
+"""Drift: what a switch holds against what it should hold. Pure; `controller.holdings` knows what it should."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from flows.values import Flow
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """The difference. `altered` are flows that are there with another program or cookie, as they should be."""
+    """The difference. `altered` are flows that are there with another program or cookie: as they should be, and are."""
 
     missing: tuple[Flow, ...] = ()
-    altered: tuple[Flow, ...] = ()
+    altered: tuple[tuple[Flow, FlowStats], ...] = ()
     foreign: tuple[FlowStats, ...] = ()
 
     def __bool__(self) -> bool:
@@ -30,5 +30,5 @@ def compare(expected: Iterable[Flow], found: Iterable[FlowStats]) -> Drift:
         if flow is None:
             foreign.append(stats)
         elif flow != stats.flow:
-            altered.append(flow)
+            altered.append((flow, stats))
     return Drift(tuple(wanted.values()), tuple(altered), tuple(foreign))

@@ -68,6 +68,8 @@ class Speaker:
         #: Whether it is this controller that announces, and why it can't, if so.
         self.speaks = False
         self.complaint = ""
+        #: Hears of a peer, in words, and whether it is up.
+        self.told: Callable[[str, str, bool], None] = lambda peer, line, is_up: None
         self._directory = directory
         self._clock = clock
         self._woken = asyncio.Event()
@@ -189,8 +191,10 @@ class Speaker:
 
     def _tell_news(self) -> None:
         news, self.sessions.news = self.sessions.news, []
-        for wrong, line in news:
+        for wrong, line, peer in news:
             log.log(logging.WARNING if wrong else logging.INFO, "BGP %s", line)
+            if peer:
+                self.told(peer, line, not wrong)
 
     def _last_words(self, process: asyncio.subprocess.Process) -> str:
         how = "doesn't start" if process.returncode is None else f"ended with status {process.returncode}"

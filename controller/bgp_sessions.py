@@ -44,6 +44,14 @@ class Place(NamedTuple):
     path: int
 
 
+class News(NamedTuple):
+    """A line for the log, whether something is wrong, and the peer that it is about, if it is about one."""
+
+    wrong: bool
+    line: str
+    peer: str = ""
+
+
 class _Event(msgspec.Struct):
     """The part of ExaBGP's JSON that is used."""
 
@@ -103,8 +111,8 @@ class Sessions:
         self.settings = settings
         self.sessions = {each.address: Session(each) for each in settings.peers}
         self.routes: tuple[Route, ...] = ()
-        #: Lines for the log, each with whether something is wrong.
-        self.news: list[tuple[bool, str]] = []
+        #: What is to be told.
+        self.news: list[News] = []
         #: Set when what a peer was told can't be made to fit but by starting ExaBGP anew.
         self.spoilt = False
 
@@ -121,7 +129,7 @@ class Sessions:
         """A line of ExaBGP's: an event as JSON, or an answer to a command."""
         if not line.startswith(b"{"):
             if line.strip() == b"error":
-                self.news.append((True, "engine: ExaBGP hasn't understood a command; its own log says which"))
+                self.news.append(News(True, "engine: ExaBGP hasn't understood a command; its own log says which"))
             return
         try:
             event = msgspec.json.decode(line, type=_Event)
@@ -147,7 +155,7 @@ class Sessions:
                 session.up, session.since, session.waits = True, now, True
                 session.reason = ""
                 several = "several next hops" if session.terms and session.terms[1] else "one next hop for each prefix"
-                self.news.append((False, f"peer {session.peer.address} (AS {session.peer.asn}) is up, takes {several}"))
+                self._tell(False, session, f"is up, takes {several}")
             case "down":
                 self._down(session, _reason(str(neighbor.get("reason", "")), session.peer))
 
@@ -156,9 +164,13 @@ class Sessions:
         # Between two refusals there are connections that just end: that is no other reason.
         known = session.reason.startswith("it ended with") and reason.startswith("no connection")
         if session.up or (reason != session.reason and not known):
-            self.news.append((True, f"peer {session.peer.address} (AS {session.peer.asn}) is down: {reason}"))
+            self._tell(True, session, f"is down: {reason}")
             session.reason = reason
         session.up, session.waits = False, False
+
+    def _tell(self, wrong: bool, session: Session, what: str) -> None:
+        peer = session.peer
+        self.news.append(News(wrong, f"peer {peer.address} (AS {peer.asn}) {what}", str(peer.address)))
 
     # It is spoken to ----------------------------------------------------------------------------------------------
 

@@ -171,6 +171,7 @@ class Fleet:
         self.syncs[node] = sync
         peer.sync = sync
         log.info("switch of node %s connected", node, extra=about(node=node))
+        self._events.connected(node)
         sync.begin(now, self._mastery.tenure(node), self._mastery.epoch(node))
 
     def _shared_with(self, node: str) -> tuple[Source, ClusterLog]:
@@ -195,7 +196,7 @@ class Fleet:
         if line is not None:
             log.warning("%s", line)
 
-    def left(self, peer: Peer) -> None:
+    def left(self, peer: Peer, reason: str) -> None:
         """A connection has ended."""
         for datapath_id, each in list(self.unknown.items()):
             if each is peer:
@@ -205,6 +206,7 @@ class Fleet:
                 del self.peers[node]
                 del self.syncs[node]
                 self._in_transit.discard(node)
+                self._events.disconnected(node, reason)
 
     def phase(self, node: str) -> Phase | None:
         """How far a node's switch is; None where it isn't connected."""
@@ -285,13 +287,13 @@ class Peer:
 
     def _hang_up(self, reason: str) -> None:
         self._link.close(reason)
-        self.lost()
+        self.lost(reason)
 
-    def lost(self) -> None:
+    def lost(self, reason: str = "its switch has hung up, or the connection broke") -> None:
         """The connection has ended."""
         if not self._closed:
             self._closed = True
-            self._fleet.left(self)
+            self._fleet.left(self, reason)
 
     def _send_session(self) -> None:
         if self._session.output:

@@ -42,6 +42,7 @@ _NODE = (
     Field("repaired", "Flows that were found to be others than they should, and mended, since then.", _NUMBER),
     Field("lastBundleSeconds", "How long the last bundle took.", _SECONDS),
     Field("labels", "Its labels.", _LABELS),
+    Field("drained", "Whether it gets no new work.", _FLAG),
     Field("master", "The replica that is its switch's master, where there are several.", _TEXT),
     Field("masterSince", "Since when.", _TEXT),
 )
@@ -82,7 +83,7 @@ _ENDPOINT = (
     Field("name", "The Service's name.", _TEXT),
     Field("port", "Of which of its ports.", _TEXT),
     Field("address", "ADDRESS:PORT.", _TEXT),
-    Field("status", "Ready, Serving or NotReady, and whether it is terminating.", _TEXT),
+    Field("status", "Ready, Serving, NotReady or Drained, and whether it is terminating.", _TEXT),
     Field("used", "Whether connections are sent there.", _FLAG),
     Field("pod", "Its pod.", _TEXT),
     Field("node", "Its node.", _TEXT),
@@ -146,6 +147,21 @@ _ROUTE = (
     Field("name", "The prefix.", _TEXT),
     Field("nextHops", "Where it is reached.", _TEXTS),
     Field("owner", "What it is for.", _TEXT),
+)
+_EVENT = (
+    Field(
+        "number",
+        "Another one for each event, and each time that one is counted up: the newest has the highest.",
+        _NUMBER,
+    ),
+    Field("time", "When it happened last, in UTC.", _TEXT),
+    Field("firstTime", "When it happened first.", _TEXT),
+    Field("type", "Normal or Warning.", _TEXT),
+    Field("reason", "What has happened, in one word.", _TEXT),
+    Field("object", "What it is about: Pod default/web-0.", _TEXT),
+    Field("node", "The node where it happened, if it was on one.", _TEXT),
+    Field("message", "What has happened, in words.", _TEXT),
+    Field("count", "How often.", _NUMBER),
 )
 
 
@@ -268,6 +284,15 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             fields=_ROUTE,
             identity=("name",),
             **at_once(lambda: controller.bgp.routes() if controller.bgp is not None else ()),
+        ),
+        Kind(
+            name="events",
+            about="What has happened of late, the newest last.",
+            fields=_EVENT,
+            identity=("number",),
+            by=1,
+            keys=lambda: [(number,) for number in controller.events.numbers()],
+            rows=lambda keys, _: controller.events.rows(number for (number,) in keys),
         ),
     )
     return {each.name: each for each in all_kinds}

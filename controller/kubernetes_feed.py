@@ -17,6 +17,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from controller import kubernetes_reports as reports
 from controller.app import Controller
+from controller.drains import Drains
+from controller.kubernetes_drains import KubernetesDrains
+from controller.kubernetes_traces import KubernetesTraces
 from controller.replica import Replica
 from controller.sync import Phase
 from controller.write_queue import Write, WriteQueue
@@ -56,6 +59,7 @@ class KubernetesFeed:
         self._source = KubernetesSource(client, ranges)
         self._queue = WriteQueue(random.random)
         self._events = reports.Events(socket.gethostname())
+        self._traces = KubernetesTraces(client)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def begin(self) -> Controller:
@@ -67,6 +71,7 @@ class KubernetesFeed:
             interconnect=self._interconnect,
             exports=self._exports,
         )
+        controller.drains = Drains(KubernetesDrains(self._client))
         controller.edition = lambda: self._source.edition
         controller.source_troubles = self._troubles
         self._source.lead(controller.speaks)
@@ -78,6 +83,7 @@ class KubernetesFeed:
             if not self._tasks:
                 self._tasks = [asyncio.create_task(self._look(controller))]
                 self._tasks += [asyncio.create_task(self._write()) for _ in range(WRITERS)]
+                self._tasks.append(asyncio.create_task(self._traces.run(controller)))
             for task in self._tasks:
                 if task.done():
                     # They never end by themselves: that one has is a fault to be seen.
@@ -93,6 +99,7 @@ class KubernetesFeed:
     def _troubles(self) -> Iterator[str]:
         yield from self._source.troubles()
         yield from self._queue.troubles()
+        yield from self._traces.troubles()
 
     # What is told ---------------------------------------------------------------------------------------------------
 

@@ -46,13 +46,20 @@ class Switches(Protocol):
 
 
 class Links:
-    """Every wire. `sender` says who speaks for a node's switch now."""
+    """Every wire. `sender` says who speaks for a node's switch; `rewired` hears of them before and after a change."""
 
-    def __init__(self, compiler: Compiler, switches: Switches, sender: Callable[[str], Sender]) -> None:
+    def __init__(
+        self,
+        compiler: Compiler,
+        switches: Switches,
+        sender: Callable[[str], Sender],
+        rewired: Callable[[Collection[Wire], Collection[Wire]], None] = lambda before, now: None,
+    ) -> None:
         self.discovery = Discovery()
         self._compiler = compiler
         self._switches = switches
         self._sender = sender
+        self._rewired = rewired
         self._version = 0
         #: What the compiler has been told.
         self._wires: list[Wire] = []
@@ -173,8 +180,9 @@ class Links:
             self._version = self.discovery.version
             wires = list(self.wires())
             if wires != self._wires:
-                self._wires = wires
+                before, self._wires = self._wires, wires
                 self._switches.take(self._compiler.set_links(wires), now)
+                self._rewired(before, wires)
 
     # What people ask --------------------------------------------------------------------------------------------
 

@@ -91,11 +91,12 @@ INSTALL = _histogram(
     "Seconds from a change being known to its being installed on the last switch that it concerns.",
     "source",
 )
+WATCHED = _histogram("watch_latency", "Seconds from a row being another to its being told to who watches it.")
 
 DECLARED = (
     READY, CONNECTED, PHASE, DIGEST_AGE, FLOWS, REFUSED, BUNDLE, FLOW_MODS, BUNDLES, FAILED, REPAIRED, NODE_RATE,
     SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES, UNDER_WAY, TRACES,
-    SOURCE, COMPILE, INSTALL,
+    SOURCE, COMPILE, INSTALL, WATCHED,
 )  # fmt: skip
 
 
@@ -108,6 +109,8 @@ class Durations:
         self._compile = Histogram(COMPILE.name, COMPILE.about, buckets=BUCKETS, registry=self.registry)
         self._install = Histogram(INSTALL.name, INSTALL.about, INSTALL.labels, buckets=BUCKETS, registry=self.registry)
 
+        self._watched = Histogram(WATCHED.name, WATCHED.about, buckets=BUCKETS, registry=self.registry)
+
     def compiled(self, seconds: float) -> None:
         """A change of objects has been made flows of."""
         self._compile.observe(seconds)
@@ -119,6 +122,10 @@ class Durations:
     def installed(self, source: str, seconds: float) -> None:
         """A change is on the last switch that it concerns."""
         self._install.labels(source).observe(seconds)
+
+    def watched(self, seconds: float) -> None:
+        """Who watches has been told of what was others for so long."""
+        self._watched.observe(seconds)
 
 
 #: Values of labels, in the order of the declaration, and the metric's.

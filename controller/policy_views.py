@@ -206,14 +206,20 @@ def _rule_words(rule: Rule, preposition: str) -> str:
 # May A reach B? -----------------------------------------------------------------------------------------------------
 
 
-def check(compiler: Compiler, source: str, destination: str, protocol: str, port: int, family: int) -> Row:
-    """The verdict on a connection, and which rule says so. Raises QuestionError."""
+def checked_port(protocol: str, port: int) -> int:
+    """The port that is meant: none for ICMP. Raises QuestionError."""
     if protocol not in _PROTOCOLS:
         raise QuestionError(f"no protocol {protocol!r}; the protocols are {', '.join(_PROTOCOLS)}")
     if protocol == "ICMP":
-        port = 0
-    elif not 1 <= port <= 65535:
+        return 0
+    if not 1 <= port <= 65535:
         raise QuestionError(f"{protocol} goes to a port from 1 to 65535")
+    return port
+
+
+def check(compiler: Compiler, source: str, destination: str, protocol: str, port: int, family: int) -> Row:
+    """The verdict on a connection, and which rule says so. Raises QuestionError."""
+    port = checked_port(protocol, port)
     ends = parties(compiler, source), parties(compiler, destination)
     versions = sorted({each.address.version for each in ends[0]} & {each.address.version for each in ends[1]})
     if (family and family not in versions) or not versions:

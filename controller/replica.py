@@ -160,6 +160,11 @@ class Replica:
         """Who is master of a node's switch, and since when; empty where nobody is."""
         return self._master(self.shard(node))
 
+    def masters(self) -> dict[int, str]:
+        """Who is master of each shard; empty where nobody is."""
+        now = self._clock()
+        return {shard: self.leases.master(shard, now) for shard in range(self.leases.shards)}
+
     def _master(self, shard: int) -> tuple[str, str]:
         name = self.leases.master(shard, self._clock())
         return name, _time(self.leases.record(shard).since) if name else ""

@@ -335,6 +335,12 @@ class Statistics:
         switch.row = {f"{name}PerSecond": each for name, each in zip(PORT_COUNTS, sums, strict=True)}
         switch.row["busiestPort"] = busiest
 
+    def overdue(self, now: float) -> list[str]:
+        """Switches that are connected and haven't answered for so long that what is known of them isn't of now."""
+        age = (OVERDUE + 1) * self.interval
+        answered = {node: self._switches[node].ports.at for node in self._fleet.syncs if node in self._switches}
+        return sorted(node for node, at in answered.items() if at is not None and now - at > age)
+
     async def measure(self, *, policies: bool = False) -> None:
         """Have rates of now: at once where switches are being asked already, else after two looks."""
         now, kind = time.monotonic(), "policies" if policies else "services"

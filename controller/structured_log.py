@@ -12,6 +12,10 @@ from datetime import UTC, datetime
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 #: Fields that a record may have beside its words.
 _FIELDS = ("node", "object")
+#: What people have had done.
+WRITES = "signalbox.writes"
+#: What loggers are called by whose level may be changed: others' log what isn't ours to tell.
+_PACKAGES = ("controller", "flows", "topology", "signalbox")
 
 
 def about(*, node: str = "", object: str = "") -> dict[str, str]:
@@ -52,3 +56,28 @@ def begin(level: str, form: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Json() if form == "json" else OneLine())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+# Levels, while it runs ------------------------------------------------------------------------------------------------
+
+
+def is_ours(logger: str) -> bool:
+    """Whether a logger's level may be changed: all (empty), a package of ours, or a part of one that there is.
+
+    What people have had done is always logged.
+    """
+    if logger == WRITES:
+        return False
+    return logger in ("", *_PACKAGES) or (
+        logger.partition(".")[0] in _PACKAGES and logger in logging.root.manager.loggerDict
+    )
+
+
+def level(logger: str) -> str:
+    """From which level on a logger's lines are written."""
+    return logging.getLevelName(logging.getLogger(logger or None).getEffectiveLevel())
+
+
+def set_level(logger: str, level: str) -> None:
+    """Have a logger's lines written from a level on; empty: from that of the logger above it on."""
+    logging.getLogger(logger or None).setLevel(level or logging.NOTSET)

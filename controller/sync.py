@@ -27,7 +27,7 @@ from itertools import count
 
 import msgspec
 
-from controller.audit import Drift, compare
+from controller.audit import Drift
 from controller.batch import (
     BUNDLE_ID,
     OWN_XIDS,
@@ -41,9 +41,10 @@ from controller.batch import (
     on_bridge,
     replacement,
 )
+from controller.holdings import Holdings, Refusal, name_of
 from controller.leases import Tenure
 from controller.scopes import ClusterLog, ScopeState, Source
-from flows.cookies import Scope, is_tap
+from flows.cookies import Scope
 from flows.openflow import encode
 from flows.openflow.counted import BucketIds, FlowCount, bucket_ids, flow_counts
 from flows.openflow.decode import DecodeError
@@ -68,10 +69,10 @@ from flows.openflow.messages import (
     UnreadReply,
 )
 from flows.openflow.wire import COUNTS_ALONE, BundleControl, GroupCommand, Role
-from flows.pipeline import DIGEST, ENDPOINT, LEARNT, SERVICE, SERVICE_STATS
+from flows.pipeline import DIGEST, ENDPOINT, SERVICE, SERVICE_STATS
 from flows.state import Port
 from flows.tables.digest import digest_flow
-from flows.update import CLUSTER, Forgotten, Update
+from flows.update import Forgotten, Update
 from flows.values import Ct, Flow, FlowKey, Group
 
 #: Bundles that may fail one after another before the connection is given up and begun afresh.
@@ -102,13 +103,6 @@ class Phase(StrEnum):
     STANDBY = "Standby"
     SYNCING = "Syncing"
     SYNCED = "Synced"
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """A flow or group that the switch didn't take, and its error."""
-
-    item: Flow | Group
-    error: Error
 
 
 class Counters(msgspec.Struct):
@@ -158,6 +152,9 @@ class Events(msgspec.Struct):
     installed: Callable[[str, float, int, float], None] = lambda node, begun, version, now: None
     #: The switch has seen a master with this generation, which is above the epoch of our tenure.
     outranked: Callable[[str, int], None] = lambda node, generation: None
+    #: The switch is there; and it has gone, and why.
+    connected: Callable[[str], None] = lambda node: None
+    disconnected: Callable[[str, str], None] = lambda node, reason: None
 
 
 class SwitchSync:
@@ -175,7 +172,8 @@ class SwitchSync:
     ) -> None:
         self.node = node
         self.counters = Counters()
-        self.refusals: dict[Scope, dict[FlowKey | int, Refusal]] = {Scope.CLUSTER: {}, Scope.NODE: {}}
+        self.holdings = Holdings(node, source, log, scope)
+        self.refusals = self.holdings.refusals
         self._source = source
         self._log = log
         self._scope = scope
@@ -221,6 +219,17 @@ class SwitchSync:
         if self._standby:
             return Phase.STANDBY
         return Phase.SYNCING if self._flight is not None or self._is_behind() else Phase.SYNCED
+
+    @property
+    def settled(self) -> tuple[Phase, int, int, int] | None:
+        """Which state the switch has been brought into, by us or by its master; None while something is on its way.
+
+        What is asked of the switch is of this state if it is the same before the question and after the answer.
+        """
+        phase = self.phase
+        if phase not in (Phase.SYNCED, Phase.STANDBY):
+            return None
+        return (phase, self.counters.bundles, self._log.version, self._scope.digest)
 
     @property
     def is_master(self) -> bool:
@@ -284,8 +293,7 @@ class SwitchSync:
         self._correct.clear()
         self._repairs, self._flushes = [], ()
         self._found_groups = None
-        for refusals in self.refusals.values():
-            refusals.clear()
+        self.holdings.forget_refusals()
 
     def _take_role(self, message: Message, now: float) -> None:
         if isinstance(message, RoleReply) and message.role == Role.MASTER:
@@ -420,7 +428,8 @@ class SwitchSync:
             scopes.append(Scope.NODE)
         last = self._repairs + groups_last
         # The batches that all switches share carry the digest of a switch that refused nothing.
-        last += [self._digest_step(scope) for scope in scopes if self.refusals[scope] or scope in self._correct]
+        corrected = [scope for scope in scopes if self.refusals[scope] or scope in self._correct]
+        last += [digest_step(scope, self.holdings.digest(scope)) for scope in corrected]
         if last:
             batches.append(batch(last, self._xids))
         self._repairs = []
@@ -449,7 +458,7 @@ class SwitchSync:
             self._cursor = self._log.version
             if not refused:
                 return [self._log.whole()]
-            flows = (flow for flow in self._source.flows(CLUSTER) if flow.key not in refused)
+            flows = self.holdings.flows(Scope.CLUSTER)
             return [batch(replacement(flows, Scope.CLUSTER, self._log.state.digest), self._xids)]
         # A node's flows anew don't wait, so neither does what they build on.
         changes = changes if Scope.NODE in self._replace else _first(changes, BUNDLE_LIMIT)
@@ -458,7 +467,7 @@ class SwitchSync:
             for each in changes:
                 for item in each.items:
                     if item is not None:
-                        refused.pop(_name(item), None)
+                        refused.pop(name_of(item), None)
         return changes
 
     def _node_batches(self) -> list[Batch]:
@@ -466,7 +475,7 @@ class SwitchSync:
         pending, groups = self._pending, self._pending_groups
         self._pending, self._pending_groups = {}, {}
         if Scope.NODE in self._replace:
-            flows = (flow for flow in self._source.flows(self.node) if flow.key not in refused)
+            flows = self.holdings.flows(Scope.NODE)
             return [batch(replacement(flows, Scope.NODE, self._scope.digest), self._xids)]
         if not pending and not groups:
             return []
@@ -487,11 +496,7 @@ class SwitchSync:
         found, self._found_groups = self._found_groups, None
         if not self._replace or found is None:
             return [], []
-        refused = self.refusals[Scope.CLUSTER].keys() | self.refusals[Scope.NODE].keys()
-        wanted = {number: made for number, made in self._log.groups().items() if number not in refused}
-        for group in self._source.groups(self.node):
-            if group.group_id not in refused:
-                wanted[group.group_id] = (group, encode.group_mod(group))
+        wanted = self.holdings.groups()
         gone = [group for number, group in found.items() if number not in wanted]
         # Connections to where no group sends any more lead nowhere.
         lost = _endpoints(found.values()) - _endpoints(group for group, _ in wanted.values()) if found else set()
@@ -502,10 +507,6 @@ class SwitchSync:
             if number not in found or _in_order(found[number]) != group
         ]
         return make, [(encode.group_mod(group, GroupCommand.DELETE), group) for group in gone]
-
-    def _digest_step(self, scope: Scope) -> Step:
-        state = self._log.state if scope is Scope.CLUSTER else self._scope
-        return digest_step(scope, state.less(refusal.item for refusal in self.refusals[scope].values()))
 
     # Answers ----------------------------------------------------------------------------------------------------
 
@@ -574,9 +575,7 @@ class SwitchSync:
     def _set_aside(self, flight: _Flight) -> set[Scope]:
         scopes = set()
         for item, error in flight.errors.values():
-            scope = _scope(item, self._source)
-            refusal = Refusal(item, error)
-            self.refusals[scope][_name(item)] = refusal
+            scope, refusal = self.holdings.refuse(item, error)
             self.counters.refused += 1
             scopes.add(scope)
             self._events.refused(self.node, refusal)
@@ -613,6 +612,14 @@ class SwitchSync:
             then(list(message.items) if isinstance(message, FlowStatsReply) else [])
 
         self._request(lambda xid: encode.flow_stats_request(table, cookie, cookie_mask, xid=xid), take)
+
+    def groups(self, then: Callable[[list[Group]], None]) -> None:
+        """Ask for groups as the switch has them."""
+
+        def take(message: Message, now: float) -> None:
+            then(list(message.items) if isinstance(message, GroupDescReply) else [])
+
+        self._request(encode.group_desc_request, take)
 
     def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
         """Ask what the flows of tables have met. `take` hears of each part of the answers, `then` of their end."""
@@ -683,49 +690,26 @@ class SwitchSync:
         """
         if self.phase is not Phase.SYNCED:
             return
-        bundles = self.counters.bundles
+        state = self.settled
         self.counters.audits += 1
 
         def take_counts(message: Message, now: float) -> None:
-            if not isinstance(message, TableStatsReply) or not self._undisturbed(bundles):
+            if not isinstance(message, TableStatsReply) or self.settled != state:
                 return
-            found = {each.table: each.active for each in message.items if each.active and each.table not in LEARNT}
-            if full or found != self._counts():
-                self.dump(lambda found: self._repair(found, bundles, now))
+            if full or not self.holdings.is_counted(message.items):
+                self.dump(lambda found: self._repair(found, now) if self.settled == state else None)
 
         self._request(encode.table_stats_request, take_counts)
 
-    def _undisturbed(self, bundles: int) -> bool:
-        return self.phase is Phase.SYNCED and self.counters.bundles == bundles
-
-    def _counts(self) -> dict[int, int]:
-        counts = {DIGEST.number: len(Scope)}
-        for state in (self._log.state, self._scope):
-            for table, number in state.counts.items():
-                counts[table] = counts.get(table, 0) + number
-        for refusals in self.refusals.values():
-            for refusal in refusals.values():
-                if isinstance(refusal.item, Flow):
-                    counts[refusal.item.table] -= 1
-        return {table: number for table, number in counts.items() if number and table not in LEARNT}
-
-    def _repair(self, found: list[FlowStats], bundles: int, now: float) -> None:
-        if not self._undisturbed(bundles):
-            return
-        refused = self.refusals[Scope.CLUSTER].keys() | self.refusals[Scope.NODE].keys()
-        expected = [
-            flow for scope in (CLUSTER, self.node) for flow in self._source.flows(scope) if flow.key not in refused
-        ]
-        for scope, state in ((Scope.CLUSTER, self._log.state), (Scope.NODE, self._scope)):
-            digest = state.less(refusal.item for refusal in self.refusals[scope].values())
-            expected.append(digest_flow(scope, digest))
-        drift = compare(expected, [each for each in found if each.table not in LEARNT and not is_tap(each.cookie)])
+    def _repair(self, found: list[FlowStats], now: float) -> None:
+        drift = self.holdings.compare(found)
         if drift:
             self._events.drift(self.node, drift)
             self.counters.repaired += len(drift.missing) + len(drift.altered) + len(drift.foreign)
             deletions = [encode.flow_delete_encoded(each.table, each.priority, each.match) for each in drift.foreign]
             self._repairs = [(deletion, None) for deletion in deletions]
-            self._repairs += [(encode.flow_mod(flow), None) for flow in (*drift.missing, *drift.altered)]
+            wanted = (*drift.missing, *(flow for flow, _ in drift.altered))
+            self._repairs += [(encode.flow_mod(flow), None) for flow in wanted]
             self.flush(now)
 
 
@@ -762,14 +746,3 @@ def _endpoints(groups: Iterable[Group]) -> set[Forgotten]:
                     address = (IPv6Address if nat.ipv6 else IPv4Address)(nat.address_min)
                     found.add(Forgotten("UDP", address, nat.port_min or 0))
     return found
-
-
-def _name(item: Flow | Group) -> FlowKey | int:
-    return item.key if isinstance(item, Flow) else item.group_id
-
-
-def _scope(item: Flow | Group, source: Source) -> Scope:
-    if isinstance(item, Flow):
-        return Scope(item.cookie >> 55 & 1)
-    in_cluster = any(group.group_id == item.group_id for group in source.groups(CLUSTER))
-    return Scope.CLUSTER if in_cluster else Scope.NODE

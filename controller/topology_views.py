@@ -85,6 +85,7 @@ def nodes(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
             "podCIDRs": [str(cidr) for cidr in node.pod_cidrs],
             "pods": sum(1 for _ in compiler.local_pods(name)),
             "transit": node.is_transit,
+            "labels": dict(node.labels),
         }
 
 

@@ -12,15 +12,10 @@ from controller.replica import Replica
 from controller.service_counts import Counts, Sums
 from controller.sync import Phase
 from flows.compiler import Compiler
-from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind, is_learnt, is_ours, is_tap
-from flows.openflow.messages import FlowStats
-from flows.pipeline import BY_NUMBER
+from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
 from flows.services import external_addresses
 from flows.state import LocalPod
-from flows.tables.digest import is_digest
-from flows.taps import is_trace
-from flows.text import flow_text
-from flows.words import Names, flow_words
+from flows.values import Flow, Group
 from topology.model import Key, Pod
 from topology.naming import format_mac, is_pod_port, object_id
 from topology.policies import Policy
@@ -55,6 +50,7 @@ def nodes(
             "repaired": sync.counters.repaired if sync is not None else 0,
             "lastBundleSeconds": round(sync.counters.latency, 6) if sync is not None else None,
             "labels": dict(node.labels),
+            "drained": node.drained,
             "master": master,
             "masterSince": since,
         }
@@ -158,6 +154,8 @@ def endpoints(
         for view, each, numbers, used in compiler.services.endpoints_of(service):
             end = each.endpoint
             state = "Ready" if end.ready else "Serving" if end.serving else "NotReady"
+            if end.node in compiler.cluster.drained and not end.ready:
+                state = "Drained"
             row: Row = {
                 "namespace": service.namespace,
                 "name": service.name,
@@ -189,65 +187,6 @@ def _total(counts: Iterable[Counts | None]) -> Row:
     }
 
 
-def flows(
-    compiler: Compiler,
-    node: str,
-    dump: Iterable[FlowStats],
-    pod: str = "",
-    table: str = "",
-    service: str = "",
-    policy: str = "",
-) -> Iterator[Row]:
-    """Flows as a switch has them, in packet order, with what they mean.
-
-    `pod` and `service` are namespace/name, `policy` is what `policy_views.named` takes. A flow that several policies
-    share is each one's, though its cookie names the first.
-    """
-    names = object_names(compiler)
-    learnt = {number: _title(key) for number, key in compiler.services.owners().items()}
-    ports = {port.number: port.name for port in compiler.ports(node)}
-    for local in compiler.local_pods(node):
-        ports[local[1].port] = f"pod {local[0].namespace}/{local[0].name}"
-    wanted = {object_id("Pod", *pod.split("/", 1))} if pod else set()
-    if service:
-        wanted |= _ids_of_service(compiler, service)
-    shared = {flow.key for key in policy_views.named(compiler, policy) for flow in compiler.policies.flows_of(key)}
-    words = Names(ports, policy_views.identity_names(compiler), policy_views.rule_names(compiler))
-    for stats in sorted(dump, key=lambda stats: (stats.table, -stats.priority)):
-        declared = BY_NUMBER.get(stats.table)
-        name = declared.name if declared is not None else str(stats.table)
-        if table and table.lower() not in (name.lower(), str(stats.table)):
-            continue
-        is_shared = stats.flow is not None and stats.flow.key in shared
-        if (pod or service or policy) and stats.cookie & OBJECT_MASK not in wanted and not is_shared:
-            continue
-        known = stats.flow is not None
-        yield {
-            "table": name,
-            "tableNumber": stats.table,
-            "priority": stats.priority,
-            "cookie": f"{stats.cookie:#018x}",
-            "object": _object(names, learnt, stats),
-            "packets": stats.packet_count,
-            "bytes": stats.byte_count,
-            "seconds": round(stats.duration, 3),
-            "words": flow_words(stats.flow, words) if stats.flow is not None else f"not ours: {stats.why}",
-            "ofctl": flow_text(stats.flow, names=True) if stats.flow is not None else None,
-            "decoded": known,
-        }
-
-
-def _object(names: Mapping[int, str], learnt: Mapping[int, str], stats: FlowStats) -> str:
-    """What a flow was made for; empty where it isn't ours, whoever it claims to be of by the end of its cookie."""
-    if is_tap(stats.cookie):
-        return "Trace" if is_trace(stats.cookie) else "Capture"
-    if is_digest(stats.flow):
-        return names[0]
-    if is_learnt(stats.cookie):
-        return learnt.get(stats.cookie & OBJECT_MASK, "")
-    return names.get(stats.cookie & OBJECT_MASK, "") if is_ours(stats.cookie) else ""
-
-
 def object_names(compiler: Compiler, *, with_pods: bool = True) -> Mapping[int, str]:
     """What each object id in a cookie stands for."""
     seen = (each for each in compiler.cluster.objects() if with_pods or not isinstance(each, Pod))
@@ -261,15 +200,7 @@ def object_names(compiler: Compiler, *, with_pods: bool = True) -> Mapping[int, 
 
 def names_of(keys: Iterable[Key]) -> dict[int, str]:
     """What people call objects, by the ids that cookies have of them."""
-    return {object_id(*key): _title(key) for key in keys}
-
-
-def _ids_of_service(compiler: Compiler, title: str) -> set[int]:
-    namespace, _, name = title.partition("/")
-    service = compiler.cluster.services.get((namespace, name))
-    addresses = external_addresses(service) if service is not None else ()
-    ids = {object_id("Service", namespace, name)}
-    return ids | {object_id("Address", "", str(address)) for address in addresses}
+    return {object_id(*key): title(key) for key in keys}
 
 
 def maker(compiler: Compiler, cookie: int) -> str:
@@ -279,11 +210,17 @@ def maker(compiler: Compiler, cookie: int) -> str:
     for each in compiler.cluster.objects():
         here = KIND_NAMES[Kind.POLICY] if isinstance(each, Policy) else each.kind
         if here == kind and object_id(*each.key) == wanted:
-            return _title(each.key)
+            return title(each.key)
     return kind
 
 
-def _title(key: Key) -> str:
+def maker_of(compiler: Compiler, item: Flow | Group) -> str:
+    """The object that a flow was made for; groups are told by their number."""
+    return maker(compiler, item.cookie) if isinstance(item, Flow) else f"group {item.group_id}"
+
+
+def title(key: Key) -> str:
+    """What people call an object."""
     kind, namespace, name = key
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
@@ -318,13 +255,3 @@ def status(compiler: Compiler, fleet: Fleet, troubles: Iterable[str], edition: s
 
 def _kind(item: tuple[Why, int]) -> str:
     return item[0].value
-
-
-def table_names() -> list[str]:
-    """The pipeline's tables, in packet order."""
-    return [table.name for table in BY_NUMBER.values()]
-
-
-def is_table(text: str) -> bool:
-    """Whether a person's word names a table: by name, in any case, or by number."""
-    return text.isdigit() or text.lower() in (name.lower() for name in table_names())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 from click.shell_completion import get_completion_class
 
@@ -15,8 +17,24 @@ from node.cli import node
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="signalbox-sdn", prog_name="signalbox")
-def main() -> None:
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colours: on a terminal only, or as is said. In the environment NO_COLOR=1 is never, CLICOLOR_FORCE=1 always.",
+)
+@click.pass_context
+def main(context: click.Context, color: str) -> None:
     """Signalbox: a central OpenFlow controller for Open vSwitch clusters."""
+    # What click goes by; None is: if the output is a terminal.
+    context.color = {"always": True, "never": False}.get(color, _color_of_environment())
+
+
+def _color_of_environment() -> bool | None:
+    if os.environ.get("NO_COLOR"):
+        return False
+    return True if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0") else None
 
 
 def _table_names() -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from controller.cli.ask import COUNTER_COLUMNS, ENDPOINT_COLUMNS, NODE_COLUMNS, SERVICE_COLUMNS
+from controller.cli.kinds import COUNTER_COLUMNS, ENDPOINT_COLUMNS, NODE_COLUMNS, SERVICE_COLUMNS
 from controller.cli.printing import Column, print_rows, table
 from deploy.lab.cluster import Lab, owner, settings_for
 from deploy.lab.layout import WORLD, LabError, netns_path

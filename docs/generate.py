@@ -1,4 +1,4 @@
-"""Writes the pages that follow from the code: pipeline, cli, config and metrics. `--check` says which have drifted.
+"""Writes the pages that follow from the code: pipeline, cli, config, metrics, API. `--check` says which have drifted.
 
 python docs/generate.py
 """
@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from inspect import cleandoc
 from pathlib import Path
+from typing import Any
 
 import click
 
+from controller.api import server
+from controller.app import Controller
 from controller.metrics import DECLARED
 from deploy import config
 from deploy.command import main
@@ -275,7 +278,62 @@ together, with empty labels.
 """
 
 
-PAGES = {"metrics.md": metrics, "pipeline.md": pipeline, "cli.md": command_line, "config.md": configuration}
+def api() -> str:
+    """Every route of the admin API."""
+    described = server.description(Controller())
+    parts = "\n".join(
+        _operation(method.upper(), path, operation)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    )
+    return f"{_NOTE}\n{_API}\n{parts}"
+
+
+_API = """# The admin API: every route
+
+How it is asked, and what all lists have in common, is in [api.md](api.md).
+"""
+
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+    said = [each for each in operation.get("parameters", ()) if each["in"] == "query"]
+    schema = next(iter(operation["responses"].values()))["content"]
+    ((media, answer),) = schema.items()
+    row = answer["schema"].get("properties", {}).get("items", {}).get("items", answer["schema"]).get("properties", {})
+    parts = [f"## {method} {path}\n\n{operation['summary']}\n"]
+    if media != "application/json":
+        parts.append(f"The answer is {media}.\n")
+    if said:
+        rows = [(f"`{each['name']}`", _of_schema(each["schema"]), each["description"]) for each in said]
+        parts.append(_table(("parameter", "value", "what it does"), rows))
+    if any("description" in field for field in row.values()):
+        rows = [(f"`{name}`", _of_schema(field), field.get("description", "")) for name, field in row.items()]
+        parts.append(_table(("field", "value", "what it says"), rows))
+    return "\n".join(parts)
+
+
+def _of_schema(schema: dict[str, Any]) -> str:
+    """A value in few words."""
+    if "enum" in schema:
+        return ", ".join(f"`{each}`" for each in schema["enum"])
+    kind = schema.get("type", "any")
+    words = [_JSON[each] for each in ([kind] if isinstance(kind, str) else kind)]
+    return " or ".join(words) + (" of text" if kind == "array" else "")
+
+
+_JSON = {
+    "string": "text", "integer": "number", "number": "number", "boolean": "true or false", "array": "list",
+    "object": "object", "null": "null", "any": "anything",
+}  # fmt: skip
+
+
+PAGES = {
+    "api-reference.md": api,
+    "metrics.md": metrics,
+    "pipeline.md": pipeline,
+    "cli.md": command_line,
+    "config.md": configuration,
+}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from flows.values import Flow, Group
 from topology.announcements import elected
 from topology.endpoints import ENDPOINT_LIMIT, Backend, on_nodes
 from topology.identities import Identities
-from topology.model import Change, Cluster, EndpointSlice, Key, Node, Pod, Service
+from topology.model import Change, Cluster, EndpointSlice, Key, Node, Object, Pod, Service
 from topology.naming import Address, object_id
 
 #: A contribution: the scope it is in, the kind of its maker, and the maker's name there.
@@ -100,6 +100,9 @@ class ServiceParts:
                         names |= {(each.namespace, each.name) for each in found}
                     # Any node may be the one that announces an address, or be asked how it is.
                     names |= self.exposed()
+                    if _is_drained(change.old) != _is_drained(change.new):
+                        for each in self._cluster.slices_on.get(version.name, ()):
+                            names.add((each[1], self._cluster.slices[each].service))
         return names
 
     def of_pod(self, pod: Pod) -> set[Name]:
@@ -251,7 +254,7 @@ class ServiceParts:
         found = next((each for name in users if (each := self._cluster.services.get(name))), None)
         if found is None or address not in found.load_balancer_ips:
             return ""
-        eligible = self._cluster.nodes.keys() - self.down - self._cluster.transit
+        eligible = self._cluster.nodes.keys() - self.down - self._cluster.transit - self._cluster.drained
         if found.external_local:
             serving: set[str] = set()
             for view in self._views_of(found):
@@ -350,6 +353,10 @@ def zone_number(zone: str) -> int:
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _is_drained(version: Object | None) -> bool:
+    return isinstance(version, Node) and version.drained
 
 
 def _owner(title: str) -> Name:

@@ -65,9 +65,12 @@ def routes(cluster: Cluster, lost: Collection[str] = (), elect: Elect = elected)
     """All that routers are to be told, in the order of names; `lost` are nodes that have been away for long.
 
     Where all are lost it is more likely us who are: bridges forward without a controller, so nothing is withdrawn then.
+    A drained node answers for no load balancer's address; the way to its pods is still by itself.
     """
     names = frozenset(cluster.nodes.keys() - frozenset(lost) or cluster.nodes.keys())
     nodes = {name: cluster.nodes[name] for name in sorted(names)}
+    takers = {name: node for name, node in nodes.items() if not node.drained}
+    candidates = frozenset(takers)
     found: dict[Network, Route] = {}
     # Two nodes with one pod CIDR: the first by name has it, as everywhere. That holds while the first is lost, too.
     owners: dict[Network, str] = {}
@@ -78,7 +81,8 @@ def routes(cluster: Cluster, lost: Collection[str] = (), elect: Elect = elected)
         if name in nodes and (hops := _addresses([nodes[name]], cidr.version)):
             found[cidr] = Route(cidr, hops, f"Node/{name}")
     for address, service in _balanced(cluster).items():
-        hops = _addresses(_takers(cluster, service, address, nodes, lambda each: elect(each, names)), address.version)
+        chosen = _takers(cluster, service, address, takers, lambda each: elect(each, candidates))
+        hops = _addresses(chosen, address.version)
         if hops:
             prefix = ip_network((int(address), address.max_prefixlen))
             found.setdefault(prefix, Route(prefix, hops, f"Service/{service.namespace}/{service.name}"))

@@ -41,7 +41,18 @@ def backends(cluster: Cluster, service: Service, port: ServicePort, version: int
     slices = cluster.slices_of.get((service.namespace, service.name))
     found = _declared(cluster, sorted(slices), port) if slices else _selected(cluster, service, port)
     by_place = {each.order: each for each in found if each.address.version == version}
+    if cluster.drained and not service.publish_not_ready:
+        by_place = {order: _unless_drained(cluster, each) for order, each in by_place.items()}
     return [by_place[order] for order in sorted(by_place)]
+
+
+def _unless_drained(cluster: Cluster, backend: Backend) -> Backend:
+    """On a drained node an endpoint isn't ready, nor of those that serve while they end: what it has goes on."""
+    end = backend.endpoint
+    if end.node not in cluster.drained:
+        return backend
+    end = msgspec.structs.replace(end, ready=False, serving=end.ready or end.serving, terminating=False)
+    return msgspec.structs.replace(backend, endpoint=end)
 
 
 def _declared(cluster: Cluster, slices: Iterable[tuple[str, str, str]], port: ServicePort) -> Iterator[Backend]:

@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 import msgspec
 
 from topology import manifest_fields as fields
+from topology.drained import drained
 from topology.link_costs import link_costs
 from topology.model import BRIDGE_INDEX, BRIDGES, ContainerPort, EndpointSlice, Key, Namespace, Node, labels_of
 from topology.naming import Network, places
@@ -217,6 +218,7 @@ def _node(node: _Object) -> Node:
         labels=labels_of(labels),
         link_costs=link_costs(node.tree, fields.Remarks(node.report, node.note)),
         bridge_index=_bridge_index(node.tree),
+        drained=drained(node.tree, fields.Remarks(node.report, node.note)),
     )
 
 

@@ -35,6 +35,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     link_costs: tuple[tuple[str, int], ...] = ()
     #: Its number among the bridges of ours on one datapath, from 0: they share connections but for their zones.
     bridge_index: int = 0
+    #: Whether it gets no new work: no Service's connections, and no addresses to answer for. It forwards all the same.
+    drained: bool = False
 
     @property
     def key(self) -> Key:
@@ -201,6 +203,10 @@ class EndpointSlice(msgspec.Struct, frozen=True, kw_only=True):
         """The names of the pods that are endpoints."""
         return {endpoint.pod for subset in self.subsets for endpoint in subset.endpoints if endpoint.pod}
 
+    def nodes(self) -> set[str]:
+        """The names of the nodes that have endpoints."""
+        return {endpoint.node for subset in self.subsets for endpoint in subset.endpoints if endpoint.node}
+
 
 Object = Node | Namespace | Pod | Service | EndpointSlice | Policy
 
@@ -232,12 +238,16 @@ class Cluster:
         self.node_by_datapath: dict[int, str] = {}
         #: The nodes that are switches in transit.
         self.transit: set[str] = set()
+        #: The nodes that get no new work.
+        self.drained: set[str] = set()
         self.services: dict[tuple[str, str], Service] = {}
         self.slices: dict[Key, EndpointSlice] = {}
         #: The slices of a Service, by its namespace and name.
         self.slices_of: dict[tuple[str, str], set[Key]] = {}
         #: The slices that have a pod as endpoint, by its namespace and name.
         self.slices_with: dict[tuple[str, str], set[Key]] = {}
+        #: The slices that have an endpoint on a node, by its name.
+        self.slices_on: dict[str, set[Key]] = {}
         #: Policies of all kinds.
         self.policies: dict[Key, Policy] = {}
         #: Pods by namespace and one label, Services by namespace and the first label of their selector.
@@ -282,6 +292,7 @@ class Cluster:
                 self.nodes[new.name] = new
                 self.node_by_datapath[new.datapath_id] = new.name
                 (self.transit.add if new.is_transit else self.transit.discard)(new.name)
+                (self.drained.add if new.drained else self.drained.discard)(new.name)
             case Namespace():
                 self.namespaces[new.name] = new
             case Pod():
@@ -310,6 +321,8 @@ class Cluster:
                 self.slices_of.setdefault((new.namespace, new.service), set()).add(new.key)
                 for pod in new.pods():
                     self.slices_with.setdefault((new.namespace, pod), set()).add(new.key)
+                for node in new.nodes():
+                    self.slices_on.setdefault(node, set()).add(new.key)
             case Policy():
                 self.policies[new.key] = new
         return Change(old, new)
@@ -324,6 +337,7 @@ class Cluster:
                 del self.nodes[old.name]
                 self.node_by_datapath.pop(old.datapath_id, None)
                 self.transit.discard(old.name)
+                self.drained.discard(old.name)
             case Namespace():
                 del self.namespaces[old.name]
             case Pod():
@@ -367,6 +381,8 @@ class Cluster:
         _take_out(self.slices_of, (each.namespace, each.service), each.key)
         for pod in each.pods():
             _take_out(self.slices_with, (each.namespace, pod), each.key)
+        for node in each.nodes():
+            _take_out(self.slices_on, node, each.key)
 
     def selected(self, service: Service) -> Iterator[Pod]:
         """The pods that a Service's selector selects, in the order of their names."""

@@ -6,7 +6,7 @@ Pure, and slow: it goes through every policy, one question at a time. It follows
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -57,6 +57,10 @@ class Verdict(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
 
 
+#: The policies of a tier that a pod is a subject of, in one direction, from the first to the last.
+Applied = Callable[[Pod, Direction, Tier], Sequence[Policy]]
+
+
 def party(cluster: Cluster, address: Address) -> Party:
     """Who has an address."""
     for pod in cluster.pods.values():
@@ -69,10 +73,13 @@ def party(cluster: Cluster, address: Address) -> Party:
     return Party(address)
 
 
-def judge(cluster: Cluster, question: Question, crowded: Collection[Key] = ()) -> Verdict:
+def judge(
+    cluster: Cluster, question: Question, crowded: Collection[Key] = (), applied: Applied | None = None
+) -> Verdict:
     """Go through the tiers: for the sender what it may send, for the receiver what it may get.
 
     `crowded` are the policies for whose rules switches have no room: they deny, after the others of their priority.
+    Who asks many questions may know which policies are `applied`, as `in_order` has them; else they are looked for.
     """
     steps: list[Step] = []
     source, destination = question.source, question.destination
@@ -82,7 +89,11 @@ def judge(cluster: Cluster, question: Question, crowded: Collection[Key] = ()) -
         if subject.pod is None or (here and direction is Direction.INGRESS):
             continue
         for tier in Tier:
-            step = _ask(cluster, question, direction, subject.pod, tier, crowded)
+            if applied is not None:
+                policies = applied(subject.pod, direction, tier)
+            else:
+                policies = in_order(_subject_to(cluster, direction, subject.pod, tier), crowded)
+            step = _ask(cluster, question, direction, tier, policies)
             steps.append(step)
             if step.action is Action.DENY:
                 return Verdict(False, tuple(steps))
@@ -91,15 +102,19 @@ def judge(cluster: Cluster, question: Question, crowded: Collection[Key] = ()) -
     return Verdict(True, tuple(steps))
 
 
-def _ask(
-    cluster: Cluster, question: Question, direction: Direction, subject: Pod, tier: Tier, crowded: Collection[Key]
-) -> Step:
-    policies = [
-        closed(each) if each.key in crowded else each
-        for each in cluster.policies.values()
-        if each.tier is tier and each.rules(direction) is not None and _is_in(cluster, each.subjects, subject)
-    ]
-    policies.sort(key=lambda each: (each.priority, each.key in crowded, each.key))
+def in_order(policies: Iterable[Policy], crowded: Collection[Key] = ()) -> list[Policy]:
+    """Policies of one tier as they are asked, the `crowded` as they are then."""
+    found = (closed(each) if each.key in crowded else each for each in policies)
+    return sorted(found, key=lambda each: (each.priority, each.key in crowded, each.key))
+
+
+def _subject_to(cluster: Cluster, direction: Direction, pod: Pod, tier: Tier) -> Iterator[Policy]:
+    for each in cluster.policies.values():
+        if each.tier is tier and each.rules(direction) is not None and _is_in(cluster, each.subjects, pod):
+            yield each
+
+
+def _ask(cluster: Cluster, question: Question, direction: Direction, tier: Tier, policies: Sequence[Policy]) -> Step:
     for policy, index, rule in _rules(policies, direction):
         if _matches(cluster, question, direction, rule):
             return Step(direction, tier, rule.action, policy.key, index, rule.name)
@@ -108,7 +123,7 @@ def _ask(
     return Step(direction, tier, None)
 
 
-def _rules(policies: list[Policy], direction: Direction) -> Iterator[tuple[Policy, int, Rule]]:
+def _rules(policies: Sequence[Policy], direction: Direction) -> Iterator[tuple[Policy, int, Rule]]:
     for policy in policies:
         for index, rule in enumerate(policy.rules(direction) or ()):
             yield policy, index, rule

@@ -1,16 +1,24 @@
-"""Flows of a switch, in words."""
+"""Flows of a switch, in words: as it has them, what each carries, and what is otherwise than it should be."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import policy_views, views
-from controller.api.route import ITEMS, ApiError, Parameter, Route, answer, arguments
+from controller import flow_views, policy_views
+from controller.api.route import ITEMS, ApiError, Parameter, Route, answer, arguments, flag, number
+from controller.flow_views import Wanted
+from controller.views import Row
 
 if TYPE_CHECKING:
     from controller.app import Controller
+
+#: Seconds between the two looks that rates are of, at least and at most.
+RATE = (1, 10)
 
 
 def routes(controller: Controller) -> list[Route]:
@@ -18,19 +26,39 @@ def routes(controller: Controller) -> list[Route]:
     compiler = controller.compiler
 
     async def flows(request: web.Request) -> web.Response:
-        node = request.match_info["name"]
-        asked = arguments(request)
-        pod, table, service, policy = (asked.get(name, "") for name in ("pod", "table", "service", "policy"))
-        if policy and not policy_views.named(compiler, policy):
-            raise ApiError(404, f"no policy {policy!r}")
-        if service and tuple(service.partition("/")[::2]) not in compiler.cluster.services:
-            raise ApiError(404, f"no Service {service!r}")
-        if pod and tuple(pod.partition("/")[::2]) not in compiler.cluster.pods:
-            raise ApiError(404, f"no pod {pod!r}")
-        if table and not views.is_table(table):
-            raise ApiError(404, f"no table {table!r}; the tables are {', '.join(views.table_names())}")
-        dump = await controller.dump(node)
-        return answer({"items": list(views.flows(compiler, node, dump, pod, table, service, policy))})
+        node, asked = request.match_info["name"], arguments(request)
+        wanted = Wanted(*(asked.get(each, "") for each in ("pod", "service", "policy", "table")))
+        _check(wanted)
+        seconds = asked.get("rate")
+        if asked.get("diff"):
+            if seconds:
+                raise ApiError(400, "ask for diff or for rate: a flow that is missing carries nothing")
+            drift, compared, is_settled = await controller.compare(node)
+            rows = list(flow_views.differences(compiler, node, drift, wanted))
+            return answer({"items": rows, "compared": compared, "settled": is_settled})
+        if seconds:
+            return answer({"items": list(await rated(node, seconds, wanted))})
+        return answer({"items": list(flow_views.flows(compiler, node, await controller.dump(node), wanted))})
+
+    async def groups(request: web.Request) -> web.Response:
+        found = await controller.groups(request.match_info["name"])
+        return answer({"items": [flow_views.group_row(each) for each in sorted(found, key=lambda each: each.group_id)]})
+
+    async def rated(node: str, seconds: int, wanted: Wanted) -> Iterator[Row]:
+        first, begun = await controller.dump(node), time.monotonic()
+        await asyncio.sleep(seconds)
+        last = await controller.dump(node)
+        return flow_views.rated(compiler, node, first, last, time.monotonic() - begun, wanted)
+
+    def _check(wanted: Wanted) -> None:
+        if wanted.policy and not policy_views.named(compiler, wanted.policy):
+            raise ApiError(404, f"no policy {wanted.policy!r}")
+        if wanted.service and tuple(wanted.service.partition("/")[::2]) not in compiler.cluster.services:
+            raise ApiError(404, f"no Service {wanted.service!r}")
+        if wanted.pod and tuple(wanted.pod.partition("/")[::2]) not in compiler.cluster.pods:
+            raise ApiError(404, f"no pod {wanted.pod!r}")
+        if wanted.table and not flow_views.is_table(wanted.table):
+            raise ApiError(404, f"no table {wanted.table!r}; the tables are {', '.join(flow_views.table_names())}")
 
     return [
         Route(
@@ -42,7 +70,19 @@ def routes(controller: Controller) -> list[Route]:
                 Parameter("service", "NAMESPACE/NAME: only flows made for it."),
                 Parameter("policy", "[NAMESPACE/]NAME: only flows made for it."),
                 Parameter("table", "A table by name or number."),
+                flag(
+                    "diff",
+                    "Only what is missing, altered or foreign, of all that is compared. `settled` is false where the "
+                    "switch was being changed meanwhile: then what was on its way is told too.",
+                ),
+                number("rate", "Also what each carries, by two looks that are so many seconds apart.", *RATE),
             ),
+            answer=ITEMS,
+        ),
+        Route(
+            path="/v1/nodes/{name}/groups",
+            about="A node's groups as its switch has them: how Services' connections are spread, and equal ways.",
+            handler=groups,
             answer=ITEMS,
         ),
     ]

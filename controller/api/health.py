@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import views
+from controller import parts, views
 from controller.api.route import Route, answer
+from controller.version import version
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -19,7 +22,9 @@ def routes(controller: Controller) -> list[Route]:
     compiler, fleet = controller.compiler, controller.fleet
 
     async def status(request: web.Request) -> web.Response:
-        told = views.status(compiler, fleet, controller.troubles(), controller.edition(), time.monotonic())
+        now, clock = datetime.now(UTC), time.monotonic()
+        told = views.status(compiler, fleet, parts.troubles(controller, now), controller.edition(), clock)
+        told["parts"] = list(parts.parts(controller, now, clock))
         if controller.replica is not None:
             told["replica"] = controller.replica.status(compiler.cluster.nodes)
         if controller.bgp is not None:
@@ -30,7 +35,22 @@ def routes(controller: Controller) -> list[Route]:
         controller.audit(full=True)
         return answer({"switches": len(fleet.syncs)}, 202)
 
+    async def settings(request: web.Request) -> web.Response:
+        return answer(
+            {
+                "version": version(),
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "settings": controller.settings,
+            }
+        )
+
     return [
+        Route(
+            path="/v1/settings",
+            about="Which controller this is, and what it was started with. Nothing of it is a secret.",
+            handler=settings,
+        ),
         Route(path="/v1/status", about="The whole in a few numbers, and everything that is wrong.", handler=status),
         Route(
             method="POST",

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from controller import lists
+from controller.api import watches
 from controller.api.route import ApiError, Parameter, Route, answer, arguments, flag, number
+from controller.concerns import KINDS
 from controller.kinds import kinds
 from controller.lists import Choice, Kind, ListError, Row
 from topology import selectors
@@ -26,21 +28,26 @@ def routes(controller: Controller) -> list[Route]:
     """The routes of this module."""
     there = kinds(controller)
     return [
-        *(_list(kind) for kind in there.values()),
+        *(_list(controller, kind) for kind in there.values()),
         *(_single(there[name], title) for name, title in _SINGLE.items()),
     ]
 
 
-def _list(kind: Kind) -> Route:
-    async def handle(request: web.Request) -> web.Response:
+def _list(controller: Controller, kind: Kind) -> Route:
+    async def handle(request: web.Request) -> web.StreamResponse:
         asked = arguments(request)
         try:
             choice, start = (
                 _choice(kind, asked),
-                lists.place_of(kind, asked["continue"]) if "continue" in asked else None,
+                lists.place_of(kind, asked["continue"]) if asked.get("continue") else None,
             )
         except ListError as error:
             raise ApiError(400, str(error)) from error
+        if asked.get("watch"):
+            for word in ("limit", "continue", "counters"):
+                if asked.get(word):
+                    raise ApiError(400, f"watch doesn't go with {word}: it tells all rows, and what becomes of them")
+            return await watches.stream(request, controller, kind, choice)
         counted = await kind.count() if kind.count is not None and asked.get("counters") else None
         counts = counted.counts if counted is not None else None
         for page in lists.page(kind, choice, asked.get("limit", 0), start, counts):
@@ -69,6 +76,8 @@ def _list(kind: Kind) -> Route:
         parameters.append(Parameter("labelSelector", "Only objects with such labels, as kubectl's --selector."))
     if kind.count is not None:
         parameters.append(flag("counters", "Also what all switches together have counted."))
+    if kind.name in KINDS:
+        parameters.append(flag("watch", "Also what becomes of the rows, as server-sent events (text/event-stream)."))
     missing = {
         "type": "array",
         "items": {"type": "string"},

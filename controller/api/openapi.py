@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -33,18 +32,19 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Signalbox",
-            "version": metadata.version("signalbox-sdn"),
+            "version": "v1",
             "description": "Administration of an Open vSwitch network from one place.",
         },
         "paths": paths,
-        "security": [{}, {"token": []}],
+        "security": [{}, {"token": []}, {"certificate": []}],
         "components": {
             "securitySchemes": {
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
                     "description": "Over TLS; on the Unix socket none is needed.",
-                }
+                },
+                "certificate": {"type": "mutualTLS", "description": "A person's, over TLS and instead of a token."},
             },
             "schemas": {
                 "Error": {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from controller import policy_views
+from controller import policy_matrix, policy_views
 from controller.api.route import FAMILY, PORT, ApiError, Parameter, Route, answer, arguments
 
 if TYPE_CHECKING:
@@ -25,7 +26,31 @@ def routes(controller: Controller) -> list[Route]:
         except policy_views.QuestionError as error:
             raise ApiError(400, str(error)) from error
 
+    async def matrix(request: web.Request) -> web.Response:
+        asked = arguments(request)
+        namespaces = [each for each in asked.get("namespace", "").split(",") if each]
+        protocol, port, family = asked.get("protocol", "TCP").upper(), asked.get("port", 0), asked.get("family", 0)
+        try:
+            for found in policy_matrix.matrix(compiler, namespaces, protocol, port, family):
+                if found is not None:
+                    return answer(found)
+                await asyncio.sleep(0)
+        except policy_views.QuestionError as error:
+            raise ApiError(400, str(error)) from error
+        raise AssertionError("a matrix comes last")
+
     return [
+        Route(
+            path="/v1/matrix",
+            about="Who may reach whom by policies, of the identities of some namespaces or of all.",
+            handler=matrix,
+            parameters=(
+                Parameter("namespace", "A namespace, or several with commas between; all if nothing is said."),
+                Parameter("protocol", "TCP, UDP, SCTP or ICMP; TCP if nothing is said."),
+                PORT,
+                FAMILY,
+            ),
+        ),
         Route(
             path="/v1/policy-check",
             about="Whether one may reach another, and which rule says so.",

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from controller.cli.printing import Column, Row, bits, print_rows, table
+from controller.cli.printing import Column, Row, bits, print_rows, table_of
 from controller.cli.questions import ask, dump, output_option, socket_options
 
 _COLUMNS = [
@@ -19,7 +19,7 @@ _COLUMNS = [
     Column("PORT", "toPort"),
     Column("KIND", "kind"),
     Column("COST", "cost"),
-    Column("STATE", "state"),
+    Column("STATE", "state", state=True),
 ]
 _LOAD_COLUMNS = [
     Column("USED", "used"),
@@ -78,7 +78,7 @@ def _table(rows: list[Row], *, with_load: bool) -> str:
         return "No links found."
     columns = _COLUMNS + (_LOAD_COLUMNS if with_load else [])
     shown = [{**row, **_load_words(row)} for row in rows]
-    return table([column.heading for column in columns], [[column.text(row) for column in columns] for row in shown])
+    return table_of(shown, columns)
 
 
 def _load_words(row: Row) -> Row:

@@ -247,7 +247,7 @@ def _become(netns: str, argv: Sequence[str], env: dict[str, str], directory: str
 @_command
 def status(name: str, output: str) -> None:
     """Show a lab's nodes and pods; the exit code is 1 where something isn't in order."""
-    from controller.cli.ask import NODE_COLUMNS
+    from controller.cli.kinds import NODE_COLUMNS
     from controller.cli.printing import Column, print_rows
 
     here = _lab(name)

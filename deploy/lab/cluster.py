@@ -228,6 +228,7 @@ class Lab:
             sys.executable, "-m", "deploy.command", "controller",
             "--listen", controller_target(settings, number) if settings.tls else f"unix:{layout.openflow_of(number)}",
             "--manifests", str(layout.manifests), "--socket", str(layout.api_of(number)),
+            "--state-dir", str(layout.state),
             "--source-identity", settings.source_identity, "--mode", mode or settings.mode,
             "--encap", encap or settings.encap,
         ]  # fmt: skip

@@ -76,6 +76,8 @@ class Layout:
         self.api = self.api_of(1)
         self.openflow = self.openflow_of(1)
         self.leases = self.directory / "leases"
+        #: What people have said to a controller, which all of them know.
+        self.state = self.directory / "state"
         self.pki = self.directory / "pki"
         self.bin = self.directory / "bin"
         self.prefix = f"sb-{name}"

@@ -215,6 +215,7 @@ class FakeSwitch:
             case Multipart.GROUP_DESC:
                 return _reply(kind, b"".join(map(_group_desc, self.groups.values())), xid)
             case Multipart.GROUP:
+                # It forwards nothing, so its groups have carried nothing.
                 return _reply(kind, b"", xid)
         raise AssertionError(f"nobody asks for multipart {kind}")
 

@@ -183,6 +183,9 @@ async def test_bgp_is_there_where_it_is_asked_for(client: Client, tmp_path: Path
         ("/v1/nodes/n2/flows", 404, "the switch of node 'n2' isn't connected"),
         ("/v1/nodes/n1/flows?pod=default/x", 404, "no pod 'default/x'"),
         ("/v1/nodes/n1/flows?table=Nowhere", 404, "the tables are Classify, Arp"),
+        ("/v1/nodes/n9/flows?diff=1", 404, "no node 'n9'"),
+        ("/v1/nodes/n1/flows?rate=11", 400, "rate is a number from 1 to 10"),
+        ("/v1/nodes/n1/flows?rate=1&diff=1", 400, "ask for diff or for rate"),
         ("/v2/nodes", 404, "GET /v2/nodes: Not Found"),
     ],
 )

@@ -208,7 +208,7 @@ async def test_the_command_line_says_what_is_wrong(remote: Remote, tmp_path: Pat
     ]:
         env = {name: value for name, value in {**good, **change}.items() if value is not None}
         result = await signalbox("status", env=env)
-        assert result.exit_code == 1 and said in result.output, result.output
+        assert result.exit_code == 2 and said in result.output, result.output
         assert len(result.output.splitlines()) == 1 and READER not in result.output
 
 

@@ -220,12 +220,12 @@ def test_a_fault_is_told_once_and_silence_after_it_is_no_other_fault() -> None:
     for _ in range(3):
         go_down(here, ONE, "notification received (2,2)")
         go_down(here, ONE)
-    ((wrong, line),) = here.news
-    assert wrong
+    ((wrong, line, peer),) = here.news
+    assert wrong and peer == str(ONE)
     assert line.startswith(f"peer {ONE} (AS 64999) is down: it ended with wrong AS")
     come_up(here, ONE)
     go_down(here, ONE)
-    assert [wrong for wrong, _ in here.news] == [True, False, True]
+    assert [each.wrong for each in here.news] == [True, False, True]
 
 
 def test_what_isn_t_understood_of_the_engine_is_left_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [("get", "pods"), ("status",), ("topology",), ("flows", "n1")])
 def test_without_a_controller_the_remedy_is_said(words: tuple[str, ...]) -> None:
     result = run(*words)
-    assert result.exit_code == 1
+    assert result.exit_code == (2 if words == ("status",) else 1)
     assert result.output.startswith("Error: no controller: ") and "signalbox lab up" in result.output
     assert len(result.output.splitlines()) == 1
 
@@ -56,7 +57,7 @@ def test_without_a_controller_the_remedy_is_said(words: tuple[str, ...]) -> None
 def test_a_socket_that_is_named_is_the_one_that_is_asked(tmp_path: Path) -> None:
     named = str(tmp_path / "other.sock")
     for result in (run("status", "--socket", named), run("status", SIGNALBOX_SOCKET=named)):
-        assert result.exit_code == 1 and f"{named}: no such socket" in result.output
+        assert result.exit_code == 2 and f"{named}: no such socket" in result.output
 
 
 def test_with_several_labs_one_must_be_said(tmp_path: Path) -> None:
@@ -82,6 +83,7 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
             "identities, policies, bgp, routes",
         ),
         (("get", "pods", "--counters"), "--counters: pods have none; services, endpoints and policies do"),
+        (("get", "links", "-l", "a=b"), "--selector: links have no labels to select by; nodes, pods and workloads do"),
         (("get", "pods", "-o", "xml"), "'xml' is not one of"),
         (("topology", "-w", "-o", "json"), "--watch goes with -o table and -o wide"),
         (("topology", "path", "a"), "Missing argument 'B'"),
@@ -92,7 +94,7 @@ NODE = ("--name", "n", "--pod-cidr", "10.0.0.0/24", "--cluster-cidr", "10.0.0.0/
         ((*CONTROLLER, "ssl:127.0.0.1:6653", "--tls-cert", "/c"), "--tls-cert, --tls-key and --tls-ca go together"),
         ((*CONTROLLER, "ssl:127.0.0.1:6653", *FILES), "--tls-cert /c: No such file"),
         ((*CONTROLLER, "unix:/s", "--api-listen", "127.0.0.1:1"), "--api-listen takes --tls-cert"),
-        ((*CONTROLLER, "unix:/s", *FILES, "--api-listen", "127.0.0.1:1"), "nobody is let in without a token"),
+        ((*CONTROLLER, "unix:/s", "--api-tokens", "/t"), "--api-tokens goes with --api-listen"),
         (("node", *NODE, "ssl:192.0.2.1:6653", "--tls-cert", "/c"), "--tls-cert, --tls-key and --tls-ca go together"),
         (("node", *NODE, "tcp:192.0.2.1:6653", *FILES), "no --controller is ssl:IP:PORT"),
         (("controller", "--listen", "unix:/s"), "--manifests DIRECTORY or --kubernetes, not both"),
@@ -212,3 +214,156 @@ def test_get_shows_each_object_that_is_named_and_names_those_that_are_missing(mo
     assert run("get", "nodes", "n3", "n1", *at).output == "node/n1\nnode/n3\n"
     result = run("get", "nodes", "n1", "n8", "n9", *at)
     assert result.exit_code == 1 and result.output == "Error: nodes 'n8', 'n9' not found\n"
+
+
+class Pages:
+    """A controller that lists rows by pages, by what it is asked."""
+
+    def __init__(self, rows: list[dict[str, object]]) -> None:
+        self.rows = rows
+        self.queries: list[tuple[str, dict[str, str]]] = []
+
+    def ask(self, where: Path, resource: list[str], query: dict[str, str]) -> object:
+        self.queries.append((resource[0], dict(query)))
+        start, size = int(query.get("continue", 0)), int(query.get("limit", len(self.rows)))
+        more = {"continue": str(start + size)} if start + size < len(self.rows) else {}
+        return {"items": self.rows[start : start + size], **more}
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Pages:
+    rows = [{"namespace": "default", "name": f"p{number}", "node": f"n{-number % 3}"} for number in range(5)]
+    here = Pages([*rows, {"namespace": "default", "name": "unscheduled", "node": None}])
+    monkeypatch.setattr(client, "ask", here.ask)
+    return here
+
+
+def test_a_list_is_asked_for_by_pages_and_by_what_is_wanted(pages: Pages) -> None:
+    words = ("get", "po", "--chunk-size", "4", "-l", "app=web", "--field-selector", "node!=n9", "--socket", "/s")
+    assert len(run(*words, "-o", "name").output.split()) == 6
+    asked = {"namespace": "default", "labelSelector": "app=web", "fieldSelector": "node!=n9", "limit": "4"}
+    assert pages.queries == [("pods", asked), ("pods", asked | {"continue": "4"})]
+    pages.queries.clear()
+    run("get", "po", "p3", "-A", "--chunk-size", "0", "--socket", "/s")
+    run("get", "svc", "--counters", "--socket", "/s")
+    assert pages.queries == [
+        ("pods", {"fieldSelector": "name=p3"}),
+        # All switches count for each page, so there is one.
+        ("services", {"namespace": "default", "counters": "1"}),
+    ]
+
+
+def test_a_list_is_sorted_by_a_field_before_it_is_cut(pages: Pages) -> None:
+    def names(*words: str) -> list[str]:
+        return [line.split("/")[1] for line in run("get", "po", *words, "-o", "name", "--socket", "/s").output.split()]
+
+    assert names("--sort-by", "node") == ["p0", "p3", "p2", "p1", "p4", "unscheduled"]
+    assert names("--sort-by", ".node", "--limit", "3") == ["p0", "p3", "p2"]
+    assert "there is no field 'colour'" in run("get", "po", "--sort-by", "colour", "--socket", "/s").output
+
+
+def test_several_kinds_and_objects_of_several_kinds_are_shown_after_one_another(pages: Pages) -> None:
+    told = run("get", "nodes,pods", "--socket", "/s").output.split("\n\n")
+    assert [part.split()[0:2] for part in told] == [["NAME", "STATUS"], ["NAME", "STATUS"]]
+    assert "POD-CIDRS" in told[0] and "POD-CIDRS" not in told[1]
+    told = run("get", "pod/p1", "po/p2", "svc/p3", "-o", "name", "--socket", "/s").output.split()
+    assert told == ["pod/p1", "pod/p2", "service/p3"]
+    assert list(json.loads(run("get", "no,po", "-o", "json", "--socket", "/s").output)) == ["nodes", "pods"]
+    assert "say KIND/NAME here too" in run("get", "pod/p1", "p2", "--socket", "/s").output
+
+
+FLOW = {
+    "table": "Route", "priority": 100, "packets": 7, "object": "Pod default/a", "words": "to a: drop", "ofctl": "a=b",
+}  # fmt: skip
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[dict[str, str]]:
+    """Let a controller answer so to every question; what each one says."""
+    queries: list[dict[str, str]] = []
+
+    def ask(where: Path, resource: list[str], query: dict[str, str]) -> object:
+        queries.append(query)
+        return answer
+
+    monkeypatch.setattr(client, "ask", ask)
+    return queries
+
+
+def test_differences_are_told_as_they_are_and_should_be_and_by_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    items: list[dict[str, object]] = []
+    queries = answering(monkeypatch, {"items": items, "compared": 9, "settled": True})
+    words = ("flows", "n1", "--diff", "--socket", "/s")
+    result = run(*words)
+    assert (result.exit_code, result.output) == (0, "No differences: 9 flows are as they should be.\n")
+    assert queries == [{"diff": "1"}]
+    items += [
+        {**FLOW, "state": "missing", "ofctl": "m"},
+        {**FLOW, "state": "altered", "ofctl": "is", "shouldBe": "to a: send it on", "shouldBeOfctl": "should"},
+        {**FLOW, "state": "foreign", "ofctl": "f", "object": ""},
+    ]
+    result = run(*words)
+    assert result.exit_code == 1
+    assert [line.split("   ")[0].strip() for line in result.output.splitlines()] == [
+        "STATE", "missing", "altered", "should be", "foreign",
+    ]  # fmt: skip
+    assert result.output.splitlines()[3].endswith("to a: send it on")
+    result = run(*words, "-o", "ofctl")
+    assert (result.exit_code, result.output.split()) == (1, ["-m", "-should", "+is", "+f"])
+
+
+def test_rates_of_flows_are_as_people_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {**FLOW, "packetsPerSecond": 1234.4, "bytesPerSecond": 125_000}
+    queries = answering(monkeypatch, {"items": [row]})
+    heading, line = run("flows", "n1", "--rate", "2", "--socket", "/s").output.splitlines()
+    assert "PACKETS/S   RATE" in heading and "1234        1Mb/s" in line
+    assert queries == [{"rate": "2"}]
+    assert "say --diff or --rate" in run("flows", "n1", "--rate", "2", "--diff", "--socket", "/s").output
+
+
+STATUS = {
+    "healthy": True, "nodes": 2, "nodesInSync": 2, "pods": 5, "problems": [], "refusedPeers": [],
+    "parts": [{"name": "source", "state": "Ok", "message": "read"}, {"name": "bgp", "state": "Ok", "message": "up"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("healthy", "state", "code"), [(True, "Ok", 0), (True, "Degraded", 1), (False, "Ok", 1)])
+def test_the_exit_code_of_status_says_whether_all_is_well(
+    monkeypatch: pytest.MonkeyPatch, healthy: bool, state: str, code: int
+) -> None:
+    part = {"name": "bgp", "state": state, "message": "1 of 2 peers up"}
+    problems = [] if healthy else ["node n1: its switch isn't connected"]
+    answering(monkeypatch, STATUS | {"healthy": healthy, "problems": problems, "parts": [part]})
+    result = run("status", "--socket", "/s")
+    assert result.exit_code == code
+    lines = result.output.splitlines()
+    assert lines[0] == "2 of 2 nodes in sync, 5 pods attached"
+    assert lines[3].split(maxsplit=2) == ["bgp", state, "1 of 2 peers up"]
+    assert lines[4:] == ([] if healthy else ["", "- node n1: its switch isn't connected"])
+    for form in ("json", "yaml"):
+        told = run("status", "--socket", "/s", "-o", form)
+        assert told.exit_code == code and "1 of 2 peers up" in told.output
+
+
+def test_states_are_coloured_on_a_terminal_or_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [{"name": "n1", "status": "Synced"}, {"name": "n2", "status": "Disconnected"}]
+    answering(monkeypatch, {"items": items})
+    words = ("get", "nodes", "--socket", "/s")
+    plain = run(*words).output
+    assert "\x1b" not in plain
+    for forced in (run("--color", "always", *words), run(*words, CLICOLOR_FORCE="1")):
+        assert "\x1b[32mSynced\x1b[0m" in forced.output and "\x1b[31mDisconnected\x1b[0m" in forced.output
+        # Columns stay where they were.
+        assert click.unstyle(forced.output) == plain
+    on_terminal = CliRunner().invoke(main, words, color=True)
+    assert "\x1b[32mSynced" in on_terminal.output
+    for env in ({"NO_COLOR": "1"}, {"NO_COLOR": "1", "CLICOLOR_FORCE": "1"}):
+        assert "\x1b" not in CliRunner().invoke(main, words, color=True, env=env).output
+    assert "\x1b" not in run("--color", "always", *words, "-o", "json").output
+
+
+def test_what_a_terminal_would_obey_is_not_printed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, {"items": [{"namespace": "default", "name": "a", "reason": "port \x1b[2Jx\n is refused"}]})
+    told = run("--color", "always", "get", "pods", "-o", "wide", "--socket", "/s").output.splitlines()
+    assert len(told) == 2 and told[1].endswith("port \\x1b[2Jx\\n is refused")
+    answering(monkeypatch, STATUS | {"problems": ["node n1: port \x1b]0;x\x07"]})
+    assert "- node n1: port \\x1b]0;x\\x07\n" in run("--color", "always", "status", "--socket", "/s").output

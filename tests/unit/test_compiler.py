@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from random import Random
 
+import msgspec
 import pytest
 from fabric import WAYS, Way
 from hypothesis import given, settings
@@ -48,7 +49,13 @@ from topology.naming import (
 
 
 def node(
-    number: int, *, address: int | None = None, cidr: int | None = None, zone: str = "", transit: bool = False
+    number: int,
+    *,
+    address: int | None = None,
+    cidr: int | None = None,
+    zone: str = "",
+    transit: bool = False,
+    drained: bool = False,
 ) -> Node:
     """Node n<number>; `address` and `cidr` make it claim those of another."""
     cidr = number if cidr is None else cidr
@@ -57,6 +64,7 @@ def node(
         addresses=(ip_address(f"172.30.0.{number if address is None else address}"),),
         pod_cidrs=(ip_network(f"10.244.{cidr}.0/24"), ip_network(f"fd00:10:244:{cidr}::/64")),
         labels=(*(((ZONE_LABEL, zone),) if zone else ()), *((TRANSIT,) if transit else ())),
+        drained=drained,
     )
 
 
@@ -144,6 +152,10 @@ _MORE = ["service", "slice", "remove service", "remove slice", "down"] * 2 + ["w
 flags = st.booleans()
 
 
+def put(new: Object) -> Step:
+    return lambda compiler: compiler.put(new)
+
+
 @st.composite
 def services(draw: st.DrawFn) -> Service:
     """Services that want the same addresses and node ports as often as not."""
@@ -198,10 +210,22 @@ def slices(draw: st.DrawFn) -> EndpointSlice:
     )
 
 
+def drain(compiler: Compiler, name: str, drained: bool) -> list[Update]:
+    """Nothing but whether a node gets new work changes."""
+    there = compiler.cluster.nodes.get(name)
+    return [] if there is None else compiler.put(msgspec.structs.replace(there, drained=drained))
+
+
+@st.composite
+def drains(draw: st.DrawFn) -> Step:
+    name, drained = f"n{draw(numbers)}", draw(flags)
+    return lambda compiler: drain(compiler, name, drained)
+
+
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
     """One event: a node, pod or namespace comes, changes or goes; a switch announces its ports."""
-    kinds = ["node", "pod", "ports", "wires", "namespace", "remove node", "remove pod", *_MORE]
+    kinds = ["node", "drain", "pod", "ports", "wires", "namespace", "remove node", "remove pod", *_MORE]
     match draw(st.sampled_from(kinds)):
         case "wires":
             wires = draw(st.sets(st.sampled_from(WIRES)))
@@ -209,8 +233,11 @@ def steps(draw: st.DrawFn) -> Step:
         case "node":
             zone = draw(st.sampled_from(["", "east", "west"]))
             transit = draw(st.sampled_from([False, False, True]))
-            new = node(draw(numbers), address=draw(numbers), cidr=draw(numbers), zone=zone, transit=transit)
+            claims = {"address": draw(numbers), "cidr": draw(numbers)}
+            new = node(draw(numbers), **claims, zone=zone, transit=transit, drained=draw(flags))
             return lambda compiler: compiler.put(new)
+        case "drain":
+            return draw(drains())
         case "workload":
             # Some are others' neighbours: by port, by address, by an address that is a node's or for its pods.
             texts = ["192.0.2.10", "192.0.2.11", "2001:db8::10", "172.30.0.2", "10.244.1.2"]
@@ -396,8 +423,14 @@ def test_updates_add_up_where_the_numbers_of_groups_meet(monkeypatch: pytest.Mon
     holds()
 
 
-def put(new: Object) -> Step:
-    return lambda compiler: compiler.put(new)
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(services().map(put), slices().map(put), drains()), min_size=8, max_size=25))
+def test_updates_add_up_while_nodes_are_drained_and_are_not(events: list[Step]) -> None:
+    compiler = Compiler()
+    switches = Switches(compiler)
+    for event in [*map(put, (node(1), node(2), node(3))), *events]:
+        switches.take(event(compiler))
+    assert_same_as_afresh(compiler, switches)
 
 
 def state(compiler: Compiler) -> dict[str, tuple[set[Flow], set[Group]]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -32,7 +34,7 @@ async def test_the_page_needs_no_token_and_all_else_does(remote: Remote) -> None
 
 def test_the_files_name_no_other_host_and_have_nothing_inline() -> None:
     for path in pages.paths():
-        text = (pages.answer(path).text or "").replace('xmlns="http://www.w3.org/2000/svg"', "")
+        text = (pages.answer(path).text or "").replace('"http://www.w3.org/2000/svg"', "")
         assert not re.search(r"\w+://|innerHTML|insertAdjacentHTML|\beval\b|\sstyle=|\son\w+=", text), path
     assert console.is_page("GET", "/console/") and not console.is_page("DELETE", "/console/")
 
@@ -75,7 +77,24 @@ async def test_a_name_that_leads_to_loopback_is_refused(proxied: str, host: str)
 
 async def test_nothing_can_be_changed_through_the_proxy(proxied: str) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        assert (await asked(proxied.replace("/console/", "/v1/audit"), method))[0] == 405
+        assert (await asked(proxied.replace("/console/", "/v1/audit"), method))[0] == 403
+
+
+async def test_a_live_trace_is_passed_on_to_the_page_itself_alone(proxied: str) -> None:
+    own = f"http://{urlsplit(proxied).netloc}"
+    ask = functools.partial(asked, proxied.replace("/console/", "/v1/trace?from=node/n1&to=10.0.0.1"), "POST")
+    status, text = await ask(Origin=own)
+    assert status not in (403, 405) and "only the console itself" not in text
+    for headers in (
+        {},
+        {"Origin": "null"},
+        {"Origin": "http://evil.example"},
+        {"Origin": own.replace("http:", "https:")},
+        {"Origin": own, "Sec-Fetch-Site": "same-site"},
+        {"Origin": own, "Sec-Fetch-Site": "cross-site"},
+    ):
+        assert (await ask(**headers))[0] == 403
+    assert (await asked(proxied.replace("/console/", "/v1/audit"), "POST", Origin=own))[0] == 405
 
 
 async def test_a_controller_that_is_gone_is_told_of(tmp_path: Path) -> None:

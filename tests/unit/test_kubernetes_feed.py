@@ -21,6 +21,8 @@ from test_kubernetes_source import until
 
 from controller import kubernetes_feed as feeds
 from controller.app import run
+from controller.cli.run import reviews_by
+from controller.kubernetes_access import Identity
 from controller.kubernetes_feed import KubernetesFeed
 from controller.kubernetes_leases import KubernetesLeases
 from controller.leases import Leases, Times
@@ -28,7 +30,7 @@ from controller.replica import Replica
 from flows.state import Port
 from topology.kubernetes import reflector as reflectors
 from topology.kubernetes.client import Client, TransportError
-from topology.kubernetes.resources import RESOURCES
+from topology.kubernetes.resources import RESOURCES, TRACEFLOWS
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
 from topology.services import ServiceRanges
 
@@ -48,7 +50,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def server() -> AsyncIterator[ApiServer]:
     async with serving() as here:
-        here.settings.optional = {each.kind for each in RESOURCES if each.optional}
+        here.settings.optional = {each.kind for each in (*RESOURCES, TRACEFLOWS) if each.optional}
         here.put(namespace("default"), namespace("signalbox"), node("n1", 1), node("n2", 2))
         yield here
 
@@ -68,9 +70,12 @@ class Running:
         self.task = asyncio.create_task(run([f"unix:{directory / 'of'}"], feed, directory / "api", 60.0))
         self.switches: list[asyncio.Task[None]] = []
 
-    async def ask(self, path: str) -> Any:
+    async def ask(self, path: str, method: str = "GET") -> Any:
         connector = aiohttp.UnixConnector(str(self.directory / "api"))
-        async with aiohttp.ClientSession(connector=connector) as session, session.get(f"http://c{path}") as response:
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, f"http://c{path}") as response,
+        ):
             return json.loads(await response.text())
 
     async def until_status(self, words: str) -> None:
@@ -81,6 +86,14 @@ class Running:
                 if any(words in each for each in problems):
                     return
             assert time.monotonic() < deadline, f"{words}: not said"
+            await asyncio.sleep(0.02)
+
+    async def until_drained(self, name: str, wanted: bool) -> None:
+        deadline = time.monotonic() + 15
+        while True:
+            if (await self.ask(f"/v1/nodes/{name}"))["drained"] is wanted:
+                return
+            assert time.monotonic() < deadline, f"{name}: drained is not {wanted}"
             await asyncio.sleep(0.02)
 
     def connect(self, name: str) -> None:
@@ -263,6 +276,36 @@ async def test_a_workload_that_wants_what_another_has_is_told_by_an_event(server
     await running.until_status(f"Workload default/b: {said}")
 
 
+async def test_a_node_is_drained_by_its_annotation_for_all_controllers(server: ApiServer, tmp_path: Path) -> None:
+    ones = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        ones.append(Running(server, tmp_path / name, name))
+    for here in ones:
+        await until((here.directory / "of").exists, "the controller listens")
+    server.put(node("n1", 1) | {"metadata": {"name": "n1", "annotations": {"other": "kept"}}})
+
+    told = await ones[0].ask("/v1/nodes/n1/drain", "POST")
+    assert (told["changed"], told["kept"], told["note"]) == (True, "Kubernetes", "")
+    written = server.get("Node", "", "n1")
+    assert written is not None
+    assert written["metadata"]["annotations"] == {"other": "kept", "signalbox.io/drained": "true"}
+    assert written["status"] == node("n1", 1)["status"]
+    await asyncio.gather(*(here.until_drained("n1", True) for here in ones))
+    # By whichever of them it is said.
+    assert (await ones[1].ask("/v1/nodes/n1/undrain", "POST"))["changed"]
+    await asyncio.gather(*(here.until_drained("n1", False) for here in ones))
+    # Its answer means that it is so, at that controller.
+    for act, drained in (("drain", True), ("undrain", False), ("undrain", False), ("drain", True)):
+        told = await ones[0].ask(f"/v1/nodes/n1/{act}", "POST")
+        assert (await ones[0].ask("/v1/nodes/n1"))["drained"] is drained
+    assert told["changed"]
+    server.settings.refuse["nodes"] = 403
+    assert "PATCH /api/v1/nodes/n1/status: 403" in (await ones[1].ask("/v1/nodes/n1/drain", "POST"))["error"]
+    for here in ones:
+        await here.end()
+
+
 async def test_an_outage_is_told_and_takes_nothing_from_the_switches(
     server: ApiServer, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,6 +399,11 @@ async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiSe
         {"kind": "AdminNetworkPolicy", "metadata": {"name": "a"}, "spec": {**admin, "priority": 1}},
         {"kind": "BaselineAdminNetworkPolicy", "metadata": {"name": "default"}, "spec": admin},
         network_policy("default", "p", ingress=[{"fromm": []}]),
+        {
+            "kind": "Traceflow",
+            "metadata": {"name": "t"},
+            "spec": {"source": {}, "destination": {}, "ttlSecondsAfterFinished": 0},
+        },
     )
     here = Running(server, tmp_path, "a")
     await until((tmp_path / "of").exists, "the controller listens")
@@ -364,6 +412,13 @@ async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiSe
     server.put(network_policy("default", "p"))
     await asyncio.sleep(0.2)
     server.put(network_policy("default", "p", ingress=[{"fromm": []}]))
+    asking = Client(tmp_path / "kubeconfig")
+    await asking.connect()
+    reviews = reviews_by(asking)
+    assert await reviews.identity("a token") is None and not await reviews.allows(
+        Identity("somebody"), "get", "/v1/nodes"
+    )
+    await asking.close()
     wanted, given_up = set(granted()), {("coordination.k8s.io", "leases", "delete")}
     await until(lambda: set(rights_of(server.requests)) == wanted - given_up, "every right is used")
     await here.end()

@@ -15,8 +15,8 @@ from api_server import ApiServer, serving
 from kubernetes_objects import cluster_policy, endpoint_slice, namespace, network_policy, node, pod, service
 
 from topology.kubernetes import client as clients
+from topology.kubernetes import follower as followers
 from topology.kubernetes import reflector as reflectors
-from topology.kubernetes import source as sources
 from topology.kubernetes.client import Client, KubeconfigError
 from topology.kubernetes.source import KubernetesSource
 from topology.kubernetes.state import Batch
@@ -68,7 +68,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflectors, "LONGEST_DELAY", 0.1)
     monkeypatch.setattr(reflectors, "PROBE_INTERVAL", 0.1)
     monkeypatch.setattr(reflectors, "PAGE", 3)
-    monkeypatch.setattr(sources, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(followers, "IDLE_SECONDS", 0.5)
     monkeypatch.setattr(clients, "SILENCE", 0.5)
     monkeypatch.setattr(clients, "ANSWER", 2.0)
 

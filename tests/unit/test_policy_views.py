@@ -17,10 +17,11 @@ from policy_objects import has
 from test_compiler import UPLINKS, node, pod_port
 from test_policy_parts import compiled, turns
 
-from controller import counting, policy_views, views
+from controller import counting, flow_views, policy_views, views
 from controller.api import serve
 from controller.app import Controller
 from controller.cli import client
+from controller.flow_views import Wanted
 from controller.policy_views import QuestionError, check
 from controller.sync import TakeCounts
 from deploy.command import main
@@ -209,11 +210,11 @@ def test_flows_of_other_tables_and_those_that_are_not_ours_are_not_counted(clust
 
 def test_flows_of_a_policy_are_those_it_has_a_part_in_and_read_in_words(cluster: Compiler) -> None:
     dump = [stats(flow, 0) for flow in cluster.flows(CLUSTER)]
-    rows = list(views.flows(cluster, "n1", dump, policy="shop/same"))
+    rows = list(flow_views.flows(cluster, "n1", dump, Wanted(policy="shop/same")))
     assert {each["object"] for each in rows} == {"NetworkPolicy shop/db"} and len(rows) == 3
     assert "tcp,tcp_dst=5432 from shop[app=client] to shop[app=db]: go on in Commit" in [each["words"] for each in rows]
     assert "to shop[app=db]: drop" in [each["words"] for each in rows]
-    assert len(list(views.flows(cluster, "n1", dump, policy="guard"))) == cluster.policies.size(GUARD.key)
+    assert len(list(flow_views.flows(cluster, "n1", dump, Wanted(policy="guard")))) == cluster.policies.size(GUARD.key)
 
 
 def test_a_conjunction_s_flows_name_its_rule() -> None:
@@ -221,7 +222,7 @@ def test_a_conjunction_s_flows_name_its_rule() -> None:
     given = msgspec.structs.replace(DB_POLICY, ingress=(Rule(), Rule(peers=(OF_CLIENT,))))
     cluster = compiled(*pods, given)
     dump = [stats(flow, 0) for flow in cluster.flows(CLUSTER)]
-    words = [each["words"] for each in views.flows(cluster, "n1", dump, policy="shop/db")]
+    words = [each["words"] for each in flow_views.flows(cluster, "n1", dump, Wanted(policy="shop/db"))]
     assert "all parts of ingress rule 1 of NetworkPolicy shop/db: go on in Commit" in words
     assert "to shop[app=db,copy=3]: part 1 of 2 of ingress rule 1 of NetworkPolicy shop/db" in words
 
@@ -428,13 +429,15 @@ def run(cluster: Compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> C
             case ["identities"]:
                 return {"items": list(policy_views.identities(cluster))}
             case ["policies"]:
-                return {"items": list(policy_views.policies(cluster, counts if given.get("counters") else None))}
+                found = policy_views.policies(cluster, counts if given.get("counters") else None)
+                here = given.get("namespace")
+                return {"items": [row for row in found if not here or row["namespace"] in (here, "")]}
             case ["policy-check"]:
                 numbers = int(given["port"]), int(given.get("family", "0"))
                 return check(cluster, given["from"], given["to"], given["protocol"], *numbers)
             case ["nodes", name, "flows"]:
                 dump = [stats(each, 0) for each in cluster.flows(CLUSTER)]
-                return {"items": list(views.flows(cluster, name, dump, policy=given.get("policy", "")))}
+                return {"items": list(flow_views.flows(cluster, name, dump, Wanted(policy=given.get("policy", ""))))}
         raise AssertionError(resource)
 
     monkeypatch.setattr(client, "ask", ask)

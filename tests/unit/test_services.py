@@ -211,11 +211,23 @@ def clusters(draw: st.DrawFn) -> tuple[Service, list[Endpoint]]:
     return here, endpoints
 
 
+def drained(endpoints: Sequence[Endpoint], nodes: set[str]) -> list[Endpoint]:
+    """What endpoints are while these nodes are drained: there are none on them."""
+    gone = {"ready": False, "serving": False, "terminating": False}
+    return [msgspec.structs.replace(each, **gone) if each.node in nodes else each for each in endpoints]
+
+
 @settings(max_examples=60, deadline=None)
-@given(clusters())
-def test_every_client_is_sent_where_kubernetes_rules_say(made: tuple[Service, list[Endpoint]]) -> None:
+@given(clusters(), st.one_of(st.just(set[str]()), st.sets(st.sampled_from(["n1", "n2", "n3"]))))
+def test_every_client_is_sent_where_kubernetes_rules_say(
+    made: tuple[Service, list[Endpoint]], maintained: set[str]
+) -> None:
     here, endpoints = made
     fabric = Fabric(3, PODS, [here, slice_of(*endpoints)], ZONES)
+    for name in maintained:
+        fabric.compiler.put(msgspec.structs.replace(fabric.node(name), drained=True))
+    fabric.interpret()
+    endpoints = drained(endpoints, maintained)
     for scope in (CLUSTER, *fabric.names):
         for flow in fabric.compiler.flows(scope):
             pipeline.check(flow)

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
+from topology import drained, link_costs
 from topology import manifest_fields as fields
 from topology.kubernetes.reflector import Found, Read
 from topology.kubernetes.resources import RESOURCES
-from topology.link_costs import ANNOTATION, link_costs
 from topology.manifests import make_namespace
 from topology.model import (
     ContainerPort,
@@ -47,6 +47,8 @@ from topology.yaml_tree import FieldError, Tree, tree_of
 NETWORK_UNAVAILABLE = "NetworkUnavailable"
 REALIZED = "signalbox.io/Realized"
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
+#: The annotations of nodes that are read.
+_OF_NODES = frozenset((drained.ANNOTATION, link_costs.ANNOTATION))
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel"):
@@ -314,9 +316,11 @@ def _node(kind: str, node: _Node) -> Reading:
         pod_cidrs=_pod_cidrs(cidrs, problems),
         labels=labels_of({"kubernetes.io/hostname": meta.name} | (meta.labels or {})),
     )
-    if meta.annotations and ANNOTATION in meta.annotations:
-        tree = tree_of({"metadata": {"annotations": meta.annotations}})
-        value = msgspec.structs.replace(value, link_costs=link_costs(tree, _remarks(problems)))
+    if meta.annotations and not _OF_NODES.isdisjoint(meta.annotations):
+        tree, remarks = tree_of({"metadata": {"annotations": meta.annotations}}), _remarks(problems)
+        value = msgspec.structs.replace(
+            value, link_costs=link_costs.link_costs(tree, remarks), drained=drained.drained(tree, remarks)
+        )
     about = _about(meta, node.status.conditions, NETWORK_UNAVAILABLE)
     return Reading((kind, "", meta.name), value, about, tuple(problems))
 

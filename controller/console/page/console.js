@@ -1,118 +1,90 @@
-// The page: which view is shown, its rows a page at a time, the filter, the theme. Text of the API is only ever text.
+// The page: which view is shown, when it is asked for anew, what is said when that fails, the token, the theme.
+//
+// A view is what a function of views.js makes: { title, about, parts, load(signal), every, close() }. `parts` are its
+// elements; `load` asks and shows, and raises what `ask` raises; `every` is after how many seconds it is asked again, 0
+// for never; `close`, if there is one, is called before another view is shown.
 
-import { ask, TokenNeeded, useToken } from "./api.js";
-import { NAMES, titleOf, viewOf } from "./views.js";
+import { TokenNeeded, useToken } from "./api.js";
+import { element } from "./elements.js";
+import { VIEWS, placeOf } from "./views.js";
 
-// Rows that are in the page at a time, so that a list of any length is shown at once.
-const PAGE = 100;
-const GOOD = ["Synced", "Standby", "Ready", "HostNetwork"];
-const BAD = ["Disconnected"];
+// Seconds after which a question that has failed is asked again.
+const AGAIN = 3;
 const byId = (id) => document.getElementById(id);
-const shown = { view: null, rows: [], matching: [], first: 0, question: null };
+const shown = { view: null, question: null, timer: 0, since: null, failed: false, overdue: false };
 
-function element(tag, text = "", attributes = {}) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
+// Say something to who doesn't see it change.
+function say(words) {
+  byId("said").textContent = words;
 }
 
-function textOf(value) {
-  if (value === null || value === undefined || value === "") return "–";
-  if (Array.isArray(value)) return value.length ? value.join(", ") : "–";
-  return String(value);
-}
+// What a view may ask of the page: to say something, and to be loaded: because somebody wants it, or quietly.
+const page = { say, reload: () => load({ busy: true }), again };
 
-function cell([, key, more = {}], row, isName) {
-  const text = textOf(row[key]);
-  const made = isName ? element("th", "", { scope: "row" }) : element("td");
-  if (more.number) made.className = "number";
-  else if (more.shape) made.className = more.shape;
-  const target = more.link ? more.link(row) : "";
-  if (target) made.append(element("a", text, { href: `#/${target}`, "aria-label": `Flows of ${text}` }));
-  else if (more.state) made.append(element("span", text, { class: `state ${stateClass(text)}` }));
-  else made.textContent = more.number && typeof row[key] === "number" ? row[key].toLocaleString("en") : text;
-  return made;
-}
-
-function stateClass(text) {
-  if (GOOD.includes(text)) return "good";
-  return BAD.includes(text) ? "bad" : "waiting";
-}
-
-function draw() {
-  const { view, rows, matching } = shown;
-  shown.first = Math.min(shown.first, Math.max(0, Math.floor((matching.length - 1) / PAGE) * PAGE));
-  const part = matching.slice(shown.first, shown.first + PAGE);
-  byId("head").replaceChildren(...view.columns.map(([heading, , more = {}]) =>
-    element("th", heading, { scope: "col", ...(more.number ? { class: "number" } : {}) })));
-  byId("rows").replaceChildren(...part.map((row) => {
-    const line = document.createElement("tr");
-    line.append(...view.columns.map((column) => cell(column, row, column[1] === "name")));
-    return line;
-  }));
-  const all = rows.length.toLocaleString("en");
-  byId("count").textContent =
-    matching.length === rows.length ? `${all} in all` : `${matching.length.toLocaleString("en")} of ${all}`;
-  byId("pager").hidden = matching.length <= PAGE;
-  byId("page").textContent = `${shown.first + 1} to ${shown.first + part.length} of ${matching.length}`;
-  byId("previous").disabled = shown.first === 0;
-  byId("next").disabled = shown.first + PAGE >= matching.length;
-}
-
-function filter() {
-  const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const keys = shown.view.columns.map(([, key]) => key);
-  shown.matching = shown.rows.filter((row) => {
-    const text = keys.map((key) => textOf(row[key])).join(" ").toLowerCase();
-    return words.every((word) => text.includes(word));
-  });
-  draw();
-}
-
-function turn(by) {
-  shown.first = Math.max(0, shown.first + by * PAGE);
-  draw();
-  document.querySelector(".scroll").scrollTop = 0;
-}
-
-async function load() {
+async function load({ busy = false } = {}) {
+  clearTimeout(shown.timer);
   shown.question?.abort();
   const question = (shown.question = new AbortController());
-  document.body.setAttribute("aria-busy", "true");
+  const view = shown.view;
+  if (busy) document.body.setAttribute("aria-busy", "true");
+  let wait = view.every;
   try {
-    const answer = await ask(shown.view.path, question.signal);
+    await view.load(question.signal);
+    if (shown.question !== question) return;
+    if (shown.failed) say("The controller answers again.");
+    Object.assign(shown, { since: new Date(), failed: false });
     byId("token-form").hidden = true;
-    byId("list").hidden = false;
+    byId("view").hidden = false;
     byId("problem").textContent = "";
-    shown.rows = answer.items;
-    filter();
   } catch (error) {
-    if (error.name === "AbortError") return;
-    byId("list").hidden = true;
-    byId("problem").textContent = error.message;
-    if (error instanceof TokenNeeded) {
-      byId("token-form").hidden = false;
-      byId("token").focus();
-    }
+    if (shown.question !== question) return;
+    wait = tell(error);
   }
-  if (shown.question === question) document.body.removeAttribute("aria-busy");
+  document.body.removeAttribute("aria-busy");
+  if (wait) shown.timer = setTimeout(again, wait * 1000);
+}
+
+// Say what went wrong; after how many seconds it is tried again.
+function tell(error) {
+  if (!(error instanceof Error)) throw error;
+  const needed = error instanceof TokenNeeded;
+  byId("token-form").hidden = !needed;
+  if (needed) {
+    byId("view").hidden = true;
+    shown.since = null;
+    if (document.activeElement !== byId("token")) byId("token").focus();
+  }
+  shown.failed = !needed;
+  byId("view").hidden = shown.since === null;
+  const old = shown.since ? ` What is shown is of ${shown.since.toLocaleTimeString("en", { hour12: false })}.` : "";
+  const words = needed ? error.message : `${error.message}${old}`;
+  // The same again isn't news.
+  if (byId("problem").textContent !== words) byId("problem").textContent = words;
+  return needed ? 0 : AGAIN;
+}
+
+// What nobody looks at isn't asked for; it is when somebody does again.
+function again() {
+  if (document.hidden) shown.overdue = true;
+  else load();
 }
 
 function show() {
-  // What is in the list is another view's until its own rows are there.
-  const view = (shown.view = viewOf(location.hash));
-  Object.assign(shown, { rows: [], matching: [], first: 0 });
-  byId("list").hidden = true;
-  byId("filter").value = "";
+  shown.view?.close?.();
+  const place = placeOf(location.hash);
+  const view = (shown.view = VIEWS[place.name].open(place, page));
+  Object.assign(shown, { since: null, failed: false });
+  byId("view").hidden = true;
+  byId("view").replaceChildren(...view.parts);
+  byId("problem").textContent = "";
   byId("title").textContent = view.title;
   byId("about").textContent = view.about;
   document.title = `${view.title} · Signalbox`;
   for (const link of document.querySelectorAll("#views a")) {
-    if (link.dataset.view === view.name) link.setAttribute("aria-current", "page");
+    if (link.dataset.view === place.name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  load();
+  load({ busy: true });
 }
 
 function useTheme(theme) {
@@ -128,24 +100,22 @@ byId("theme").addEventListener("click", () => {
   localStorage.setItem("signalbox-theme", theme);
   useTheme(theme);
 });
-byId("views").append(...NAMES.map((name) => {
-  const item = document.createElement("li");
-  item.append(element("a", titleOf(name), { href: `#/${name}`, "data-view": name }));
-  return item;
-}));
+byId("views").append(...Object.entries(VIEWS).map(([name, { nav }]) =>
+  element("li", {}, element("a", { href: `#/${name}`, "data-view": name }, nav))));
 byId("skip").addEventListener("click", (event) => {
   // The fragment says which view it is, so the link mustn't change it.
   event.preventDefault();
   byId("main").focus();
 });
-byId("filter").addEventListener("input", () => { shown.first = 0; filter(); });
-byId("refresh").addEventListener("click", load);
-byId("previous").addEventListener("click", () => turn(-1));
-byId("next").addEventListener("click", () => turn(1));
 byId("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   useToken(byId("token").value);
   byId("token").value = "";
+  load({ busy: true });
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden || !shown.overdue) return;
+  shown.overdue = false;
   load();
 });
 addEventListener("hashchange", () => { show(); byId("main").focus(); });

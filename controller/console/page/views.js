@@ -1,45 +1,96 @@
-// What there is to look at: for each view where its rows come from, and its columns.
-//
-// A column is [heading, key of the row, more]; `more` may say that it is a number, a state, or where it leads, or its `shape` (a class of
-// the style sheet).
+// What there is to look at: for each view its name in the address, its word in the navigation, and how it is opened.
+
+import { endpointsOf } from "./endpoints.js";
+import { listView } from "./list.js";
+import { matrixView } from "./matrix.js";
+import { topologyView } from "./topology.js";
+import { traceView } from "./trace.js";
+import { nodeRates, serviceRates } from "./rates.js";
+import { bits, short } from "./words.js";
 
 const NAMESPACE = ["Namespace", "namespace"];
+const named = (row) => `${row.kind ?? ""} ${row.namespace ?? ""}/${row.name}`;
+const perSecond = (number) => `${short(number)}/s`;
 const flowsOf = (row) => (row.status === "Disconnected" ? "" : `nodes/${encodeURIComponent(row.name)}/flows`);
 
-const LISTS = {
-  nodes: {
-    title: "Nodes",
-    about: "Every node, and whether its switch has what it should have.",
-    columns: [
-      ["Name", "name", { link: flowsOf }], ["Status", "status", { state: true }], ["Addresses", "addresses"],
-      ["Pod CIDRs", "podCIDRs"], ["Pods", "pods", { number: true }], ["Flows", "flows", { number: true }],
-      ["Refused", "refused", { number: true }], ["Repaired", "repaired", { number: true }],
-    ],
-  },
-  pods: {
-    title: "Pods",
-    about: "Every pod and workload, and whether its flows are in its node's switch.",
-    columns: [
-      NAMESPACE, ["Name", "name"], ["Status", "status", { state: true }], ["Addresses", "addresses"],
-      ["Node", "node"], ["Port", "portNumber", { number: true }], ["Reason", "reason"],
-    ],
-  },
-  services: {
-    title: "Services",
-    about: "Every Service, with its addresses and how many endpoints are used.",
-    columns: [
-      NAMESPACE, ["Name", "name"], ["Type", "type"], ["Cluster IPs", "clusterIPs"], ["External IPs", "externalIPs"],
-      ["Ports", "ports"], ["Endpoints", "endpoints", { number: true }], ["Reason", "reason"],
-    ],
-  },
-  policies: {
-    title: "Policies",
-    about: "Every policy, the pods it selects, and its rules in words.",
-    columns: [
-      NAMESPACE, ["Kind", "kind"], ["Name", "name"], ["Subjects", "subjects"], ["Pods", "pods", { number: true }],
-      ["Ingress", "ingress"], ["Egress", "egress"], ["Reason", "reason"],
-    ],
-  },
+const stateWords = (status, row) => (row.drained ? `${status}, drained` : status);
+const stateNews = (row, before) => (before && before.status !== row.status ? `${row.name} is ${row.status}` : "");
+const traceFrom = (row) => (row.kind === "Pod" ? `trace?from=${encodeURIComponent(`${row.namespace}/${row.name}`)}` : "");
+const traceTo = ({ namespace, name, ports }) =>
+  `trace?to=${encodeURIComponent(`${namespace}/svc/${name}`)}&port=${parseInt(ports[0], 10) || ""}`;
+
+const NODES = {
+  title: "Nodes",
+  about: "Every node, and whether its switch has what it should have.",
+  path: "nodes",
+  keyOf: named,
+  rates: nodeRates,
+  news: stateNews,
+  columns: [
+    ["Name", "name", { link: flowsOf, linkName: (row) => `Flows of ${row.name}` }],
+    ["Status", "status", { state: true, words: stateWords }], ["Addresses", "addresses"], ["Pod CIDRs", "podCIDRs"],
+    ["Pods", "pods", { number: true }], ["Flows", "flows", { number: true }],
+    ["Receives", "rxBitsPerSecond", { words: bits, shape: "rate" }], ["Sends", "txBitsPerSecond", { words: bits, shape: "rate" }],
+    ["Drops", "droppedPerSecond", { words: perSecond, shape: "rate" }],
+    ["Refused", "refused", { number: true }], ["Repaired", "repaired", { number: true }],
+  ],
+};
+
+const PODS = {
+  title: "Pods",
+  about: "Every pod and workload, and whether its flows are in its node's switch.",
+  path: "pods",
+  keyOf: named,
+  namespaced: true,
+  columns: [
+    NAMESPACE, ["Name", "name", { link: traceFrom, linkName: (row) => `Trace from ${row.namespace}/${row.name}` }], ["Status", "status", { state: true }], ["Addresses", "addresses"],
+    ["Node", "node"], ["Port", "portNumber", { number: true }], ["Reason", "reason"],
+  ],
+};
+
+const SERVICES = {
+  title: "Services",
+  about: "Every Service, with its addresses and how many endpoints are used.",
+  path: "services",
+  keyOf: named,
+  namespaced: true,
+  rates: serviceRates,
+  behind: endpointsOf,
+  columns: [
+    NAMESPACE, ["Name", "name", { link: traceTo, linkName: (row) => `Trace to Service ${row.namespace}/${row.name}` }],
+    ["Type", "type"], ["Cluster IPs", "clusterIPs"], ["External IPs", "externalIPs"],
+    ["Ports", "ports"], ["Endpoints", "endpoints", { opens: (row) => `Endpoints of ${row.namespace}/${row.name}` }],
+    ["Connections", "connectionsPerSecond", { words: perSecond, shape: "rate" }],
+    ["Carries", "bitsPerSecond", { words: bits, shape: "rate" }], ["Reason", "reason"],
+  ],
+};
+
+const POLICIES = {
+  title: "Policies",
+  about: "Every policy, the pods it selects, and its rules in words.",
+  path: "policies",
+  keyOf: named,
+  namespaced: true,
+  columns: [
+    NAMESPACE, ["Kind", "kind"], ["Name", "name"], ["Subjects", "subjects"], ["Pods", "pods", { number: true }],
+    ["Ingress", "ingress"], ["Egress", "egress"], ["Reason", "reason"],
+  ],
+};
+
+const EVENTS = {
+  title: "Events",
+  about: "What has happened of late, the newest first. Kept by the controller until it ends.",
+  path: "events",
+  keyOf: (row) => row.number,
+  paged: false,
+  newestFirst: true,
+  every: 30,
+  news: (row, before) => (before ? "" : `${row.type === "Warning" ? "Warning: " : ""}${row.reason} ${row.object} ${row.message}`),
+  columns: [
+    ["Time", "time", { shape: "plain", words: (time) => time.replace("T", " ").replace("Z", "") }], ["Type", "type", { state: true }],
+    ["Reason", "reason"], ["Object", "object", { shape: "plain" }], ["Node", "node"], ["Message", "message", { shape: "words" }],
+    ["Count", "count", { number: true }],
+  ],
 };
 
 const FLOWS = [
@@ -47,19 +98,42 @@ const FLOWS = [
   ["Object", "object", { shape: "plain" }], ["What it does", "words", { shape: "words" }],
 ];
 
-export const NAMES = Object.keys(LISTS);
-export const titleOf = (name) => LISTS[name].title;
+function flowsView(node, page) {
+  const about = "Flows as this node's switch has them now, in the order in which packets meet them.";
+  const path = `nodes/${encodeURIComponent(node)}/flows`;
+  return listView({ title: `Flows of ${node}`, about, path, columns: FLOWS, paged: false, followed: false }, page);
+}
 
-// The view that a fragment of the address names; nodes where it names none.
-export function viewOf(fragment) {
-  const words = fragment.replace(/^#\/?/, "").split("/");
-  if (words[0] === "nodes" && words[2] === "flows") {
-    const path = `nodes/${words[1]}/flows`;
-    let node = words[1];
-    try { node = decodeURIComponent(node); } catch { /* shown as it is */ }
-    const about = "Flows as this node's switch has them now, in the order in which packets meet them.";
-    return { name: "nodes", path, title: `Flows of ${node}`, about, columns: FLOWS };
+const nodesView = ({ words }, page) =>
+  words[0] && words[1] === "flows" ? flowsView(words[0], page) : listView(NODES, page);
+
+export const VIEWS = {
+  nodes: { nav: "Nodes", open: nodesView },
+  pods: { nav: "Pods", open: (_, page) => listView(PODS, page) },
+  services: { nav: "Services", open: (_, page) => listView(SERVICES, page) },
+  policies: { nav: "Policies", open: (_, page) => listView(POLICIES, page) },
+  matrix: { nav: "Matrix", open: matrixView },
+  topology: { nav: "Topology", open: topologyView },
+  trace: { nav: "Trace", open: traceView },
+  events: { nav: "Events", open: (_, page) => listView(EVENTS, page) },
+};
+
+// What a fragment of the address names: #/VIEW/WORD/...?key=value. The first view where it names none.
+export function placeOf(fragment) {
+  const [path, parameters = ""] = fragment.replace(/^#\/?/, "").split("?", 2);
+  const [name, ...words] = path.split("/");
+  const known = Object.hasOwn(VIEWS, name);
+  return {
+    name: known ? name : Object.keys(VIEWS)[0],
+    words: known ? words.map(unquoted) : [],
+    given: new URLSearchParams(parameters),
+  };
+}
+
+function unquoted(word) {
+  try {
+    return decodeURIComponent(word);
+  } catch {
+    return word;
   }
-  const name = NAMES.includes(words[0]) ? words[0] : NAMES[0];
-  return { name, path: name, ...LISTS[name] };
 }

@@ -1,0 +1,113 @@
+"""What one switch should hold by now: both scopes, without what it has refused, and the flows that store their digests.
+
+Pure: `controller.sync` tells it what the switch refuses, brings the switch there, and asks it what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from controller.audit import Drift, compare
+from controller.scopes import ClusterLog, ScopeState, Source
+from flows.cookies import Scope, is_tap
+from flows.openflow import encode
+from flows.openflow.messages import Error, FlowStats, TableStats
+from flows.openflow.wire import ERROR_TYPES
+from flows.pipeline import DIGEST, LEARNT
+from flows.tables.digest import digest_flow
+from flows.update import CLUSTER
+from flows.values import Flow, FlowKey, Group
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A flow or group that the switch didn't take, and its error."""
+
+    item: Flow | Group
+    error: Error
+
+
+def error_text(refusal: Refusal) -> str:
+    """A switch's error in a few words."""
+    kind = ERROR_TYPES.get(refusal.error.type, f"type {refusal.error.type}")
+    return f"error {kind} code {refusal.error.code}"
+
+
+class Holdings:
+    """What the switch of one node should hold, and what of that it has refused."""
+
+    def __init__(self, node: str, source: Source, log: ClusterLog, own: ScopeState) -> None:
+        self.refusals: dict[Scope, dict[FlowKey | int, Refusal]] = {Scope.CLUSTER: {}, Scope.NODE: {}}
+        self._node = node
+        self._source = source
+        self._log = log
+        self._own = own
+
+    def refuse(self, item: Flow | Group, error: Error) -> tuple[Scope, Refusal]:
+        """The switch doesn't take this: it is set aside, in the scope that it is of."""
+        scope = _scope(item, self._source)
+        refusal = self.refusals[scope][name_of(item)] = Refusal(item, error)
+        return scope, refusal
+
+    def forget_refusals(self) -> None:
+        """Everything may be tried again."""
+        for refusals in self.refusals.values():
+            refusals.clear()
+
+    def flows(self, scope: Scope) -> Iterator[Flow]:
+        """A scope's flows, but for those that store digests."""
+        refused = self.refusals[scope]
+        return (flow for flow in self._source.flows(self._key(scope)) if flow.key not in refused)
+
+    def groups(self) -> dict[int, tuple[Group, bytes]]:
+        """All groups, each with the message that makes it."""
+        refused = self.refusals[Scope.CLUSTER].keys() | self.refusals[Scope.NODE].keys()
+        wanted = {number: made for number, made in self._log.groups().items() if number not in refused}
+        for group in self._source.groups(self._node):
+            if group.group_id not in refused:
+                wanted[group.group_id] = (group, encode.group_mod(group))
+        return wanted
+
+    def digest(self, scope: Scope) -> int:
+        """The digest that this switch stores: of what it hasn't refused."""
+        return self._state(scope).less(refusal.item for refusal in self.refusals[scope].values())
+
+    def is_counted(self, found: Iterable[TableStats]) -> bool:
+        """Whether every table has as many flows as it should."""
+        told = {each.table: each.active for each in found if each.active and each.table not in LEARNT}
+        return told == self._counts()
+
+    def compare(self, found: Iterable[FlowStats]) -> Drift:
+        """What differs from the flows found. Flows that the switch has learnt and taps are nobody's business."""
+        expected = [flow for scope in Scope for flow in (*self.flows(scope), digest_flow(scope, self.digest(scope)))]
+        return compare(expected, [each for each in found if each.table not in LEARNT and not is_tap(each.cookie)])
+
+    def _counts(self) -> dict[int, int]:
+        counts = {DIGEST.number: len(Scope)}
+        for state in (self._log.state, self._own):
+            for table, number in state.counts.items():
+                counts[table] = counts.get(table, 0) + number
+        for refusals in self.refusals.values():
+            for refusal in refusals.values():
+                if isinstance(refusal.item, Flow):
+                    counts[refusal.item.table] -= 1
+        return {table: number for table, number in counts.items() if number and table not in LEARNT}
+
+    def _state(self, scope: Scope) -> ScopeState:
+        return self._log.state if scope is Scope.CLUSTER else self._own
+
+    def _key(self, scope: Scope) -> str:
+        return CLUSTER if scope is Scope.CLUSTER else self._node
+
+
+def name_of(item: Flow | Group) -> FlowKey | int:
+    """What a flow or group is told apart by."""
+    return item.key if isinstance(item, Flow) else item.group_id
+
+
+def _scope(item: Flow | Group, source: Source) -> Scope:
+    if isinstance(item, Flow):
+        return Scope(item.cookie >> 55 & 1)
+    in_cluster = any(group.group_id == item.group_id for group in source.groups(CLUSTER))
+    return Scope.CLUSTER if in_cluster else Scope.NODE

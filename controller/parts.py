@@ -1,0 +1,232 @@
+"""How each part of the whole is, and everything that is wrong, each by the part that it troubles.
+
+source        the cluster's state: manifests, or Kubernetes
+objects       what the state holds that can't be as it says
+switches      connections, and flows that they refuse
+pods          ports that aren't believed
+links         wires between bridges
+replica       leases, where there are several controllers
+bgp           routers
+certificates  this controller's own
+api           who may ask
+statistics    what switches count
+export        collectors that are told of packets
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from controller import views
+from controller.holdings import error_text
+from controller.sync import Phase
+from flows.text import flow_text
+from topology.manifests import object_words
+
+if TYPE_CHECKING:
+    from controller.app import Controller
+
+
+class State(StrEnum):
+    OK = "Ok"
+    DEGRADED = "Degraded"
+    FAILED = "Failed"
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A part, how it is, and in a line what there is to say of it."""
+
+    name: str
+    state: State
+    message: str
+
+
+def parts(controller: Controller, now: datetime, clock: float) -> Iterator[Part]:
+    """Every part that there is, and how it is. `now` is what the time is, `clock` what the monotonic clock says."""
+    troubles: dict[str, list[str]] = {}
+    for name, text in troubles_by_part(controller, now):
+        troubles.setdefault(name, []).append(text)
+    for name, look in _LOOKS.items():
+        seen = look(controller, now, clock)
+        if seen is None:
+            continue
+        state, message = seen
+        if found := troubles.get(name):
+            state = State.FAILED if state is State.FAILED else State.DEGRADED
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            message = f"{message}; {found[0]}{more}" if message else f"{found[0]}{more}"
+        yield Part(name, state, message)
+
+
+# What is wrong ------------------------------------------------------------------------------------------------------
+
+
+def troubles(controller: Controller, now: datetime) -> Iterator[str]:
+    """Everything that isn't as it should be, a line each."""
+    return (text for _, text in troubles_by_part(controller, now))
+
+
+def troubles_by_part(controller: Controller, now: datetime) -> Iterator[tuple[str, str]]:
+    """Everything that isn't as it should be, each with the part that it troubles."""
+    compiler, fleet = controller.compiler, controller.fleet
+    yield from (("source", text) for text in controller.source_troubles())
+    yield from (("objects", str(problem)) for problem in controller.problems)
+    yield from _of_access(controller, now)
+    if controller.replica is not None:
+        yield from (("replica", text) for text in controller.replica.troubles(compiler.cluster.nodes))
+    if controller.bgp is not None:
+        yield from (("bgp", text) for text in controller.bgp.troubles())
+    for name in sorted(compiler.cluster.nodes):
+        if name not in fleet.syncs:
+            yield "switches", f"node {name}: its switch isn't connected"
+        for port, reason in compiler.refusals(name):
+            yield "pods", f"node {name}: port {port.name} is refused: {reason}"
+    told = {problem.object for problem in controller.problems}
+    for workload, reason in compiler.misfits():
+        words = f"Workload {workload.namespace}/{workload.name}"
+        if words not in told:
+            yield "pods", f"{words}: {reason}"
+    for name, sync in fleet.syncs.items():
+        for refusals in sync.refusals.values():
+            for refusal in refusals.values():
+                text, maker = flow_text(refusal.item, names=True), views.maker_of(compiler, refusal.item)
+                yield "switches", f"node {name}: refused with {error_text(refusal)}, for {maker}: {text}"
+    for service, reason in compiler.services.clashes():
+        yield "objects", f"Service {service.namespace}/{service.name}: {reason}"
+    for key, reason in compiler.host_port_refusals():
+        yield "objects", f"Pod {key[1]}/{key[2]}: {reason}"
+    for key, reason in controller.strange_endpoints():
+        yield "objects", f"{key[0]} {key[1]}/{key[2]}: {reason}"
+    for key in sorted(compiler.policies.crowded):
+        yield (
+            "objects",
+            f"{object_words(key)}: too many rules of its priority take turns accepting and denying, so it denies "
+            "all that it is about; give it a priority of its own",
+        )
+    yield from (("links", text) for text in controller.links.troubles())
+    for datapath_id in fleet.unknown:
+        yield "switches", f"switch {datapath_id:016x} is of no known node"
+
+
+def _of_access(controller: Controller, now: datetime) -> Iterator[tuple[str, str]]:
+    access = controller.access
+    certificates = access.credentials.troubles(now) if access.credentials is not None else []
+    for text in access.troubles(now):
+        yield "certificates" if text in certificates else "api", text
+
+
+# How each is --------------------------------------------------------------------------------------------------------
+
+_Seen = tuple[State, str] | None
+_Look = Callable[["Controller", datetime, float], _Seen]
+
+
+def _source(controller: Controller, now: datetime, clock: float) -> _Seen:
+    if controller.not_ready:
+        return State.FAILED, controller.not_ready
+    return State.OK, f"in force: {controller.edition() or 'what was read last'}"
+
+
+def _objects(controller: Controller, now: datetime, clock: float) -> _Seen:
+    cluster = controller.compiler.cluster
+    return State.OK, (
+        f"nodes: {len(cluster.nodes)}, pods: {len(cluster.pods)}, Services: {len(cluster.services)}, "
+        f"policies: {len(cluster.policies)}"
+    )
+
+
+def _switches(controller: Controller, now: datetime, clock: float) -> _Seen:
+    names, fleet = controller.compiler.cluster.nodes, controller.fleet
+    phases = [fleet.phase(name) for name in names]
+    synced, standby = phases.count(Phase.SYNCED), phases.count(Phase.STANDBY)
+    drained = sorted(name for name, node in names.items() if node.drained)
+    message = f"{synced} of {len(phases)} in sync" + (f", {standby} of other replicas" if standby else "")
+    message += f", drained: {drained[0]}{' and others' if len(drained) > 1 else ''}" if drained else ""
+    if phases and all(each is None for each in phases):
+        return State.FAILED, f"none of {len(phases)} is connected"
+    return State.OK if synced + standby == len(phases) else State.DEGRADED, message
+
+
+def _pods(controller: Controller, now: datetime, clock: float) -> _Seen:
+    compiler = controller.compiler
+    attached = sum(1 for name in compiler.cluster.nodes for _ in compiler.local_pods(name))
+    return State.OK, f"{attached} attached"
+
+
+def _links(controller: Controller, now: datetime, clock: float) -> _Seen:
+    wires = sum(1 for _ in controller.links.wires())
+    return State.OK, f"wires between bridges: {wires}"
+
+
+def _replica(controller: Controller, now: datetime, clock: float) -> _Seen:
+    if controller.replica is None:
+        return None
+    told = controller.replica.status(controller.compiler.cluster.nodes)
+    mine = sum(row["master"] == told["name"] for row in told["shards"])
+    return State.OK, f"{told['name']} of {len(told['replicas'])}, master of {mine} of {len(told['shards'])} shards"
+
+
+def _bgp(controller: Controller, now: datetime, clock: float) -> _Seen:
+    if controller.bgp is None:
+        return None
+    told = controller.bgp.status()
+    if not told["announces"]:
+        return State.OK, "another replica announces"
+    up, peers = told["established"], told["peers"]
+    state = State.OK if up == peers else State.DEGRADED if up else State.FAILED
+    return state, f"{up} of {peers} peers up, {told['routes']} routes"
+
+
+def _certificates(controller: Controller, now: datetime, clock: float) -> _Seen:
+    credentials = controller.access.credentials
+    if credentials is None:
+        return None
+    state = State.FAILED if credentials.expires < now else State.OK
+    return state, f"the controller's ends {credentials.expires:%F %R}Z"
+
+
+def _api(controller: Controller, now: datetime, clock: float) -> _Seen:
+    places = controller.access.api_listen
+    return State.OK, f"served at {', '.join(places)}" if places else "served on this machine only"
+
+
+def _statistics(controller: Controller, now: datetime, clock: float) -> _Seen:
+    statistics = controller.statistics
+    if statistics.interval <= 0:
+        return State.OK, "switches are asked only when somebody wants to know"
+    late = statistics.overdue(clock)
+    message = f"every {statistics.interval:g} s"
+    if late:
+        return State.DEGRADED, f"{message}; no answer from {late[0]}" + (
+            f" (and {len(late) - 1} more)" if len(late) > 1 else ""
+        )
+    return State.OK, message
+
+
+def _export(controller: Controller, now: datetime, clock: float) -> _Seen:
+    exports = controller.compiler.exports
+    if not exports:
+        return None
+    return State.OK, "switches tell " + ", ".join(
+        f"{each.protocol.value}:{collector}" for each in exports for collector in each.collectors
+    )
+
+
+_LOOKS: dict[str, _Look] = {
+    "source": _source,
+    "objects": _objects,
+    "switches": _switches,
+    "pods": _pods,
+    "links": _links,
+    "replica": _replica,
+    "bgp": _bgp,
+    "certificates": _certificates,
+    "api": _api,
+    "statistics": _statistics,
+    "export": _export,
+}
