@@ -1,4 +1,4 @@
-"""Datapath flows as text has them: lines of `dpctl/dump-flows`, verbose or not, of the userspace datapath or a kernel's.
+"""Datapath flows as `dpctl/dump-flows` prints them, verbosely or not, for the userspace datapath or a kernel's.
 
 A match becomes a list of `Matched`, named by their place in the text (`ipv4.src`), each with a mask of its own; what a
 datapath spells without matching it (`tcp(src=80/0)`) is kept apart. Actions become a tree of `Part`s. What they mean

@@ -193,6 +193,7 @@ _WORDS = {
 
 def of_match(flow: DatapathFlow) -> Iterator[Reason]:
     """What of a flow's match TC doesn't take."""
+    told: set[tuple[str, str]] = set()
     through_tunnel = any(flow.value(f"tunnel.{each}") for each in ("src", "dst", "ipv6_src", "ipv6_dst"))
     for matched in flow.matched:
         # Without a tunnel's ends its match is an artefact, which Open vSwitch clears.
@@ -200,7 +201,10 @@ def of_match(flow: DatapathFlow) -> Iterator[Reason]:
             continue
         check = _longest(MATCHES, matched.field) or _refused("unknown to flower")
         why = check(matched, flow)
-        if why is not None:
+        # Of several parts of one thing the first is enough.
+        thing = matched.field.partition(".")[0]
+        if why is not None and (thing, why) not in told:
+            told.add((thing, why))
             words = _longest(_WORDS, matched.field) or (matched.field.rpartition(".")[2],)
             yield Reason("match", str(matched), why, words)
 
