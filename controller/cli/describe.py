@@ -11,7 +11,7 @@ import click
 from controller.cli import listing
 from controller.cli.kinds import EVENT_COLUMNS, KINDS, title
 from controller.cli.listing import Target, Wanted
-from controller.cli.printing import Column, Row, in_colour, table_of
+from controller.cli.printing import Column, Row, in_colour, printable, table_of
 from controller.cli.questions import ask, socket_options
 
 #: A heading with a line, several lines, or a table of rows.
@@ -110,7 +110,7 @@ def _node(rows: list[Row], asking: Asking) -> Iterator[Part]:
     links = [*asking.rows("links", fieldSelector=f"from={name}"), *asking.rows("links", fieldSelector=f"to={name}")]
     yield "Links", _table(links, "links")
     problems = [text for text in asking.answer("status")["problems"] if text.startswith(f"node {name}:")]
-    yield "Problems", problems
+    yield "Problems", _words(problems)
     yield _events(asking, f"node={name}")
 
 
@@ -260,10 +260,10 @@ def _fields(row: Row, **headings: str) -> Iterator[Part]:
 
 def _words(value: Any) -> str | list[str]:
     if isinstance(value, dict):
-        return [f"{key}={each}" for key, each in value.items()]
+        return [printable(f"{key}={each}") for key, each in value.items()]
     if isinstance(value, list):
-        return [str(each) for each in value]
-    return "" if value is None else str(value)
+        return [printable(str(each)) for each in value]
+    return "" if value is None else printable(str(value))
 
 
 def _table(rows: Sequence[Row], kind: str, *, without: Sequence[str] = (), wide: bool = False) -> Value:

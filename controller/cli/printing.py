@@ -72,7 +72,7 @@ def table_of(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], states: Sequence[bool] = ()) -> str:
     """Columns as wide as their widest cell, three spaces apart, none after the last. Those of states are coloured."""
-    lines = [list(headings), *map(list, rows)]
+    lines = [list(headings), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(headings))]
     coloured = [index for index, is_state in enumerate(states) if is_state]
     made = []
@@ -83,6 +83,13 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], states: Sequen
             cells[index] = cells[index].replace(line[index], in_colour(line[index]), 1)
         made.append("   ".join(cells).rstrip())
     return "\n".join(made)
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: names of ports, say, are what a node says they are."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class Lines:
