@@ -31,6 +31,7 @@ from controller.api import (
     top,
     topology,
     trace,
+    whoami,
 )
 from controller.api.authorization import authorization
 from controller.api.callers import logged
@@ -100,7 +101,10 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     return runner
 
 
-_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration)
+_MODULES = (
+    *(objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration),
+    whoami,
+)
 
 
 def routes(controller: Controller) -> list[Route]:
