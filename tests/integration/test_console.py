@@ -41,7 +41,10 @@ from topology.model import Node
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs/images"
 #: Pictures that docs/console.md shows.
-SHOWN = ("console-nodes-light", "console-flows-light")
+SHOWN = (
+    *("console-nodes-light", "console-services-light", "console-flows-light", "console-matrix-light"),
+    *("console-events-light", "console-trace-dark", "console-topology-light", "console-topology-thousand-light"),
+)
 #: The navigation's links, in their order.
 VIEWS = ("Nodes", "Pods", "Services", "Policies", "Matrix", "Topology", "Trace", "Events")
 #: Contrast of text that WCAG 2 asks for at level AA.
@@ -138,7 +141,8 @@ def column(page: Chrome, heading: str) -> list[str]:
     script = """
         const table = document.querySelector("#view table");
         const at = [...table.querySelectorAll("thead th")].findIndex((each) => each.textContent === arguments[0]);
-        return [...table.querySelectorAll("tbody tr")].map((row) => row.children[at].textContent);
+        const rows = [...table.querySelectorAll(":scope > tbody > tr:not(.behind)")];
+        return rows.map((row) => row.children[at].textContent);
     """
     return list(page.execute_script(script, heading))
 
@@ -332,14 +336,43 @@ def test_views_as_pictures(page: Chrome, scheme: str, tmp_path: Path) -> None:
     page.refresh()
     shows(page, "Nodes")
     picture(page, f"console-nodes-{scheme}", tmp_path)
-    for title in ("Pods", "Services", "Policies"):
+    for title in ("Pods", "Services", "Policies", "Matrix", "Events", "Trace"):
         open_view(page, title)
+        if title in _BEFORE:
+            _BEFORE[title](page)
         picture(page, f"console-{title.lower()}-{scheme}", tmp_path)
+    window(page, 1280, 480, scheme=scheme)
     open_view(page, "Nodes")
     page.find_element(By.LINK_TEXT, column(page, "Name")[0]).click()
     until(lambda: page.find_element(By.ID, "title").text.startswith("Flows of"), "flows")
     shows(page, page.find_element(By.ID, "title").text)
     picture(page, f"console-flows-{scheme}", tmp_path)
+
+
+def open_endpoints(page: Chrome) -> None:
+    page.find_element(By.CSS_SELECTOR, "button[aria-expanded]").click()
+    until(lambda: page.find_elements(By.CSS_SELECTOR, "#view .behind tbody tr"), "endpoints")
+    until(lambda: column(page, "Carries")[0].endswith("bit/s"), "rates")
+
+
+def explain_a_cell(page: Chrome) -> None:
+    field = page.find_element(By.ID, "port")
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys("8080", Keys.TAB)
+    allowed = "[aria-label='default[app=a1] to default[app=b1]: allowed']"
+    until(lambda: page.find_elements(By.CSS_SELECTOR, allowed), "8080")
+    page.find_element(By.CSS_SELECTOR, allowed).click()
+    window(page, 1280, 700, scheme=theme(page))
+    until(lambda: "Allowed" in page.find_element(By.CSS_SELECTOR, "aside.details").text, "why")
+
+
+def trace_a_service(page: Chrome) -> None:
+    ask_trace(page, "a1", "svc/shop", "80")
+    window(page, 1280, 1000, scheme=theme(page))
+
+
+#: What is done in a view before its picture is taken.
+_BEFORE = {"Services": open_endpoints, "Matrix": explain_a_cell, "Trace": trace_a_service}
 
 
 def picture(page: Chrome, name: str, directory: Path) -> None:
@@ -407,7 +440,14 @@ def drawn_node(name: str, status: str = "Synced", **labels: str) -> dict[str, An
 FABRIC = {
     "nodes": [*(drawn_node(f"leaf-{each}") for each in (1, 2, 3)), *(drawn_node(f"spine-{each}") for each in (1, 2))],
     "networks": [],
-    "links": [link(1, 1, 0.001), link(1, 2, 0.31), link(1, 3, 0.62), link(2, 1, 0.93), link(2, 2, 0.1, "Unconfirmed")],
+    "links": [
+        link(1, 1, 0.001),
+        link(1, 2, 0.31),
+        link(1, 3, 0.62),
+        link(2, 1, 0.93),
+        link(2, 2, 0.1, "Unconfirmed"),
+        link(2, 3, 0.45),
+    ],
 }
 
 
@@ -447,9 +487,10 @@ def look_at_links(page: Chrome, url: str, directory: Path) -> None:
         ("line some", "5", None),
         ("line high", "8", None),
         ("line unconfirmed", "2", "7 5"),
+        ("line low", "3", None),
     ]
     labels = [each.text for each in page.find_elements(By.CSS_SELECTOR, ".drawing .label")]
-    assert labels == ["0.1 %", "31 %", "62 %", "93 %", "10 %"]
+    assert labels == ["0.1 %", "31 %", "62 %", "93 %", "10 %", "45 %"]
     title = "return document.querySelectorAll('.drawing g > title')[3].textContent"
     assert (
         page.execute_script(title)
@@ -803,6 +844,11 @@ def sign_in(page: Chrome, url: str, directory: Path) -> None:
     field.send_keys("a-token-of-nobody", Keys.ENTER)
     until(lambda: page.find_element(By.ID, "problem").text == "This token isn't valid.", "that it is refused")
     field.send_keys(TOKEN, Keys.ENTER)
+    until(lambda: column(page, "Name") == ["node-0001"], "the list")
+    page.find_element(By.LINK_TEXT, "Trace").click()
+    live = page.find_element(By.ID, "live")
+    until(lambda: not live.is_displayed(), "that who may only read isn't offered more")
+    page.find_element(By.LINK_TEXT, "Nodes").click()
     until(lambda: column(page, "Name") == ["node-0001"], "the list")
     stored = page.execute_script("return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
     assert TOKEN not in stored and TOKEN not in page.current_url and not field.is_displayed()

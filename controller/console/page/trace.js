@@ -113,7 +113,7 @@ function facts({ question, service, endpoint, endpoints, judgements }) {
   const ends = port ? `${joined(from, fromPort)} to ${joined(to, port)}` : `${from} to ${to}`;
   const items = [["Packet", `${protocol} from ${ends}`]];
   if (service) items.push(["Service", `${service}: ${endpoint ? `endpoint ${endpoint}` : "no endpoint"}, of ${plural(endpoints.length, "endpoint")}`]);
-  for (const each of judgements) items.push([each.table, `${each.action} on ${each.node}: ${each.words}`]);
+  for (const each of judgements) items.push([each.table, `${each.action} on ${each.node}${each.object ? ` by ${each.object}` : ""}: ${each.words}`]);
   return [element("dl", {}, ...items.flatMap(([name, words]) => [element("dt", {}, name), element("dd", {}, words)]))];
 }
 
