@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from callers import Call, Held
@@ -76,8 +76,7 @@ def established(
         for each in held * _BEFORE:
             _answered(each)
         for node in lab.nodes:
-            appctl(lab.layout, node, "revalidator/wait")
-            appctl(lab.layout, node, "dpctl/del-flows")
+            appctl(lab.layout, node, "revalidator/purge")
         for each in held * _AFTER:
             _answered(each)
         return Linted(tuple((node, each) for node in lab.nodes for each in flows_of(lab, node)))
@@ -95,7 +94,7 @@ def _answered(held: Held) -> None:
 
 
 @contextlib.contextmanager
-def _pinging(netns: str, address: str):  # type: ignore[no-untyped-def]
+def _pinging(netns: str, address: str) -> Iterator[None]:
     assert inside(netns, ["ping", "-n", "-c", "1", "-W", "2", address]).returncode == 0, (netns, address)
     argv = ["nsenter", f"--net={netns_path(netns)}", "--", "ping", "-n", "-q", "-i", "0.02", address]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
@@ -103,3 +102,7 @@ def _pinging(netns: str, address: str):  # type: ignore[no-untyped-def]
             yield
         finally:
             process.kill()
+
+
+#: Keeps what the linter said of a scenario, to be printed when all tests have run.
+Record = Callable[[str, Linted], None]
