@@ -79,6 +79,8 @@ def established(
             appctl(lab.layout, node, "revalidator/purge")
         for each in held * _AFTER:
             _answered(each)
+        for ping in pings:
+            _pinged(*ping)
         return Linted(tuple((node, each) for node in lab.nodes for each in flows_of(lab, node)))
 
 
@@ -93,9 +95,15 @@ def _answered(held: Held) -> None:
     assert not [each for each in outcomes if "error" in each], outcomes
 
 
+def _pinged(netns: str, address: str) -> None:
+    """As many are answered as take all that belongs to it to be in the datapath."""
+    argv = ["ping", "-n", "-q", "-i", "0.02", "-c", str(_AFTER), "-W", "2", address]
+    assert inside(netns, argv).returncode == 0, (netns, address)
+
+
 @contextlib.contextmanager
 def _pinging(netns: str, address: str) -> Iterator[None]:
-    assert inside(netns, ["ping", "-n", "-c", "1", "-W", "2", address]).returncode == 0, (netns, address)
+    _pinged(netns, address)
     argv = ["nsenter", f"--net={netns_path(netns)}", "--", "ping", "-n", "-q", "-i", "0.02", address]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
         try:

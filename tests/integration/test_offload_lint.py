@@ -1,6 +1,7 @@
 """Every flow that an established connection has in a datapath is one that TC takes, whatever the connection is for.
 
-Other modules hold the same of what needs a lab of its own: modes and encapsulations, families, wired bridges, machines.
+Other modules hold the same of policies and of what needs a lab of its own: modes and encapsulations, families, wired
+bridges, machines.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Iterator, Sequence
 import pytest
 from callers import Call, applied, balanced, node_port, places, service, to, vips
 from linting import Record, established
-from policing import Directory, Way, cluster_policy, labelled, pods_of, policed, policy, ways
 from probes import addresses, node_addresses, pod_netns
 
 from deploy.lab.cluster import Lab
@@ -23,9 +23,6 @@ SERVERS, KINDS = ("s1", "s2", "s3"), ("tcp", "udp")
 SEVERAL = 4
 
 Caller = tuple[str, Sequence[Call]]
-
-
-# Services and what they rest on ---------------------------------------------------------------------------------------
 
 
 def test_pods_nodes_and_the_world(service_lab: Lab, offload_record: Record) -> None:
@@ -42,21 +39,22 @@ def test_pods_nodes_and_the_world(service_lab: Lab, offload_record: Record) -> N
 
 
 @pytest.mark.parametrize(
-    "spec",
+    ("kind", "spec"),
     [
-        {},
-        {"sessionAffinity": "ClientIP"},
-        {"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local"},
-        {"selector": {"app": "host"}},
+        ("plain", {}),
+        ("with affinity", {"sessionAffinity": "ClientIP"}),
+        ("of endpoints nearby", {"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local"}),
+        ("of hosts", {"selector": {"app": "host"}}),
     ],
-    ids=["plain", "affinity", "local", "of hosts"],
 )
-def test_services_by_all_their_addresses(service_lab: Lab, spec: dict[str, object], offload_record: Record) -> None:
+def test_services_by_all_their_addresses(
+    service_lab: Lab, kind: str, spec: dict[str, object], offload_record: Record
+) -> None:
     lab = service_lab
     ports = [{**each, "targetPort": 7070} if "selector" in spec else each for each in (TCP, UDP)]
     with applied(lab, service("linted", *ports, type="LoadBalancer", **spec)):
         found = established(lab, list(_callers(lab, "linted")))
-    offload_record(f"a Service, {spec or 'plain'}", found)
+    offload_record(f"a Service, {kind}", found)
     assert found.failed == [] and len(found.judged) > 100
 
 
@@ -89,63 +87,3 @@ def test_a_pod_that_calls_itself_and_host_ports(service_lab: Lab, offload_record
     found = established(lab, [(netns, calls) for netns in places(lab).values()])
     offload_record("host ports", found)
     assert found.failed == [] and len(found.judged) > 30
-
-
-# Policies -------------------------------------------------------------------------------------------------------------
-
-
-def test_connections_that_policies_let_through(policy_lab: Lab, offload_record: Record) -> None:
-    lab = policy_lab
-    directory = Directory(lab)
-    far = [f"{each}/{128 if ':' in each else 32}" for each in addresses(lab, "far", "blue")]
-    networks = [*far, *(f"198.18.{n}.0/24" for n in range(6)), *(f"2001:db8:{n:x}::/48" for n in range(16, 22))]
-    clients = {"namespaceSelector": {}, "podSelector": labelled({"tier": "front"})}
-    documents = [
-        # By identity; by address and of many ports; out of the sender's namespace; told of, to the controller.
-        policy("in", {"app": "web"}, ingress=[{"from": [clients]}]),
-        policy(
-            "blocks",
-            {"tier": "front"},
-            ingress=[
-                {
-                    "from": [{"ipBlock": {"cidr": each}} for each in networks],
-                    "ports": [{"port": port} for port in (8080, 9001, 9003, 9005)],
-                }
-            ],
-        ),
-        policy("out", policyTypes=["Egress"], egress=[{"to": [{"namespaceSelector": {}}]}], namespace="blue"),
-        policy("out", policyTypes=["Egress"], egress=[{"to": [{"namespaceSelector": {}}]}]),
-        cluster_policy(
-            "admin",
-            pods_of("red", app="web"),
-            ingress=[{"action": "Accept", "from": [pods_of("red", tier="back")]}],
-        ),
-        cluster_policy(
-            "baseline",
-            pods_of("blue", tier="back"),
-            "Baseline",
-            ingress=[
-                {"action": "Accept", "from": [{"namespaces": {}}]},
-                {"action": "Deny", "from": [{"namespaces": {}}]},
-            ],
-        ),
-    ]
-    documents[0]["metadata"]["annotations"] = {"signalbox.io/log": "all"}
-    through = [
-        *ways("red/near blue/near", "red/web1 red/web2"),
-        *ways("blue/far", "red/web1", kinds=["tcp"]),
-        *ways("red/far", "red/web1 red/web2 blue/far"),
-        *ways("node-1", "red/web1"),
-    ]
-    with policed(lab, *documents):
-        found = established(lab, _by_source(through, directory))
-    offload_record("policies", found)
-    assert found.failed == [] and len(found.judged) > 60
-
-
-def _by_source(through: Sequence[Way], directory: Directory) -> list[Caller]:
-    found: dict[str, list[Call]] = {}
-    for each in through:
-        calls = found.setdefault(directory.netns(each.source), [])
-        calls.append(to(directory.address(each.target, each.version), each.port, each.kind))
-    return list(found.items())
