@@ -16,12 +16,9 @@ from deploy.lab.layout import netns_path
 from deploy.lab.substrate import appctl
 from flows.offload.datapath import read_dump
 from flows.offload.lint import Verdict, lint
-from flows.offload.rules import ct_bits
 
 #: The underlay's own: Linux has no such flows, its tunnels' devices do it.
 _UNDERLAY = ("eth0", "br-phy")
-_ARP = "0x0806"
-_DISCOVERY = ("133", "134", "135", "136")
 #: Questions on each connection: until both ends have spoken, and after the caches were emptied.
 _BEFORE, _AFTER = 2, 3
 
@@ -34,7 +31,7 @@ class Linted(msgspec.Struct, frozen=True):
     @property
     def judged(self) -> list[tuple[str, Verdict]]:
         """Node and verdict of all flows that established connections have."""
-        return [each for each in self.verdicts if exception(each[1]) is None]
+        return [each for each in self.verdicts if not each[1].occasion]
 
     @property
     def failed(self) -> list[str]:
@@ -46,23 +43,10 @@ class Linted(msgspec.Struct, frozen=True):
         ]
 
     def __str__(self) -> str:
-        exceptions = Counter(found for _, each in self.verdicts if (found := exception(each)) and not each.offloadable)
+        exceptions = Counter(each.occasion for _, each in self.verdicts if each.occasion and not each.offloadable)
         told = ", ".join(f"{number} {what}" for what, number in sorted(exceptions.items())) or "none"
         offloadable = sum(each.offloadable for _, each in self.judged)
         return f"{len(self.judged)} flows of established connections, {offloadable} offloadable; exceptions: {told}"
-
-
-def exception(verdict: Verdict) -> str | None:
-    """What a flow is where it isn't one that an established connection has; docs/offload.md explains each."""
-    flow = verdict.flow
-    if flow.value("eth_type") == _ARP:
-        return "ARP"
-    if flow.value("icmpv6.type") in _DISCOVERY:
-        return "neighbour discovery"
-    state = next((each for each in flow.matched if each.field == "ct_state"), None)
-    if state is not None and "new" in ct_bits(state)[0]:
-        return "first packets"
-    return None
 
 
 def established(
