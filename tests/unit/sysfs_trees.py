@@ -1,5 +1,5 @@
-"""Trees of sysfs, made from recordings: a line for each file (`PATH = TEXT`), link (`PATH -> TARGET`), and file that can't
-be read (`PATH ! ERROR`: here a directory, of which reading fails as well)."""
+"""Trees of sysfs, made from recordings: a line for each file (`PATH = TEXT`), link (`PATH -> TARGET`), and file that
+can't be read (`PATH ! ERROR`: here a directory, of which reading fails as well)."""
 
 from __future__ import annotations
 

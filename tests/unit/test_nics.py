@@ -1,4 +1,4 @@
-"""NICs with a switch, virtual functions and representors, as recorded trees of sysfs and devlink's answers tell them."""
+"""NICs with a switch, virtual functions and representors, by recorded trees of sysfs and answers of devlink."""
 
 from __future__ import annotations
 
