@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 from pyroute2 import IPRoute
+from pyroute2.ethtool.ethtool import Ethtool
 from pyroute2.netlink.exceptions import NetlinkError
 
 from node.limits import Limit
@@ -399,6 +400,26 @@ def interface_of(address: Address) -> str:
                 (link,) = route.get_links(each["index"])
                 return str(link.get_attr("IFLA_IFNAME"))
     raise LinkError(f"no interface has the node's address {address} (--node-ip)")
+
+
+def allow_tc_offload(name: str) -> str:
+    """Have an interface take tc's flows into its hardware, if it doesn't yet. Why it can't, empty where it does."""
+    ethtool = Ethtool()
+    try:
+        features = ethtool.get_features(name)
+        feature = features.features.get("hw-tc-offload")
+        if feature is None:
+            return "there is no such feature"
+        if not feature.enable:
+            features.features["hw-tc-offload"].enable = True
+            ethtool.set_features(name, features)
+            if not ethtool.get_features(name).features["hw-tc-offload"].enable:
+                return "it can't be put on"
+    except (NetlinkError, OSError) as error:
+        return reason(error)
+    finally:
+        ethtool.close()
+    return ""
 
 
 def set_announced(name: str, addresses: Iterable[Address]) -> set[Address]:

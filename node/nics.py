@@ -225,12 +225,24 @@ def _read(sysfs: Path, netdev: str, attribute: str) -> str:
         return ""
 
 
-def unplaced_reason(nics: tuple[Nic, ...], netdev: str) -> str:
+def unplaced_reason(sysfs: Path, nics: tuple[Nic, ...], netdev: str) -> str:
     """Why flows of tunnels that end on this interface wouldn't be taken; empty where they would."""
     ours = {nic.uplink for nic in nics if nic.offloads}
-    if not ours or netdev in ours:
+    if not ours or ours & _with_lower(sysfs, netdev):
         return ""
     return (
         f"tunnels end on {netdev}, which is no uplink of a NIC that takes flows ({', '.join(sorted(ours))}): give that "
         "the node's address"
     )
+
+
+def _with_lower(sysfs: Path, netdev: str) -> set[str]:
+    """An interface and those under it: the members of a bond, what a VLAN is on."""
+    found, left = set(), [netdev]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            there = _entries(sysfs / "class/net" / name)
+            left += [each.name.removeprefix("lower_") for each in there if each.name.startswith("lower_")]
+    return found

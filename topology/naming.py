@@ -1,7 +1,7 @@
 """Names and numbers that every part derives alike, so that no part has to be told them.
 
 Owns: pod -> port name, node -> datapath id, address <-> MAC, object -> 40-bit id, and the fixed names on a node.
-Knows nothing of the cluster's state. `node` may import this module and no other of `topology`.
+Knows nothing of the cluster's state. `node` may import this module and `offload`, and no other of `topology`.
 """
 
 from __future__ import annotations

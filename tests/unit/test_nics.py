@@ -167,8 +167,13 @@ def test_a_nic_that_is_reset_has_no_interfaces_for_a_while(tmp_path: Path) -> No
         find(sysfs, "0000:03:00.2", Devlink({"0000:03:00.0": "switchdev"}))
 
 
-def test_tunnels_are_to_end_on_an_uplink(tmp_path: Path) -> None:
-    nics = survey(tree(tmp_path, "mlx5"), NOTHING).nics
-    assert not unplaced_reason(nics, "enp3s0f1np1")
-    assert "tunnels end on eth9, which is no uplink" in unplaced_reason(nics, "eth9")
-    assert not unplaced_reason((), "eth9")
+def test_tunnels_are_to_end_on_an_uplink_or_on_what_is_made_of_uplinks(tmp_path: Path) -> None:
+    sysfs = tree(tmp_path, "mlx5")
+    nics = survey(sysfs, NOTHING).nics
+    for name, lower in (("bond0", "enp3s0f1np1"), ("bond0.7", "bond0")):
+        (sysfs / "class/net" / name).mkdir()
+        (sysfs / "class/net" / name / f"lower_{lower}").symlink_to(f"../{lower}")
+    for good in ("enp3s0f1np1", "bond0", "bond0.7"):
+        assert not unplaced_reason(sysfs, nics, good)
+    assert "tunnels end on eth9, which is no uplink" in unplaced_reason(sysfs, nics, "eth9")
+    assert not unplaced_reason(sysfs, (), "eth9")
