@@ -22,7 +22,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from node import flow_export, health, netlink, nftables, ovsdb
+from node import flow_export, functions, health, netlink, nftables, ovsdb
 from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
@@ -132,7 +132,7 @@ async def clean(settings: Settings) -> None:
 
 def _clean_host(settings: Settings) -> None:
     """What doesn't go with the bridge's ports."""
-    netlink.remove_links(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
+    functions.release(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
     netlink.set_announced(netlink.interface_of(settings.node_ips[0]), ())
     nftables.remove()
     installation.remove(settings)

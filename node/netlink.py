@@ -1,5 +1,5 @@
-"""Links, addresses, routes and sysctls, in this network namespace and in a pod's. With node/devlink.py, all that
-imports pyroute2.
+"""Links, addresses, routes and sysctls, in this network namespace and in a pod's. pyroute2 is
+imported here, in node/functions.py and in node/devlink.py alone.
 
 Every function is synchronous and short; the agent calls them in threads. Raises LinkError.
 """
@@ -113,15 +113,15 @@ def make_pod_link(link: PodLink) -> None:
                 mtu=link.mtu,
                 peer=peer,
             )
-            _quiet_host_end(route, link)
+            quiet_host_end(route, link)
         with inside(link.netns), kernel() as route:
-            _set_up_pod_end(route, link)
+            set_up_pod_end(route, link)
     except (NetlinkError, OSError) as error:
         remove_links([link.host_name])
         raise LinkError(f"{link.host_name} to {link.name} in {link.netns}: {reason(error)}") from error
 
 
-def _quiet_host_end(route: Any, link: PodLink) -> None:
+def quiet_host_end(route: Any, link: PodLink) -> None:
     """The host's end up, and deaf where the kernel would hear what the switch hears.
 
     A userspace datapath listens beside the kernel's stack, not before it: without this the host would answer ARP for
@@ -137,7 +137,7 @@ def _quiet_host_end(route: Any, link: PodLink) -> None:
         route.link("set", index=index, state="up")
 
 
-def _set_up_pod_end(route: Any, link: PodLink) -> None:
+def set_up_pod_end(route: Any, link: PodLink) -> None:
     index = index_in(route, link.name)
     # The switch answers for every address, so there is nobody to find a duplicate, and nobody advertises routes.
     _write(f"ipv6/conf/{link.name}/accept_dad", 0)
@@ -415,8 +415,9 @@ def allow_tc_offload(name: str) -> str:
             ethtool.set_features(name, features)
             if not ethtool.get_features(name).features["hw-tc-offload"].enable:
                 return "it can't be put on"
-    except (NetlinkError, OSError) as error:
-        return reason(error)
+    except Exception as error:
+        # It raises kinds of its own, for whatever a driver doesn't know.
+        return reason(error) or type(error).__name__
     finally:
         ethtool.close()
     return ""

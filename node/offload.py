@@ -155,6 +155,9 @@ class Offload:
                     await self._look()
                 except (ControlError, DatabaseError, LinkError, OSError) as error:
                     self._say(f"hardware offload can't be looked after: {error}")
+                except Exception:
+                    # A NIC that nobody has seen yet, say: pods are served all the same.
+                    log.exception("hardware offload can't be looked after")
                 await asyncio.sleep(INTERVAL)
             else:
                 await self._database.until(lambda rows: rows.bridge, INTERVAL)

@@ -43,8 +43,8 @@ _COLUMNS = {
     "QoS": ["type", "queues", "other_config", "external_ids"],
     "Queue": ["other_config", "external_ids"],
     "Interface": [
-        "name", "type", "options", "mac", "mtu_request", "ofport", "error", "external_ids", "admin_state", "mtu",
-        "ingress_policing_rate", "ingress_policing_burst",
+        "name", "type", "options", "mac", "mtu_request", "ofport", "ofport_request", "error", "external_ids",
+        "admin_state", "mtu", "ingress_policing_rate", "ingress_policing_burst",
     ],
     "Controller": [
         "target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected",
@@ -83,6 +83,8 @@ _PORT = "signalbox/port"
 _OPTIONS, _OFFLOAD_READ = "signalbox/options", "signalbox/offload-read"
 #: Of a pod port that is a representor: the function's PCI address, and what its interfaces are called otherwise.
 DEVICE, FUNCTION, REPRESENTOR = "signalbox/device", "signalbox/function", "signalbox/representor"
+#: Of one that is a socket: its path.
+SOCKET = "signalbox/socket"
 CONTAINER, NETNS, IFNAME, PLACE = "signalbox/container", "signalbox/netns", "signalbox/ifname", "signalbox/place"
 
 
@@ -508,16 +510,25 @@ def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> 
     return interface
 
 
-def add_pod_port(name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth, last: int) -> Change:
-    """A pod's port. Its row is what says that the address is taken; `last` is the place that was given last to any."""
+def add_pod_port(
+    name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth, last: int, number: int = 0, vhost: str = ""
+) -> Change:
+    """A pod's port. Its row is what says that the address is taken; `last` is the place that was given last to any.
+
+    `number` is the one that it must have, 0 for any. `vhost` is the path of a socket that the pod listens on.
+    """
 
     def change(transaction: Any, idl: Any) -> None:
         bridge = _bridge(idl)
         if bridge is None:
             raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
         _set_keys(bridge, "external_ids", {_LAST_PLACE: str(last)})
-        interface = _set_port(transaction, idl, bridge, name, "")
+        interface = _set_port(transaction, idl, bridge, name, "dpdkvhostuserclient" if vhost else "")
         interface.external_ids = dict(external_ids)
+        if vhost:
+            interface.options = {"vhost-server-path": vhost}
+        if number:
+            interface.ofport_request = [number]
         if bandwidth.egress is not None:
             # In kbit: what the pod sends comes in here.
             interface.ingress_policing_rate = bandwidth.egress.rate // 1000
