@@ -1,8 +1,8 @@
 """Who is where: which pod is behind a port, whose an address is, and why some get nothing.
 
 Ports say where pods are, objects who they are; each is believed only as far as the other agrees. What two nodes claim
-(an address, a CIDR) is the one's whose name comes first, and of two ports that announce one address likewise. Nodes come
-before workloads, and of two workloads the first by name has the address, or the port.
+(an address, a CIDR) is the one's whose name comes first, and of two ports that announce one address likewise. Nodes
+come before workloads, and of two workloads the first by name has the address, or the port.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from controller.api import (
     health,
     metrics,
     objects,
+    offload,
     openapi,
     policies,
     top,
@@ -100,7 +101,20 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     return runner
 
 
-_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration)
+_MODULES = (
+    objects,
+    flows,
+    policies,
+    topology,
+    trace,
+    captures,
+    top,
+    health,
+    metrics,
+    flow_export,
+    offload,
+    administration,
+)
 
 
 def routes(controller: Controller) -> list[Route]:
