@@ -26,6 +26,7 @@ from controller.api import (
     health,
     metrics,
     objects,
+    offload,
     openapi,
     policies,
     top,
@@ -102,8 +103,8 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
 
 
 _MODULES = (
-    *(objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration),
-    whoami,
+    *(objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, offload),
+    *(administration, whoami),
 )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from flows.offload.datapath import DatapathFlow
-from flows.offload.rules import Reason, of_actions, of_match
+from flows.offload.rules import Reason, ct_bits, of_actions, of_match
 
 #: A port and a chain.
 _Place = tuple[str, int]
@@ -26,6 +26,8 @@ class Verdict(msgspec.Struct, frozen=True):
     reasons: tuple[Reason, ...]
     #: The flow is in a chain to which no flow of this dump goes on: so it hangs on one that isn't here.
     dangling: bool = False
+    #: What it is for, where it isn't one that an established connection has: such needn't be offloadable.
+    occasion: str = ""
 
     @property
     def offloadable(self) -> bool:
@@ -40,6 +42,7 @@ def lint(flows: Sequence[DatapathFlow]) -> list[Verdict]:
         for chain in flow.goes_on_to:
             leading[flow.in_port, chain].append(index)
     taken = _taken(flows, own, leading)
+    occasions = _occasions(flows, leading)
 
     made = []
     for index, flow in enumerate(flows):
@@ -47,7 +50,7 @@ def lint(flows: Sequence[DatapathFlow]) -> list[Verdict]:
         if not reasons and index not in taken:
             why = f"no flow that goes on to this chain is offloadable, such as {flows[before[0]].match}"
             reasons = (Reason("chain", f"recirc_id({flow.recirculation:#x})", why),)
-        made.append(Verdict(flow, reasons, flow.recirculation != 0 and not before))
+        made.append(Verdict(flow, reasons, flow.recirculation != 0 and not before, occasions[index]))
     return made
 
 
@@ -74,6 +77,37 @@ def _taken(
             reached |= further
             waiting.extend(further)
     return taken
+
+
+FIRST_PACKETS = "first packets"
+_BY_ETHERTYPE = {"0x0806": "ARP", "0x88cc": "LLDP"}
+_DISCOVERY = ("133", "134", "135", "136", "137")
+_DHCP = ("67", "68")
+
+
+def _occasions(flows: Sequence[DatapathFlow], leading: Mapping[_Place, list[int]]) -> list[str]:
+    """What each flow is for: what the switch answers itself, or a new connection. What follows such is the same."""
+    found = [_occasion(flow) for flow in flows]
+    grown = True
+    while grown:
+        grown = False
+        for index, flow in enumerate(flows):
+            before = {found[each] for each in leading.get((flow.in_port, flow.recirculation), ())}
+            if not found[index] and len(before) == 1 and "" not in before:
+                found[index] = before.pop()
+                grown = True
+    return found
+
+
+def _occasion(flow: DatapathFlow) -> str:
+    if (ethertype := flow.value("eth_type")) in _BY_ETHERTYPE:
+        return _BY_ETHERTYPE[ethertype]
+    if flow.value("icmpv6.type") in _DISCOVERY:
+        return "neighbour discovery"
+    if flow.value("udp.src") in _DHCP and flow.value("udp.dst") in _DHCP:
+        return "DHCP"
+    state = next((each for each in flow.matched if each.field == "ct_state"), None)
+    return FIRST_PACKETS if state is not None and "new" in ct_bits(state)[0] else ""
 
 
 def summary(verdicts: Iterable[Verdict]) -> Counter[str]:

@@ -134,10 +134,14 @@ def blame(reason: Reason, steps: Iterable[Step], flows: Iterable[str] = ()) -> l
     return [
         each.strip()
         for each in flows
-        if (table := re.search(r"table(?:_id)?=(\w+)", each)) is not None
-        and table[1] in passed
-        and _has(each.partition("actions=")[0], reason.words)
+        if _table_of(each) in passed and _has(each.partition("actions=")[0], reason.words)
     ]
+
+
+def _table_of(flow: str) -> str:
+    # bridge/dump-flows says it of all but the first.
+    table = re.search(r"\btable(?:_id)?=(\w+)", flow)
+    return table[1] if table else "0"
 
 
 def _has(text: str, words: tuple[str, ...]) -> bool:

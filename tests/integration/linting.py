@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from callers import Call, Held
@@ -16,12 +16,9 @@ from deploy.lab.layout import netns_path
 from deploy.lab.substrate import appctl
 from flows.offload.datapath import read_dump
 from flows.offload.lint import Verdict, lint
-from flows.offload.rules import ct_bits
 
 #: The underlay's own: Linux has no such flows, its tunnels' devices do it.
 _UNDERLAY = ("eth0", "br-phy")
-_ARP = "0x0806"
-_DISCOVERY = ("133", "134", "135", "136")
 #: Questions on each connection: until both ends have spoken, and after the caches were emptied.
 _BEFORE, _AFTER = 2, 3
 
@@ -34,7 +31,7 @@ class Linted(msgspec.Struct, frozen=True):
     @property
     def judged(self) -> list[tuple[str, Verdict]]:
         """Node and verdict of all flows that established connections have."""
-        return [each for each in self.verdicts if exception(each[1]) is None]
+        return [each for each in self.verdicts if not each[1].occasion]
 
     @property
     def failed(self) -> list[str]:
@@ -46,23 +43,10 @@ class Linted(msgspec.Struct, frozen=True):
         ]
 
     def __str__(self) -> str:
-        exceptions = Counter(found for _, each in self.verdicts if (found := exception(each)) and not each.offloadable)
+        exceptions = Counter(each.occasion for _, each in self.verdicts if each.occasion and not each.offloadable)
         told = ", ".join(f"{number} {what}" for what, number in sorted(exceptions.items())) or "none"
         offloadable = sum(each.offloadable for _, each in self.judged)
         return f"{len(self.judged)} flows of established connections, {offloadable} offloadable; exceptions: {told}"
-
-
-def exception(verdict: Verdict) -> str | None:
-    """What a flow is where it isn't one that an established connection has; docs/offload.md explains each."""
-    flow = verdict.flow
-    if flow.value("eth_type") == _ARP:
-        return "ARP"
-    if flow.value("icmpv6.type") in _DISCOVERY:
-        return "neighbour discovery"
-    state = next((each for each in flow.matched if each.field == "ct_state"), None)
-    if state is not None and "new" in ct_bits(state)[0]:
-        return "first packets"
-    return None
 
 
 def established(
@@ -76,10 +60,11 @@ def established(
         for each in held * _BEFORE:
             _answered(each)
         for node in lab.nodes:
-            appctl(lab.layout, node, "revalidator/wait")
-            appctl(lab.layout, node, "dpctl/del-flows")
+            appctl(lab.layout, node, "revalidator/purge")
         for each in held * _AFTER:
             _answered(each)
+        for ping in pings:
+            _pinged(*ping)
         return Linted(tuple((node, each) for node in lab.nodes for each in flows_of(lab, node)))
 
 
@@ -94,12 +79,22 @@ def _answered(held: Held) -> None:
     assert not [each for each in outcomes if "error" in each], outcomes
 
 
+def _pinged(netns: str, address: str) -> None:
+    """As many are answered as take all that belongs to it to be in the datapath."""
+    argv = ["ping", "-n", "-q", "-i", "0.02", "-c", str(_AFTER), "-W", "2", address]
+    assert inside(netns, argv).returncode == 0, (netns, address)
+
+
 @contextlib.contextmanager
-def _pinging(netns: str, address: str):  # type: ignore[no-untyped-def]
-    assert inside(netns, ["ping", "-n", "-c", "1", "-W", "2", address]).returncode == 0, (netns, address)
+def _pinging(netns: str, address: str) -> Iterator[None]:
+    _pinged(netns, address)
     argv = ["nsenter", f"--net={netns_path(netns)}", "--", "ping", "-n", "-q", "-i", "0.02", address]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
         try:
             yield
         finally:
             process.kill()
+
+
+#: Keeps what the linter said of a scenario, to be printed when all tests have run.
+Record = Callable[[str, Linted], None]

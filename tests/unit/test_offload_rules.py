@@ -174,6 +174,23 @@ def test_reasons_are_counted() -> None:
     }
 
 
+def test_what_is_for_no_established_connection_is_told_apart_and_so_is_what_follows() -> None:
+    first = flow("2", 1, "ct_state(+new+trk),eth_type(0x0800),ipv4(frag=no)", "hash(l4(0)),recirc(0x2)")
+    chosen = flow("2", 2, "dp_hash(0x1/0xf),eth_type(0x0800),ipv4(frag=no)", "ct(commit,nat(dst=1.2.3.4)),recirc(0x3)")
+    rest = flow("2", 3, "ct_state(0x21/0x21),eth_type(0x0800),ipv4(frag=no)")
+    begun = flow("2", 0, actions="ct(zone=5),recirc(0x1)")
+    later = flow("2", 1, "ct_state(+est+trk-new),eth_type(0x0800),ipv4(frag=no)")
+    asked = flow("2", 0, "eth_type(0x0806),arp(op=1)", "userspace(pid=0,slow_path(action))")
+    solicits = flow("2", 0, "eth_type(0x86dd),ipv6(proto=58,frag=no),icmpv6(type=135/0)", "userspace(pid=0)")
+    dhcp = flow("2", 0, "eth_type(0x0800),ipv4(proto=17,frag=no),udp(src=68,dst=67)", "userspace(pid=0)")
+    lldp = flow("2", 0, "eth_type(0x88cc)", "userspace(pid=0)")
+    verdicts = lint(read_dump("\n".join([rest, chosen, first, begun, later, asked, solicits, dhcp, lldp])))
+    assert [each.occasion for each in verdicts] == [
+        *(["first packets"] * 3),
+        *("", "", "ARP", "neighbour discovery", "DHCP", "LLDP"),
+    ]
+
+
 # Traces ---------------------------------------------------------------------------------------------------------------
 
 TRACE = """Flow: sctp,in_port=3,vlan_tci=0x0000,dl_src=0a:58:0a:f4:01:02,nw_src=10.244.1.2,nw_dst=10.244.2.3,nw_ttl=64
@@ -270,7 +287,9 @@ def test_a_flow_that_lost_may_be_to_blame_for_a_match() -> None:
     flows = [
         "table_id=15, duration=1s, n_packets=0, n_bytes=0, priority=100,nd_target=fd00::1,actions=drop",
         "table_id=15, duration=1s, n_packets=0, n_bytes=0, priority=100,ip,actions=set_field:1->nd_target",
+        "duration=1s, n_packets=0, n_bytes=0, priority=100,pkt_mark=0x1,actions=drop",
         "table_id=99, duration=1s, n_packets=0, n_bytes=0, priority=100,nd_target=fd00::1,actions=drop",
     ]
     assert blame(Reason("match", "nd(target=fd00::1)", "", ("nd_target",)), steps, flows) == [flows[0]]
+    assert blame(Reason("match", "skb_mark(0x1)", "", ("pkt_mark=0x1,",)), steps, flows) == [flows[2]]
     assert blame(Reason("action", "trunc(1)", "", ("max_len",)), steps, flows) == []
