@@ -87,11 +87,12 @@ INSTALL = _histogram(
     "source",
 )
 WATCHED = _histogram("watch_latency", "Seconds from a row being another to its being told to who watches it.")
+WATCHES = _gauge("watches", "Lists that are watched now.")
 
 DECLARED = (
     READY, CONNECTED, PHASE, DIGEST_AGE, FLOWS, REFUSED, BUNDLE, FLOW_MODS, BUNDLES, FAILED, REPAIRED, NODE_RATE,
     SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES, UNDER_WAY,
-    COMPILE, INSTALL, WATCHED,
+    WATCHES, COMPILE, INSTALL, WATCHED,
 )  # fmt: skip
 
 
@@ -102,7 +103,6 @@ class Durations:
         self.registry = CollectorRegistry()
         self._compile = Histogram(COMPILE.name, COMPILE.about, buckets=BUCKETS, registry=self.registry)
         self._install = Histogram(INSTALL.name, INSTALL.about, INSTALL.labels, buckets=BUCKETS, registry=self.registry)
-
         self._watched = Histogram(WATCHED.name, WATCHED.about, buckets=BUCKETS, registry=self.registry)
 
     def compiled(self, seconds: float) -> None:
@@ -141,6 +141,7 @@ class _State:
         yield TROUBLES, [((), sum(1 for _ in controller.troubles()))]
         yield UNDER_WAY, [((), controller.propagation.under_way)]
         yield READY, [((), not controller.not_ready)]
+        yield WATCHES, [((), controller.changes.watched)]
 
     def _switches(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
         found: dict[Declared, list[Sample]] = {
