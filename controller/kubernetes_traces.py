@@ -58,7 +58,12 @@ class KubernetesTraces:
 
     async def run(self, controller: Controller) -> None:
         """Answer them for as long as it is this controller that speaks; never ends."""
-        compiled = Compiled(controller.compiler, lambda: controller.fleet.cluster.version, keyed=controller.keyed)
+        compiled = Compiled(
+            controller.compiler,
+            lambda: controller.fleet.cluster.version,
+            keyed=controller.keyed,
+            node_ports=controller.ranges.node_ports,
+        )
         try:
             while True:
                 if controller.speaks:

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 def routes(controller: Controller) -> list[Route]:
     """The routes of this module."""
-    compiled = Compiled(controller.compiler, lambda: controller.fleet.cluster.version, keyed=controller.keyed)
+    compiled = Compiled(
+        controller.compiler,
+        lambda: controller.fleet.cluster.version,
+        keyed=controller.keyed,
+        node_ports=controller.ranges.node_ports,
+    )
 
     async def tell(request: web.Request) -> web.Response:
         said = arguments(request)

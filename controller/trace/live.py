@@ -29,7 +29,7 @@ from controller.trace.model import (
     trace,
     witnessed,
 )
-from controller.trace.result import Trace, differences
+from controller.trace.result import Place, Trace, differences
 from flows import fields as f
 from flows import taps
 from flows.compiler import Compiler
@@ -95,6 +95,9 @@ class Tracer:
             begun = _from_another_port(first(compiled, asked))
             if begun.question.protocol == "SCTP":
                 raise TraceError("a live trace is of TCP, UDP or ICMP; SCTP is traced by the model alone")
+            if begun.ends is not None:
+                whose = "the pod" if begun.ends is Place.POD else f"the host of {begun.node}"
+                raise TraceError(f"it never meets a switch: {whose} keeps it, or sends it on by itself")
             said = trace(compiled, asked)
             nodes = self._nodes(compiled, said, asked)
             for node in sorted(nodes):
@@ -109,7 +112,7 @@ class Tracer:
             if endpoint and said.endpoint and endpoint != said.endpoint:
                 # Which one is the switch's to choose.
                 said = trace(compiled, msgspec.structs.replace(asked, endpoint=endpoint))
-            seen = witnessed(compiled, begun.question, met, endpoint)
+            seen = witnessed(compiled, begun, met, endpoint)
             return Answer(said, seen, tuple(differences(said, seen)))
 
     def _nodes(self, compiled: Compiled, said: Trace, asked: Asked) -> set[str]:

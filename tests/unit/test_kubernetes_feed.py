@@ -295,6 +295,11 @@ async def test_a_node_is_drained_by_its_annotation_for_all_controllers(server: A
     # By whichever of them it is said.
     assert (await ones[1].ask("/v1/nodes/n1/undrain", "POST"))["changed"]
     await asyncio.gather(*(here.until_drained("n1", False) for here in ones))
+    # Its answer means that it is so, at that controller.
+    for act, drained in (("drain", True), ("undrain", False), ("undrain", False), ("drain", True)):
+        told = await ones[0].ask(f"/v1/nodes/n1/{act}", "POST")
+        assert (await ones[0].ask("/v1/nodes/n1"))["drained"] is drained
+    assert told["changed"]
     server.settings.refuse["nodes"] = 403
     assert "PATCH /api/v1/nodes/n1/status: 403" in (await ones[1].ask("/v1/nodes/n1/drain", "POST"))["error"]
     for here in ones:
