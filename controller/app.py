@@ -43,6 +43,7 @@ from controller.fleet import Fleet
 from controller.holdings import Refusal, error_text
 from controller.links import Links
 from controller.metrics import Durations
+from controller.offloads import Offloads
 from controller.packet_ins import PacketIns, Purpose, in_port
 from controller.phases import Phases
 from controller.port_loads import Load, PortLoads
@@ -161,6 +162,8 @@ class Controller:
         self.statistics = Statistics(self.compiler, self.fleet)
         #: Questions to all switches of what they have counted.
         self.counting = Counting(self.compiler, self.fleet)
+        #: What agents report of hardware offload.
+        self.offloads = Offloads(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
         #: What it was started with, by the names of options.
@@ -700,11 +703,15 @@ async def run(
         await began[0].statistics.keep()
         await asyncio.Event().wait()
 
+    async def ask_of_offload() -> None:
+        await ready.wait()
+        await began[0].offloads.keep()
+
     async def until_stopped() -> None:
         await stop.wait()
 
     parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock, announce, count)
-    tasks = [asyncio.create_task(each()) for each in parts]
+    tasks = [asyncio.create_task(each()) for each in (*parts, ask_of_offload)]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

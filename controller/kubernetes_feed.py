@@ -20,6 +20,7 @@ from controller.app import Controller
 from controller.drains import Drains
 from controller.kubernetes_drains import KubernetesDrains
 from controller.kubernetes_traces import KubernetesTraces
+from controller.offloads import fault_of
 from controller.replica import Replica
 from controller.sync import Phase
 from controller.write_queue import Write, WriteQueue
@@ -144,6 +145,10 @@ def _statuses(controller: Controller, state: KubernetesState, now: str) -> Itera
         about = state.about.get(("Node", "", name))
         if sync.phase is Phase.SYNCED and about is not None:
             write = reports.network_ready(name, about, now)
+            if write is not None:
+                yield write
+            report = controller.offloads.report(name)
+            write = reports.offload(name, about, fault_of(report), now) if report is not None else None
             if write is not None:
                 yield write
     if not controller.speaks:

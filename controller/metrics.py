@@ -74,6 +74,16 @@ SERVICE_TOTALS = (
 _POLICY = ("kind", "namespace", "policy", "verdict")
 POLICY_RATE = _gauge("policy_packets_per_second", "Packets that a policy allows and denies.", *_POLICY)
 POLICY_TOTAL = _counter("policy_packets", "Packets that a policy has allowed and denied.", *_POLICY)
+OFFLOAD_CAPABLE = _gauge("node_offload_capable", "1 where a NIC of the node takes flows.", "node")
+OFFLOAD_ENABLED = _gauge("node_offload_enabled", "1 where Open vSwitch gives flows to NICs.", "node")
+OFFLOAD_WANTING = _gauge("node_offload_wanting", "1 where hardware offload was asked for and is not in force.", "node")
+OFFLOAD_FLOWS = _gauge(
+    "node_offload_flows", "Datapath flows by where they are: offloaded, partially, or not.", "node", "offloaded"
+)
+OFFLOAD_SHARE = _gauge("node_offload_bytes_ratio", "The share of bytes that went by offloaded flows.", "node")
+OFFLOAD_FUNCTIONS = _gauge(
+    "node_offload_functions", "Virtual functions of NICs that take flows, by use.", "node", "state"
+)
 LOOK_PERIOD = _gauge("look_period_seconds", "Seconds between two looks at what a switch carries, by kind.", "kind")
 OBJECTS = _gauge("objects", "Objects of the cluster's state, by kind.", "kind")
 LOOKS = _counter("looks", "Answers of switches to what they carry.")
@@ -95,6 +105,7 @@ WATCHED = _histogram("watch_latency", "Seconds from a row being another to its b
 
 DECLARED = (
     READY, CONNECTED, PHASE, DIGEST_AGE, FLOWS, REFUSED, BUNDLE, FLOW_MODS, BUNDLES, FAILED, REPAIRED, NODE_RATE,
+    OFFLOAD_CAPABLE, OFFLOAD_ENABLED, OFFLOAD_WANTING, OFFLOAD_FLOWS, OFFLOAD_SHARE, OFFLOAD_FUNCTIONS,
     SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES, UNDER_WAY, TRACES,
     SOURCE, COMPILE, INSTALL, WATCHED,
 )  # fmt: skip
@@ -142,6 +153,7 @@ class _State:
         """Every metric that is read when somebody asks."""
         yield from self._switches()
         yield from self._carried()
+        yield from self._offload()
         controller = self._controller
         cluster = controller.compiler.cluster
         kinds = ("nodes", "pods", "services", "policies")
@@ -179,6 +191,27 @@ class _State:
             found[FAILED].append((label, counters.failed_bundles))
             found[REPAIRED].append((label, counters.repaired))
         yield from found.items()
+
+    def _offload(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
+        reports = sorted(self._controller.offloads.reports().items())
+        yield OFFLOAD_CAPABLE, [((node,), report.capable) for node, report in reports]
+        yield OFFLOAD_ENABLED, [((node,), report.enabled) for node, report in reports]
+        yield OFFLOAD_WANTING, [((node,), report.asked and not report.is_in_force) for node, report in reports]
+        flows = {"yes": "offloaded", "partially": "partial", "no": "not_offloaded"}
+        yield (
+            OFFLOAD_FLOWS,
+            [((node, word), getattr(report, name)) for node, report in reports for word, name in flows.items()],
+        )
+        yield OFFLOAD_SHARE, [((node,), report.share / 100) for node, report in reports]
+        functions = [(node, report.used_functions, report.functions) for node, report in reports]
+        yield (
+            OFFLOAD_FUNCTIONS,
+            [
+                ((node, state), number)
+                for node, used, there in functions
+                for state, number in (("used", used), ("free", max(there - used, 0)))
+            ],
+        )
 
     def _carried(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
         statistics = self._controller.statistics

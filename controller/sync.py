@@ -50,6 +50,7 @@ from flows.openflow.counted import BucketIds, FlowCount, bucket_ids, flow_counts
 from flows.openflow.decode import DecodeError
 from flows.openflow.messages import (
     BundleReply,
+    DescReply,
     Error,
     FlowStats,
     FlowStatsReply,
@@ -620,6 +621,14 @@ class SwitchSync:
             then(list(message.items) if isinstance(message, GroupDescReply) else [])
 
         self._request(encode.group_desc_request, take)
+
+    def describe(self, then: Callable[[str], None]) -> None:
+        """Ask how the switch's datapath is described; who isn't its master may ask, too."""
+
+        def take(message: Message, now: float) -> None:
+            then(message.datapath if isinstance(message, DescReply) else "")
+
+        self._request(encode.desc_request, take)
 
     def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
         """Ask what the flows of tables have met. `take` hears of each part of the answers, `then` of their end."""

@@ -26,11 +26,13 @@ from controller.api import (
     health,
     metrics,
     objects,
+    offload,
     openapi,
     policies,
     top,
     topology,
     trace,
+    whoami,
 )
 from controller.api.authorization import authorization
 from controller.api.callers import logged
@@ -100,7 +102,10 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     return runner
 
 
-_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration)
+_MODULES = (
+    *(objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, offload),
+    *(administration, whoami),
+)
 
 
 def routes(controller: Controller) -> list[Route]:

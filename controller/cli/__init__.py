@@ -13,6 +13,7 @@ from controller.cli.flow_export import flow_export
 from controller.cli.flows import flows
 from controller.cli.get import get
 from controller.cli.graph import topology
+from controller.cli.offload import offload
 from controller.cli.policy import policy
 from controller.cli.run import controller
 from controller.cli.status import status
@@ -21,6 +22,6 @@ from controller.cli.top import top
 from controller.cli.trace import trace
 
 commands: list[click.Command] = [
-    *(controller, get, describe, events, flows, flow_export, policy, topology, top, trace, capture, console, status),
-    *(drain, undrain, resync, log_level, support_bundle),
+    *(controller, get, describe, events, flows, flow_export, policy, topology, top, trace, capture, offload, console),
+    *(status, drain, undrain, resync, log_level, support_bundle),
 ]

@@ -31,7 +31,8 @@ _SESSION = web.AppKey("session", aiohttp.ClientSession)
 @contextlib.asynccontextmanager
 async def serve(socket: Path, host: str, port: int, secret: str) -> AsyncIterator[str]:
     """Serve there, and tell the address that a browser is given. Raises OSError where that can't be."""
-    runner = web.AppRunner(make_app(socket, secret), access_log=None, shutdown_timeout=1.0)
+    # A browser that leaves an answer which goes on is to be let go of by the controller, too.
+    runner = web.AppRunner(make_app(socket, secret), access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

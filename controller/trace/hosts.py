@@ -38,7 +38,8 @@ class Kept(msgspec.Struct, frozen=True):
 class Sent(msgspec.Struct, frozen=True):
     """The host sends it on by its own network: to another node, or to the world (empty)."""
 
-    node: str = ""
+    node: str
+    packet: dict[Field, int]
 
 
 class Bridged(msgspec.Struct, frozen=True):
@@ -75,14 +76,31 @@ class Host:
             return self._at_own_port(packet, target)
         routed = self._routed_to(target)
         if routed:
-            return Sent(routed)
-        return Bridged(dict(packet)) if self._is_bridged(target) else Sent()
+            return Sent(routed, dict(packet))
+        return Bridged(dict(packet)) if self._is_bridged(target) else Sent("", dict(packet))
 
     def beyond(self, packet: Packet) -> Sent | None:
         """To which other node the host sends what came out of its switch; None: it stays, or goes to the world."""
         target = destination(packet)
         routed = self._routed_to(target) if target not in self._own else ""
-        return Sent(routed) if routed else None
+        return Sent(routed, self._masqueraded(packet, routed)) if routed else None
+
+    def _masqueraded(self, packet: Packet, node: str) -> dict[Field, int]:
+        """A packet as the other node gets it: pods are known there by their own addresses if it routes to them."""
+        target = destination(packet)
+        to_pods = any(target in cidr for each in self._cluster.nodes.values() for cidr in each.pod_cidrs)
+        ends = self._cluster.nodes[node].addresses
+        routes = any(
+            each["kind"] == "route" and ip_address(each["via"]) in ends and self._is_near(each) for each in self._notes
+        )
+        mine = next((each for each in self._here.addresses if each.version == target.version), None)
+        if to_pods or routes or mine is None:
+            return dict(packet)
+        return {**packet, f.IPV4_SRC if mine.version == 4 else f.IPV6_SRC: int(mine)}
+
+    def _is_near(self, way: Told) -> bool:
+        """Whether a route is for this node."""
+        return "subnet" not in way or any(mine in ip_network(way["subnet"]) for mine in self._here.addresses)
 
     def _at_own_port(self, packet: Packet, target: Address) -> Kept | Bridged:
         protocol, field = _PORTS.get(packet[f.IP_PROTO], ("", None))
@@ -109,8 +127,7 @@ class Host:
         ways = [each for each in self._notes if each["kind"] == "route" and target in ip_network(each["network"])]
         for each in sorted(ways, key=lambda way: -ip_network(way["network"]).prefixlen):
             via = ip_address(each["via"])
-            near = "subnet" not in each or any(mine in ip_network(each["subnet"]) for mine in self._here.addresses)
-            if near and via not in self._here.addresses:
+            if self._is_near(each) and via not in self._here.addresses:
                 return next((name for name, node in self._cluster.nodes.items() if via in node.addresses), "")
         return ""
 

@@ -29,7 +29,7 @@ from controller.trace.model import (
     trace,
     witnessed,
 )
-from controller.trace.result import Trace, differences
+from controller.trace.result import Place, Trace, differences
 from flows import fields as f
 from flows import taps
 from flows.compiler import Compiler
@@ -96,7 +96,8 @@ class Tracer:
             if begun.question.protocol == "SCTP":
                 raise TraceError("a live trace is of TCP, UDP or ICMP; SCTP is traced by the model alone")
             if begun.ends is not None:
-                raise TraceError(f"it never meets a switch: the host of {begun.node} sends or keeps it by itself")
+                whose = "the pod" if begun.ends is Place.POD else f"the host of {begun.node}"
+                raise TraceError(f"it never meets a switch: {whose} keeps it, or sends it on by itself")
             said = trace(compiled, asked)
             nodes = self._nodes(compiled, said, asked)
             for node in sorted(nodes):

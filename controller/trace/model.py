@@ -39,7 +39,7 @@ from flows.text import flow_text
 from flows.update import CLUSTER
 from flows.values import PORT_CONTROLLER, PORT_IN_PORT, Bucket, Ct, Flow, Group, Output, OutputBits, Program, ToGroup
 from flows.words import Names, flow_words
-from topology.model import Service
+from topology.model import Pod, Service
 from topology.naming import (
     GATEWAY_MAC,
     GATEWAY_PORT,
@@ -154,7 +154,8 @@ class Asked(msgspec.Struct, frozen=True):
 class First(msgspec.Struct, frozen=True):
     """The first packet of a connection, as it enters the switch of `node`, and what hosts have done before.
 
-    Where it never meets a switch, `ends` says where it is: the host of `node` keeps it, or sends it to the world.
+    Where it never meets a switch, `ends` says where it is: the host of `node` keeps it, or sends it to the world; or a
+    pod there has sent it to itself.
     """
 
     node: str
@@ -223,11 +224,15 @@ def first(compiled: Compiled, asked: Asked) -> First:
         family=target.version,
     )
     packet = _packet(start, sender.address, target, question)
-    return (
-        First(start.node, packet, question)
-        if start.mac != GATEWAY_MAC
-        else _by_hosts(compiled, start.node, packet, question)
-    )
+    if sender.pod is not None and target in _own_addresses(compiler, sender.pod):
+        return First(start.node, packet, question, ends=Place.POD)
+    if start.mac == GATEWAY_MAC:
+        return _by_hosts(compiled, start.node, packet, question)
+    return First(start.node, packet, question)
+
+
+def _own_addresses(compiler: Compiler, pod: Pod) -> tuple[Address, ...]:
+    return next((local.addresses for each, local in compiler.local_pods(pod.node) if each.key == pod.key), ())
 
 
 def _by_hosts(compiled: Compiled, node: str, packet: dict[Field, int], question: Question) -> First:
@@ -237,9 +242,9 @@ def _by_hosts(compiled: Compiled, node: str, packet: dict[Field, int], question:
         match compiled.host(node).way(packet):
             case hosts.Kept():
                 return First(node, packet, question, tuple(hops), Place.HOST)
-            case hosts.Sent(""):
+            case hosts.Sent("", _):
                 return First(node, packet, question, tuple(hops), Place.WORLD)
-            case hosts.Sent(other):
+            case hosts.Sent(other, _):
                 hops.append(Hop(source=node, target=other, how="Routed"))
                 node = other
             case hosts.Bridged(changed):
@@ -355,6 +360,9 @@ class _Way:
     def walk(self) -> Trace:
         """From the first switch to the end."""
         begun = self._begun
+        if begun.ends is Place.POD:
+            # It speaks to itself, without its switch.
+            return self._at_pod(begun.node, begun.packet[f.IN_PORT])
         if begun.ends is not None:
             return self._end(Verdict.DELIVERED, _at(begun.ends, begun.node, begun.packet))
         return self._go(begun.node, begun.packet)
@@ -380,7 +388,8 @@ class _Way:
         if not left.out_port:
             return self._dropped(end.node, walk)
         if left.left == GATEWAY_PORT:
-            return self._at_host(end.node, walk, end.last)
+            # It is held there: what hosts would do with it is the model's to say.
+            return self._out_of(end.node, walk, end.last)
         if left.left == TUNNEL_PORT or self._wire(end.node, left.left) is not None:
             why = f"it left by {left.left}, and no switch told of it after that"
             return self._end(Verdict.DROPPED, End(place=Place.SWITCH, node=end.node, name=end.node, why=why))
@@ -420,16 +429,7 @@ class _Way:
             number = packet[f.IN_PORT] if emission.port == PORT_IN_PORT else emission.port
             name = self._port_name(node, number)
             if name == GATEWAY_PORT:
-                sent = self._compiled.host(node).beyond(emission.packet)
-                if sent is None:
-                    return self._at_host(node, walk, emission.packet)
-                carried = {field: value for field, value in emission.packet.items() if field in _CARRIED}
-                brought = _by_hosts(self._compiled, sent.node, carried, self._begun.question)
-                self._hops += [Hop(source=node, target=sent.node, how="Routed"), *brought.hops]
-                if brought.ends is not None:
-                    return self._end(Verdict.DELIVERED, _at(brought.ends, brought.node, brought.packet))
-                node, packet = brought.node, brought.packet | {f.ETH_SRC: GATEWAY_MAC, f.ETH_DST: ROUTER_MAC}
-                continue
+                return self._out_of(node, walk, emission.packet)
             if name == TUNNEL_PORT:
                 node, packet = self._through_tunnel(node, emission.packet)
                 continue
@@ -439,6 +439,18 @@ class _Way:
             self._hops.append(Hop(source=node, target=wired[0], how="Wire"))
             node, packet = wired[0], self._entering(*wired, emission.packet)
         raise TraceError(f"the packet is still on its way after {_LONGEST} switches")
+
+    def _out_of(self, node: str, walk: Walk, packet: Packet) -> Trace:
+        """From where a switch hands a packet to its host."""
+        sent = self._compiled.host(node).beyond(packet)
+        if sent is None:
+            return self._at_host(node, walk, packet)
+        carried = {field: value for field, value in sent.packet.items() if field in _CARRIED}
+        brought = _by_hosts(self._compiled, sent.node, carried, self._begun.question)
+        self._hops += [Hop(source=node, target=sent.node, how="Routed"), *brought.hops]
+        if brought.ends is not None:
+            return self._end(Verdict.DELIVERED, _at(brought.ends, brought.node, brought.packet))
+        return self._go(brought.node, brought.packet | {f.ETH_SRC: GATEWAY_MAC, f.ETH_DST: ROUTER_MAC})
 
     def _through_tunnel(self, node: str, packet: Packet) -> tuple[str, Packet]:
         value = packet.get(f.TUN_DST)

@@ -20,7 +20,7 @@ from deploy.lab.layout import netns_path
 
 QUESTIONS = {
     "a pod on another node": ("red/near", "red/web1", "TCP", 8080, "Delivered"),
-    "a pod on its own node": ("red/near", "red/near", "UDP", 9, "Delivered"),
+    "a pod on its own node": ("red/web1", "red/near", "UDP", 9, "Delivered"),
     "one whose policy denies it": ("blue/far", "red/web1", "TCP", 8081, "Dropped"),
     "a Service": ("red/near", "red/svc/one", "TCP", 80, "Delivered"),
     "a Service of several": ("red/far", "red/svc/web", "TCP", 80, "Delivered"),

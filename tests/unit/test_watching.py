@@ -347,7 +347,8 @@ class WhoWatches(RuleBasedStateMachine):
         """Looked at now and then only: otherwise there would never be much to look at."""
         if not hasattr(self, "controller") or self.controller.changes_taken % 2:
             return
-        for _ in range(2):
+        # The first look sees nodes as there, the second that their switches aren't, which has more sent.
+        for _ in range(3):
             self.pump()
             self.pass_time()
             for _, watch, replayed in self.watching:

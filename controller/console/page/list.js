@@ -205,6 +205,7 @@ export function listView(
     close() {
       clearTimeout(timer);
       unfollow();
+      unfollow = null;
     },
   };
 }

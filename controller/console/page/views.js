@@ -87,7 +87,7 @@ const EVENTS = {
   every: 30,
   news: (row, before) => (before ? "" : `${row.type === "Warning" ? "Warning: " : ""}${row.reason} ${row.object} ${row.message}`),
   columns: [
-    ["Time", "time", { shape: "plain", words: (time) => time.replace("T", " ").replace("Z", "") }], ["Type", "type", { state: true }],
+    ["Time (UTC)", "time", { shape: "plain", words: (time) => time.replace("T", " ").replace("Z", "") }], ["Type", "type", { state: true }],
     ["Reason", "reason"], ["Object", "object", { shape: "plain" }], ["Node", "node"], ["Message", "message", { shape: "words" }],
     ["Count", "count", { number: true }],
   ],
