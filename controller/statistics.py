@@ -343,7 +343,7 @@ class Statistics:
 
     def overdue(self, now: float) -> list[str]:
         """Switches that are connected and haven't answered for so long that what is known of them isn't of now."""
-        age = (OVERDUE + 1) * self.interval
+        age = (OVERDUE + 1) * self.period("ports")
         answered = {node: self._switches[node].ports.at for node in self._fleet.syncs if node in self._switches}
         return sorted(node for node, at in answered.items() if at is not None and now - at > age)
 
