@@ -20,6 +20,7 @@ from controller.app import Controller
 from controller.drains import Drains
 from controller.kubernetes_drains import KubernetesDrains
 from controller.kubernetes_traces import KubernetesTraces
+from controller.offloads import fault_of
 from controller.replica import Replica
 from controller.sync import Phase
 from controller.write_queue import Write, WriteQueue
@@ -79,7 +80,7 @@ class KubernetesFeed:
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
         async for batch in self._source.watch():
-            controller.change(batch.changed, batch.gone, batch.problems)
+            controller.change(batch.changed, batch.gone, batch.problems, self._source.heard)
             if not self._tasks:
                 self._tasks = [asyncio.create_task(self._look(controller))]
                 self._tasks += [asyncio.create_task(self._write()) for _ in range(WRITERS)]
@@ -144,6 +145,10 @@ def _statuses(controller: Controller, state: KubernetesState, now: str) -> Itera
         about = state.about.get(("Node", "", name))
         if sync.phase is Phase.SYNCED and about is not None:
             write = reports.network_ready(name, about, now)
+            if write is not None:
+                yield write
+            report = controller.offloads.report(name)
+            write = reports.offload(name, about, fault_of(report), now) if report is not None else None
             if write is not None:
                 yield write
     if not controller.speaks:

@@ -15,6 +15,7 @@ several may have a part, are in `policy_parts`, and wires' in `fabric_parts`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -131,9 +132,10 @@ class Compiler:
             return []
         changed = names
         parts = {part for name in names for part in self._nodes.of_port(node, name)}
-        # Ports that share a MAC with one that changed may win or lose it.
-        macs = {ports[name].mac for ports in (old, new) for name in names if name in ports}
-        names = names | {name for ports in (old, new) for name, port in ports.items() if port.mac in macs}
+        # Ports that announce the same as one that changed may win or lose it.
+        announced = functools.partial(self._places.announced, node)
+        said = {announced(ports[name]) for ports in (old, new) for name in names if name in ports}
+        names = names | {name for ports in (old, new) for name, port in ports.items() if announced(port) in said}
         parts |= {(node, Kind.POD, name) for name in names}
         if node not in self._places.ports:
             parts |= self._nodes.of_identities(node)

@@ -44,8 +44,6 @@ from flows.taps import Taps
 from flows.values import Flow, Resubmit
 from topology.naming import GATEWAY_PORT, TUNNEL_PORT
 
-#: The slot of live traces among taps; captures have those below.
-SLOT = 64
 #: Seconds: for which taps stay if nobody deletes them, until they are in place everywhere, without a word until it is
 #: taken that no more will come, and altogether.
 _LIFE, _SETTLED, _SILENCE, _LONGEST = 10, 0.1, 0.4, 3.0
@@ -83,14 +81,13 @@ class Tracer:
         self._reports: list[tuple[str, PacketIn]] = []
         self._told = asyncio.Event()
 
-    def take(self, node: str, packet: PacketIn) -> bool:
-        """A packet that a tap tells of; whether it is one of ours."""
+    def take(self, node: str, packet: PacketIn) -> None:
+        """A packet that a tap tells of, ours or another's."""
         if self._number is None or frames.number_of(packet.data) != self._number:
-            return False
+            return
         if len(self._reports) < 1000:
             self._reports.append((node, packet))
             self._told.set()
-        return True
 
     async def trace(self, compiled: Compiled, asked: Asked, *, deliver: bool = False) -> Answer:
         """Send one, and compare; `deliver` lets whom it is bound for have it. Raises TraceError."""
@@ -127,7 +124,7 @@ class Tracer:
         return nodes | set(everybody if len(everybody) <= _FEW else ())
 
     async def _gather(self, begun: First, nodes: Iterable[str], deliver: bool) -> None:
-        made = Taps(secrets.randbelow(taps.SESSIONS), SLOT, frames.LENGTH, _RATE, _LIFE)
+        made = Taps(secrets.randbelow(taps.SESSIONS), taps.TRACE_SLOT, frames.LENGTH, _RATE, _LIFE)
         self._number, self._reports = secrets.randbits(63), []
         flows = list(_taps(made, begun.packet[f.ETH_TYPE], deliver=deliver))
         loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from attribution import orphans, owners
 from callers import AT_ONCE, OUTSIDE, applied, call, ip, names, service, signalbox, to, vips
+from linting import Record, established
 from machines import Machine
 from policing import policed, policy
 from probes import HERE, addresses, answers, inside, node_addresses, pings, pod_netns, until
@@ -75,6 +76,19 @@ def test_machines_and_pods_on_all_nodes_reach_each_other(
         answers(m1.netns, addresses(lab, pod)[family])
         answers(pod_netns(lab, pod), m1.addresses[family])
         answers(pod_netns(lab, pod), m2.addresses[family])
+
+
+def test_established_connections_of_machines_are_of_flows_that_tc_takes(
+    lab: Lab, machines: tuple[Machine, Machine], offload_record: Record
+) -> None:
+    m1, m2 = machines
+    calls = [to(address, PORT) for address in m1.addresses]
+    places = [m2.netns, pod_netns(lab, "c1"), pod_netns(lab, "c3"), lab.netns_of_node("node-2")]
+    callers = [(netns, calls) for netns in places]
+    callers.append((m1.netns, [to(address, 8080) for pod in ("s1", "s2") for address in addresses(lab, pod)]))
+    found = established(lab, callers, [(m1.netns, address) for address in m2.addresses])
+    offload_record("machines", found)
+    assert found.failed == [] and len(found.judged) > 40
 
 
 @FAMILIES

@@ -42,6 +42,13 @@ _BESIDES = {
 }
 
 
+#: What is asked by making an object that isn't kept.
+_REVIEWS = {
+    ("authentication.k8s.io/v1", "tokenreviews"): "_reviewed_token",
+    ("authorization.k8s.io/v1", "subjectaccessreviews"): "_reviewed_access",
+}
+
+
 @dataclass
 class Settings:
     """How the server behaves."""
@@ -90,6 +97,9 @@ class ApiServer:
         self.version = 1000
         self.port = 0
         self.token = "secret"
+        #: Whose other tokens are, as a TokenReview's `user`; and who may do what: user or group, verb, URL or URL*.
+        self.people: dict[str, Json] = {}
+        self.rules: set[tuple[str, str, str]] = set()
         #: Set before `start`: HTTPS, and only that.
         self.tls: ssl.SSLContext | None = None
         self._chance = chance or random.Random(0)
@@ -293,6 +303,8 @@ class ApiServer:
             return _status(refused, "told to refuse")
         if not plural:
             return self._probe(api)
+        if request.method == "POST" and (api, plural) in _REVIEWS:
+            return web.json_response(body | {"status": getattr(self, _REVIEWS[api, plural])(body["spec"])}, status=201)
         kind = self._by_path.get((api, plural), "")
         if not kind or not self._there(kind):
             return _status(404, "the server could not find the requested resource")
@@ -302,6 +314,20 @@ class ApiServer:
             status, data = self.page(kind, query, namespace)
             return web.Response(status=status, body=data, content_type="application/json")
         return self._one(request, kind, namespace, name, part, body)
+
+    def _reviewed_token(self, spec: Json) -> Json:
+        user = self.people.get(spec["token"])
+        return {"error": "invalid bearer token"} if user is None else {"authenticated": True, "user": user}
+
+    def _reviewed_access(self, spec: Json) -> Json:
+        asked = spec["nonResourceAttributes"]
+        allowed = any(
+            whose in (spec["user"], *spec["groups"])
+            and verb == asked["verb"]
+            and (asked["path"] == url or (url.endswith("*") and asked["path"].startswith(url[:-1])))
+            for whose, verb, url in self.rules
+        )
+        return {"allowed": allowed}
 
     def _there(self, kind: str) -> bool:
         optional = any(each.optional and each.kind == kind for each in _FOLLOWED)

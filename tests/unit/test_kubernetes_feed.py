@@ -21,6 +21,8 @@ from test_kubernetes_source import until
 
 from controller import kubernetes_feed as feeds
 from controller.app import run
+from controller.cli.run import reviews_by
+from controller.kubernetes_access import Identity
 from controller.kubernetes_feed import KubernetesFeed
 from controller.kubernetes_leases import KubernetesLeases
 from controller.leases import Leases, Times
@@ -293,6 +295,11 @@ async def test_a_node_is_drained_by_its_annotation_for_all_controllers(server: A
     # By whichever of them it is said.
     assert (await ones[1].ask("/v1/nodes/n1/undrain", "POST"))["changed"]
     await asyncio.gather(*(here.until_drained("n1", False) for here in ones))
+    # Its answer means that it is so, at that controller.
+    for act, drained in (("drain", True), ("undrain", False), ("undrain", False), ("drain", True)):
+        told = await ones[0].ask(f"/v1/nodes/n1/{act}", "POST")
+        assert (await ones[0].ask("/v1/nodes/n1"))["drained"] is drained
+    assert told["changed"]
     server.settings.refuse["nodes"] = 403
     assert "PATCH /api/v1/nodes/n1/status: 403" in (await ones[1].ask("/v1/nodes/n1/drain", "POST"))["error"]
     for here in ones:
@@ -405,6 +412,13 @@ async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiSe
     server.put(network_policy("default", "p"))
     await asyncio.sleep(0.2)
     server.put(network_policy("default", "p", ingress=[{"fromm": []}]))
+    asking = Client(tmp_path / "kubeconfig")
+    await asking.connect()
+    reviews = reviews_by(asking)
+    assert await reviews.identity("a token") is None and not await reviews.allows(
+        Identity("somebody"), "get", "/v1/nodes"
+    )
+    await asking.close()
     wanted, given_up = set(granted()), {("coordination.k8s.io", "leases", "delete")}
     await until(lambda: set(rights_of(server.requests)) == wanted - given_up, "every right is used")
     await here.end()

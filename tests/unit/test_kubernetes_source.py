@@ -357,3 +357,15 @@ async def test_a_server_that_cant_prove_who_it_is_is_told_nothing(
     assert server.requests == [] and here.batches == []
     await here.close()
     await server.stop()
+
+
+async def test_a_batch_says_when_the_first_of_its_events_was_read(server: ApiServer, tmp_path: Path) -> None:
+    follower = Follower(await connected(server, tmp_path))
+    try:
+        await until(lambda: len(follower.names("Pod")) == 10, "everything is known")
+        before = time.monotonic()
+        server.put(pod("default", "late", "n1", ["10.244.1.99"]))
+        await until(lambda: "late" in follower.names("Pod"), "the pod is known")
+        assert follower.source.heard is not None and before <= follower.source.heard <= time.monotonic()
+    finally:
+        await follower.close()

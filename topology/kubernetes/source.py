@@ -47,6 +47,9 @@ class KubernetesSource:
         self._clock = clock
         self._news = asyncio.Event()
         self._batches = 0
+        #: When the first event of the last batch was read; None of the first batch, which is all that there is.
+        self.heard: float | None = None
+        self._waiting_since: float | None = None
 
     @property
     def edition(self) -> str:
@@ -87,12 +90,20 @@ class KubernetesSource:
                         task.result()
                 if self.synced:
                     self._batches += 1
+                    self.heard = self._waiting_since if self._batches > 1 else None
+                    self._waiting_since = None
                     yield self.state.collect()
                     await asyncio.sleep(PACE)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tell(self) -> None:
+        """There is something to collect."""
+        if self._waiting_since is None:
+            self._waiting_since = self._clock()
+        self._news.set()
 
     async def _until_news(self) -> None:
         while not self._news.is_set():
@@ -113,6 +124,6 @@ class KubernetesSource:
             self.state.take(reflector.resource.kind, items)
             if self.state.pending or reflector.synced != before:
                 before = reflector.synced
-                self._news.set()
+                self._tell()
 
         await follow(self._client, reflector, take, self._clock)

@@ -31,6 +31,15 @@ export function traceView({ given }, page) {
   const drawing = new Drawing("The way of the packet");
   let method = "GET";
 
+  let isAllowed = null;
+
+  // Who may only read isn't offered more.
+  function allow(may) {
+    isAllowed = may;
+    live.hidden = !isAllowed;
+    why.hidden = !isAllowed;
+  }
+
   const asked = () => Object.fromEntries(FIELDS.map((name) => [name, form.elements[name].value.trim()]));
 
   function start(by) {
@@ -41,6 +50,7 @@ export function traceView({ given }, page) {
 
   async function load(signal) {
     const question = asked();
+    if (isAllowed === null) allow((await ask("whoami", signal)).role === "admin");
     if (!question.from || !question.to) return;
     const by = method;
     // Asked again by itself, as when the controller was away, nothing is sent.
@@ -49,10 +59,8 @@ export function traceView({ given }, page) {
       const [answer, topology] = await Promise.all([ask(`trace${query(question)}`, signal, by), ask("topology", signal)]);
       show(by === "POST" ? answer : { model: answer }, topology);
     } catch (error) {
-      if (error instanceof Forbidden && by === "POST") {
-        live.disabled = true;
-        why.textContent = "To send a packet isn't allowed to you.";
-      } else if (!(error instanceof Refused)) throw error;
+      if (error instanceof Forbidden && by === "POST") allow(false);
+      else if (!(error instanceof Refused)) throw error;
       result.replaceChildren(element("p", { class: "differs", role: "alert" }, error.message));
     }
   }
@@ -105,7 +113,7 @@ function facts({ question, service, endpoint, endpoints, judgements }) {
   const ends = port ? `${joined(from, fromPort)} to ${joined(to, port)}` : `${from} to ${to}`;
   const items = [["Packet", `${protocol} from ${ends}`]];
   if (service) items.push(["Service", `${service}: ${endpoint ? `endpoint ${endpoint}` : "no endpoint"}, of ${plural(endpoints.length, "endpoint")}`]);
-  for (const each of judgements) items.push([each.table, `${each.action} on ${each.node}: ${each.words}`]);
+  for (const each of judgements) items.push([each.table, `${each.action} on ${each.node}${each.object ? ` by ${each.object}` : ""}: ${each.words}`]);
   return [element("dl", {}, ...items.flatMap(([name, words]) => [element("dt", {}, name), element("dd", {}, words)]))];
 }
 

@@ -1,4 +1,4 @@
-"""Every compiled flow is some object's by its cookie, and can be said in words: in every mode, over wires, too."""
+"""Every flow that is compiled is some object's by its cookie, and can be said in words: in every mode, and by wires."""
 
 from __future__ import annotations
 
