@@ -12,6 +12,7 @@ from controller.cli.flow_export import flow_export
 from controller.cli.flows import flows
 from controller.cli.get import get
 from controller.cli.graph import topology
+from controller.cli.offload import offload
 from controller.cli.policy import policy
 from controller.cli.run import controller
 from controller.cli.status import status
@@ -19,6 +20,6 @@ from controller.cli.top import top
 from controller.cli.trace import trace
 
 commands: list[click.Command] = [
-    *(controller, get, describe, flows, flow_export, policy, topology, top, trace, capture, console, status),
+    *(controller, get, describe, flows, flow_export, policy, topology, top, trace, capture, console, status, offload),
     *(drain, undrain, resync, log_level),
 ]
