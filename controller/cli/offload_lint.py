@@ -46,8 +46,17 @@ Appctl = Callable[..., str]
 @click.option("--node", metavar="NODE", help="The lab's node.")
 @click.option("--target", metavar="SOCKET", help="Ask the ovs-vswitchd with this control socket: see ovs-appctl(8).")
 @click.option("--bridge", default="br-int", show_default=True, help="Only flows of packets that enter by its ports.")
+@click.option("--all", "wants_all", is_flag=True, help="Give the reasons also of flows that may be refused.")
 @output_option("text", "table", "wide", "json", "yaml")
-def lint(file: Any | None, lab: str | None, node: str | None, target: str | None, bridge: str, output: str) -> None:
+def lint(
+    file: Any | None,
+    lab: str | None,
+    node: str | None,
+    target: str | None,
+    bridge: str,
+    wants_all: bool,
+    output: str,
+) -> None:
     """Say of a datapath's flows which ones TC takes, and so a NIC may, and what prevents the others.
 
     FILE has what `ovs-appctl dpctl/dump-flows -m` or `ovs-appctl ofproto/trace` prints; - is the input. Without it this
@@ -63,11 +72,11 @@ def lint(file: Any | None, lab: str | None, node: str | None, target: str | None
                 raise click.UsageError("say FILE, or whom to ask")
             rows = _of_text(file.read())
         else:
-            rows = _of_switch(_appctl(_target(lab, node, target)), bridge)
+            rows = _of_switch(_appctl(_target(lab, node, target)), bridge, wants_all)
     except DatapathTextError as error:
         raise click.ClickException(str(error)) from error
     if output == "text":
-        click.echo(_words(rows))
+        click.echo(_words(rows, wants_all))
     else:
         print_rows(
             [{**each, "words": "; ".join(r["text"] for r in each["reasons"])} for each in rows], _COLUMNS, output
@@ -92,7 +101,7 @@ def _of_text(text: str) -> list[dict[str, Any]]:
     ]
 
 
-def _of_switch(appctl: Appctl, bridge: str) -> list[dict[str, Any]]:
+def _of_switch(appctl: Appctl, bridge: str, wants_all: bool) -> list[dict[str, Any]]:
     from flows.offload.datapath import read_dump
     from flows.offload.lint import lint as judge
     from flows.offload.trace_text import blame, question, read_trace
@@ -105,8 +114,9 @@ def _of_switch(appctl: Appctl, bridge: str) -> list[dict[str, Any]]:
     traced = 0
     for each in verdicts:
         guilty: dict[Reason, list[str]] = {}
-        # What is for no established connection is known to be so; what follows another flow isn't to blame.
-        asked = [reason for reason in each.reasons if reason.kind != "chain"] if not each.occasion else []
+        # What only follows another flow isn't to blame.
+        told = wants_all or not each.occasion
+        asked = [reason for reason in each.reasons if reason.kind != "chain"] if told else []
         if asked and traced < _TRACED:
             traced += 1
             openflow = openflow or appctl("bridge/dump-flows", bridge).splitlines()
@@ -190,7 +200,7 @@ def _appctl(target: str | None) -> Appctl:
 # In words -------------------------------------------------------------------------------------------------------------
 
 
-def _words(rows: Sequence[dict[str, Any]]) -> str:
+def _words(rows: Sequence[dict[str, Any]], wants_all: bool) -> str:
     established = [each for each in rows if not each["occasion"]]
     good = [each for each in established if each["offloadable"]]
     told = [f"{len(established)} flows of established connections: {len(good)} are offloadable{_share(established)}."]
@@ -202,8 +212,8 @@ def _words(rows: Sequence[dict[str, Any]]) -> str:
     dangling = sum(each["dangling"] for each in established)
     if dangling:
         told.append(f"{dangling} go on from flows that aren't here: they are offloadable if those are.")
-    for row in established:
-        if row["offloadable"]:
+    for row in rows:
+        if row["offloadable"] or (row["occasion"] and not wants_all):
             continue
         told += ["", f"{row['match']}", f"  packets:{row['packets']} actions:{row['actions']}"]
         for reason in row["reasons"]:

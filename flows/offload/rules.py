@@ -227,7 +227,7 @@ _ACTIONS = frozenset(
 _NO_TC = "TC has no such action"
 _FOREIGN = {
     "userspace": "the packet is told to ovs-vswitchd",
-    "sample": "TC takes no samples for sFlow or IPFIX",
+    "sample": "TC takes no samples",
     "psample": "TC takes no samples",
     "hash": "TC can't hash: a group chooses by it",
     "clone": "TC has no clone",
@@ -241,6 +241,8 @@ _FOREIGN = {
     "dec_ttl": _NO_TC,
     "lb_output": "TC can't choose a bond's member",
 }
+#: What tells ovs-vswitchd of samples that no flow asks for.
+_SAMPLERS = ("sFlow", "ipfix")
 #: What of a header `set` may change.
 _SETTABLE: dict[str, set[str] | None] = {
     "eth": {"src", "dst"},
@@ -290,6 +292,11 @@ def of_actions(flow: DatapathFlow) -> Iterator[Reason]:
 def _of_list(actions: tuple[Part, ...], flow: DatapathFlow) -> Iterator[Reason]:
     for each in actions:
         if each.name in _FOREIGN and not _to_tunnel(each):
+            if any(f"{sampler}(" in each.text for sampler in _SAMPLERS):
+                yield Reason(
+                    "action", each.text, "the bridge samples packets for sFlow or IPFIX, whatever its flows are"
+                )
+                continue
             told = f": {each.parts[-1].text}" if each.name == "userspace" and len(each.parts) > 1 else ""
             yield Reason("action", each.text, _FOREIGN[each.name] + told, _ACTION_WORDS.get(each.name, (each.name,)))
         elif each.name == "set":

@@ -57,8 +57,11 @@ CORPUS: list[tuple[str, Flow, Flow, str]] = [
     # Actions ------------------------------------------------------------------------------------------------------
     ("userspace", (_IP, "3"), (_IP, "userspace(pid=1,controller(reason=1)),3"), "told to ovs-vswitchd"),
     ("userspace", (_IP, "drop"), (_IP, "userspace(pid=1,slow_path(action))"), "slow_path(action)"),
+    ("userspace", (_IP, "3"), (_IP, "userspace(pid=1,ipfix(output_port=3)),3"), "sFlow or IPFIX"),
     ("sample", (_IP, "3"),
-     (_IP, "sample(sample=0.1%,actions(userspace(pid=1,sFlow(vid=0,pcp=0,output=3)))),3"), "sFlow"),
+     (_IP, "sample(sample=0.1%,actions(userspace(pid=1,sFlow(vid=0,pcp=0,output=3)))),3"), "sFlow or IPFIX"),
+    ("sample", (_IP, "3"),
+     (_IP, "sample(sample=0.1%,actions(userspace(pid=1,flow_sample(probability=65)))),3"), "samples"),
     ("psample", (_IP, "3"), (_IP, "psample(group=1,cookie=0x1),3"), "samples"),
     ("hash", (_IP, "recirc(0x1)"), (_IP, "hash(l4(0)),recirc(0x1)"), "hash"),
     ("clone", (_IP, "clone(tnl_push(tnl_port(4),header(size=50,type=4),out_port(1)),1)"),
