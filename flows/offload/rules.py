@@ -121,7 +121,7 @@ def _vlan_cfi(matched: Matched, _flow: DatapathFlow) -> str | None:
     return None if int(matched.value, 0) == 1 else "flower matches no tag without its CFI bit"
 
 
-#: 3.1 ignores df and csum, which flower can match since Linux 6.10 and Open vSwitch 3.5; oam is refused before that.
+#: 3.1 ignores df and csum and refuses oam; Open vSwitch 3.5 matches them all where the kernel's flower can.
 _TUNNEL_FLAGS_TAKEN = frozenset({"df", "csum", "key"})
 
 
@@ -297,6 +297,12 @@ def _of_list(actions: tuple[Part, ...], flow: DatapathFlow) -> Iterator[Reason]:
                     "action", each.text, "the bridge samples packets for sFlow or IPFIX, whatever its flows are"
                 )
                 continue
+            if "controller(" in each.text:
+                # It says by which flow.
+                cookie = re.search(r"rule_cookie=(0x[0-9a-f]+)", each.text)
+                words = (f"cookie {cookie[1]}",) if cookie and int(cookie[1], 0) else _ACTION_WORDS["userspace"]
+                yield Reason("action", each.text, "the packet is told to the controller", words)
+                continue
             told = f": {each.parts[-1].text}" if each.name == "userspace" and len(each.parts) > 1 else ""
             yield Reason("action", each.text, _FOREIGN[each.name] + told, _ACTION_WORDS.get(each.name, (each.name,)))
         elif each.name == "set":
@@ -349,7 +355,7 @@ def _weight(action: Part) -> int:
         return 1 + sum(_weight(each) for branch in action.parts for each in branch.parts)
     if action.name == "set":
         return len(action.parts)
-    return 1
+    return 2 if _to_tunnel(action) else 1
 
 
 def _after_release(actions: tuple[Part, ...]) -> Iterator[Reason]:

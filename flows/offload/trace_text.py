@@ -131,6 +131,11 @@ def blame(reason: Reason, steps: Iterable[Step], flows: Iterable[str] = ()) -> l
     told the two apart. `flows` are a bridge's, as `bridge/dump-flows` prints them.
     """
     met = list(steps)
+    by_cookie = [
+        str(each) for each in met if any(word.startswith("cookie ") and word in each.flow for word in reason.words)
+    ]
+    if by_cookie:
+        return by_cookie
     by_match = [str(each) for each in met if _has(each.flow, reason.words)]
     by_actions = [f"{each} {'; '.join(each.actions)}" for each in met if _has(" ".join(each.actions), reason.words)]
     found = by_match if reason.kind == "match" else by_actions

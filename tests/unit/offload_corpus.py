@@ -55,7 +55,7 @@ CORPUS: list[tuple[str, Flow, Flow, str]] = [
     ("nsh", ("eth_type(0x894f),nsh(flags=0/0,spi=0/0)", "3"), ("eth_type(0x894f),nsh(flags=0,spi=0x5)", "3"), "NSH"),
     ("eth", (f"eth(src=0a:58:00:00:00:01),{_IP}", "3"), (f"eth(colour=1),{_IP}", "3"), "unknown"),
     # Actions ------------------------------------------------------------------------------------------------------
-    ("userspace", (_IP, "3"), (_IP, "userspace(pid=1,controller(reason=1)),3"), "told to ovs-vswitchd"),
+    ("userspace", (_IP, "3"), (_IP, "userspace(pid=1,controller(reason=1)),3"), "told to the controller"),
     ("userspace", (_IP, "drop"), (_IP, "userspace(pid=1,slow_path(action))"), "slow_path(action)"),
     ("userspace", (_IP, "3"), (_IP, "userspace(pid=1,ipfix(output_port=3)),3"), "sFlow or IPFIX"),
     ("sample", (_IP, "3"),
