@@ -145,14 +145,14 @@ class Offload:
         self._settings = settings
         self._database = database
         self._told = ""
-        self._restarted = ""
+        self._restarted = ("", "")
 
     async def keep(self) -> None:
         """Look, set and report, until cancelled. Nothing here keeps the node from working."""
         while True:
             if self._database.rows.bridge:
                 try:
-                    await self._look()
+                    await self.look()
                 except (ControlError, DatabaseError, LinkError, OSError) as error:
                     self._say(f"hardware offload can't be looked after: {error}")
                 except Exception:
@@ -162,7 +162,8 @@ class Offload:
             else:
                 await self._database.until(lambda rows: rows.bridge, INTERVAL)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Once: set what is to be set, and report. Raises ControlError, DatabaseError, LinkError and OSError."""
         settings, database = self._settings, self._database
         survey = await asyncio.to_thread(self._survey)
         control = unixctl.socket_of(settings)
@@ -179,10 +180,10 @@ class Offload:
         if database.rows.options.get("hw-offload") == "true":
             await asyncio.to_thread(self._let_interfaces)
         reason = restart_reason(database.rows.options, read)
-        if reason and identity != self._restarted:
-            self._restarted = identity
-            await self._restart(reason)
-            return
+        if reason and (identity, reason) != self._restarted:
+            self._restarted = (identity, reason)
+            if await self._restart(reason):
+                return
         await self._report(survey, read, control if identity else None)
 
     def _survey(self) -> Survey:
@@ -238,12 +239,12 @@ class Offload:
         ]
         return await asyncio.to_thread(count, *answers)
 
-    async def _restart(self, reason: str) -> None:
-        """Announce a restart that is needed, and have it done where a command was given for it."""
+    async def _restart(self, reason: str) -> bool:
+        """Announce a restart that is needed, and have it done where a command was given for it; whether it was."""
         command = self._settings.restart_ovs
         if not command:
             log.warning("%s: restart it, or give --restart-ovs", reason)
-            return
+            return False
         log.warning("%s: restarting it: %s", reason, command)
         process = await asyncio.create_subprocess_exec(
             *shlex.split(command), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
@@ -255,9 +256,10 @@ class Offload:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             log.warning("--restart-ovs doesn't end within %g s", _RESTART_LIMIT)
-            return
+            return False
         if process.returncode:
             log.warning("--restart-ovs ends with %d: %s", process.returncode, errors.decode(errors="replace").strip())
+        return process.returncode == 0
 
     def _say(self, text: str) -> None:
         if text != self._told:
