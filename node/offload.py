@@ -130,6 +130,16 @@ def _in_legacy_mode(legacy: list[Nic]) -> str:
     )
 
 
+def _lost(rows: Rows) -> str:
+    """Which pod has lost its function's interfaces, if one has: those of a NIC that is reset are made anew."""
+    for name, row in sorted(rows.interfaces.items()):
+        ids = row.external_ids
+        if ids.get(ovsdb.REPRESENTOR) and not netlink.index_of(name):
+            pod = f"{ids[ovsdb.POD_NAMESPACE]}/{ids[ovsdb.POD_NAME]}"
+            return f"pod {pod} has lost its interface, of {ids[ovsdb.DEVICE]}: was the NIC reset? Delete the pod"
+    return ""
+
+
 def count(offloaded: str, partial: str, rest: str) -> Counts:
     """Flows and bytes in three answers of dpctl/dump-flows."""
     numbers = [[int(match[1]) for match in _BYTES.finditer(text)] for text in (offloaded, partial, rest)]
@@ -199,11 +209,16 @@ class Offload:
 
     async def _report(self, survey: Survey, read: Read, control: object) -> None:
         settings, rows = self._settings, self._database.rows
-        enabled = rows.options.get("hw-offload") == "true" and not restart_reason(rows.options, read)
+        enabled = (
+            rows.options.get("hw-offload") == "true"
+            and not restart_reason(rows.options, read)
+            and (settings.datapath_type != "netdev" or rows.dpdk_initialized)
+        )
         uplink = await asyncio.to_thread(netlink.interface_of, settings.node_ips[0])
         able = [nic for nic in survey.nics if nic.offloads]
         tunnels = nics.unplaced_reason(settings.sysfs, survey.nics, uplink)
         reason = why(settings, survey, rows, read, tunnels)
+        reason = await asyncio.to_thread(_lost, rows) or reason
         counts = Counts()
         if enabled and control is not None:
             counts = await self._count()
