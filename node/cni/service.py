@@ -289,6 +289,10 @@ class Service:
             reason = (row.error if row is not None else "") or "ovs-vswitchd doesn't answer"
             raise CniError(Code.TRY_LATER, f"port {port} got no number within {_PORT_WAIT:g} s: {reason}")
         number = self._database.rows.interfaces[port].ofport
+        if not self._database.rows.interfaces[port].kind:
+            # Where there was a port of this name whose interface had gone, Open vSwitch takes that one's flags back
+            # from this one: it remembers them by name.
+            await asyncio.to_thread(netlink.keep_up, port)
         if wanted and number != wanted:
             raise CniError(Code.TRY_LATER, f"port {port} got number {number}, and {wanted} is what says its address")
         settings = self.settings
