@@ -13,15 +13,16 @@ const ENOUGH = 500;
 const SOON = 300;
 const SAID = 3;
 
-// `paged`: the API gives it in pages, and chooses by fields. `rates` asks for what is shown beside, as it takes a
-// second: { ask(signal), add(row, found) }. `behind` makes what is opened below a row, which has a `load(signal)`
-// itself. `followed`: changes are heard of at once, where all is on one page. `news` is what is said of a row that was
-// another one before, or wasn't there. `newestFirst`: the API has the newest last.
+// `parameters` are asked with all else. `paged`: the API gives it in pages, and chooses by fields. `rates` asks for what
+// is shown beside, as it takes a second: { ask(signal), add(row, found) }. `behind` makes what is opened below a row,
+// which has a `load(signal)` itself. `followed`: changes are heard of at once, where all is on one page. `news` is what
+// is said of a row that was another one before, or wasn't there. `newestFirst`: the API has the newest last.
 export function listView(
   {
     title,
     about,
     path,
+    parameters = {},
     columns,
     keyOf,
     every = 10,
@@ -92,7 +93,7 @@ export function listView(
   function question(limit, start) {
     const { fields } = chosen();
     return paged
-      ? `${path}${query({ limit, continue: start, fieldSelector: fields, namespace: namespace.value.trim() })}`
+      ? `${path}${query({ ...parameters, limit, continue: start, fieldSelector: fields, namespace: namespace.value.trim() })}`
       : path;
   }
 
