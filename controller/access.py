@@ -1,7 +1,10 @@
-"""Who may ask over the network: bearer tokens from a file, read again when it changes.
+"""Who may ask over the network: bearer tokens from a file, read again when it changes; certificates of people.
 
-A line for each, as kube-apiserver's static token file has them: TOKEN,NAME,ROLE. Roles are admin, and read-only, which
-may not change anything. Empty lines and those that begin with # are nothing.
+A line for each token, as kube-apiserver's static token file has them: TOKEN,NAME,ROLE. Roles are admin, and read-only,
+which may not change anything. Empty lines and those that begin with # are nothing.
+
+A person's certificate is of the CA that nodes' are of; as with Kubernetes its common name is who it is, and its
+organization what that one may do. The word of Kubernetes on tokens is `controller.kubernetes_access`'s business.
 """
 
 from __future__ import annotations
@@ -9,17 +12,22 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from controller.kubernetes_access import Reviews
 from controller.tls import Credentials
+from topology.naming import CERTIFICATE_URI_PREFIX
 
 log = logging.getLogger(__name__)
 
 ROLES = ("admin", "read-only")
+#: The organizations that stand for roles in a certificate.
+ORGANIZATIONS = {"signalbox:admin": "admin", "signalbox:view": "read-only"}
 #: Characters of a token at least: what a person would make up is guessed.
 SHORTEST = 16
 
@@ -106,13 +114,32 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
+def of_certificate(shown: Mapping[str, Any]) -> Caller | None:
+    """Whose a certificate is, as the ssl module tells certificates that it has verified; None if it is no person's.
+
+    A node's is none, whatever else it says: who is on the node has it.
+    """
+    if any(
+        kind == "URI" and value.startswith(CERTIFICATE_URI_PREFIX) for kind, value in shown.get("subjectAltName", ())
+    ):
+        return None
+    said = [field for part in shown.get("subject", ()) for field in part]
+    names = [value for key, value in said if key == "commonName"]
+    roles = {ORGANIZATIONS[value] for key, value in said if key == "organizationName" and value in ORGANIZATIONS}
+    if len(names) != 1 or not names[0].strip() or not roles:
+        return None
+    return Caller(names[0], "admin" if "admin" in roles else "read-only")
+
+
 class Access(msgspec.Struct, frozen=True):
     """All that is needed to be asked and to be connected to over a network; nothing of it where nobody is."""
 
     credentials: Credentials | None = None
-    #: Where the admin API is served over TLS: ADDRESS:PORT. Takes credentials and tokens.
+    #: Where the admin API is served over TLS: ADDRESS:PORT. Takes credentials.
     api_listen: tuple[str, ...] = ()
     tokens: Tokens | None = None
+    #: Kubernetes' word on tokens that aren't among these, where there is one.
+    reviews: Reviews | None = None
 
     def refresh(self) -> None:
         """Take certificates and tokens anew from files that have changed."""

@@ -14,6 +14,7 @@ from controller.audit import Drift
 from controller.events import NORMAL, WARNING, EventLog
 from topology.graph import Wire
 from topology.manifests import Problem
+from topology.model import Node, Object
 
 #: Seconds from the first wire that is found for which it is no news that there are wires.
 FINDING = 10.0
@@ -50,9 +51,8 @@ class Chronicle:
         kinds = ("missing", drift.missing), ("altered", drift.altered), ("foreign", drift.foreign)
         words = ", ".join(f"{len(flows)} {kind}" for kind, flows in kinds if flows)
         total = sum(len(flows) for _, flows in kinds)
-        text = f"{'a flow was' if total == 1 else 'flows were'} not as they should be and repaired: {words}"
-        if total == 1:
-            text = text.replace("as they", "as it")
+        was, were = ("a flow wasn't as it", "was") if total == 1 else ("flows weren't as they", "were")
+        text = f"{was} should be and {were} repaired: {words}"
         self._tell(WARNING, "DriftRepaired", object=f"Node {node}", node=node, message=text)
 
     def lost(self, down: frozenset[str], nodes: Collection[str]) -> bool:
@@ -78,6 +78,18 @@ class Chronicle:
         still = {each.object for each in new}
         for object in sorted({each.object for each in old} - still):
             self._tell(NORMAL, "ObjectAccepted", object=object, message="nothing is wrong with it any more")
+
+    def drained(self, before: Mapping[str, Node], changed: Iterable[Object]) -> None:
+        """Nodes as they were, and objects that are others now."""
+        for new in changed:
+            old = before.get(new.name) if isinstance(new, Node) else None
+            if old is None or not isinstance(new, Node) or old.drained == new.drained:
+                continue
+            if new.drained:
+                text = "it gets no new connections of Services and answers for no addresses"
+                self._tell(NORMAL, "Drained", object=f"Node {new.name}", node=new.name, message=text)
+            else:
+                self._tell(NORMAL, "Undrained", object=f"Node {new.name}", node=new.name, message="it gets work again")
 
     # Wires, replicas, routers -------------------------------------------------------------------------------------
 

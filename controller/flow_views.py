@@ -18,8 +18,9 @@ from flows.openflow.messages import FlowStats
 from flows.pipeline import BY_NUMBER
 from flows.services import external_addresses
 from flows.tables.digest import is_digest
+from flows.taps import is_trace
 from flows.text import flow_text
-from flows.values import Flow
+from flows.values import Flow, Group
 from flows.words import Names, flow_words
 from topology.naming import object_id
 
@@ -67,7 +68,7 @@ class Told:
     def _object(self, stats: FlowStats) -> str:
         """What a flow was made for; empty where it isn't ours, whoever it claims to be of by the end of its cookie."""
         if is_tap(stats.cookie):
-            return "Capture"
+            return "Trace" if is_trace(stats.cookie) else "Capture"
         if is_digest(stats.flow):
             return self._names[0]
         if is_learnt(stats.cookie):
@@ -120,6 +121,11 @@ def differences(compiler: Compiler, node: str, drift: Drift, wanted: Wanted) -> 
                 right = told.row(should_be)
                 row |= {"object": right["object"], "shouldBe": right["words"], "shouldBeOfctl": right["ofctl"]}
             yield row
+
+
+def group_row(group: Group) -> Row:
+    """A group as people and scripts are shown it."""
+    return {"groupID": group.group_id, "buckets": len(group.buckets), "ofctl": flow_text(group, names=True)}
 
 
 def _unseen(flow: Flow) -> FlowStats:

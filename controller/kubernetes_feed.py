@@ -19,6 +19,8 @@ from controller import kubernetes_reports as reports
 from controller.app import Controller
 from controller.drains import Drains
 from controller.kubernetes_drains import KubernetesDrains
+from controller.kubernetes_traces import KubernetesTraces
+from controller.offloads import fault_of
 from controller.replica import Replica
 from controller.sync import Phase
 from controller.write_queue import Write, WriteQueue
@@ -58,6 +60,7 @@ class KubernetesFeed:
         self._source = KubernetesSource(client, ranges)
         self._queue = WriteQueue(random.random)
         self._events = reports.Events(socket.gethostname())
+        self._traces = KubernetesTraces(client)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def begin(self) -> Controller:
@@ -77,10 +80,11 @@ class KubernetesFeed:
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
         async for batch in self._source.watch():
-            controller.change(batch.changed, batch.gone, batch.problems)
+            controller.change(batch.changed, batch.gone, batch.problems, self._source.heard)
             if not self._tasks:
                 self._tasks = [asyncio.create_task(self._look(controller))]
                 self._tasks += [asyncio.create_task(self._write()) for _ in range(WRITERS)]
+                self._tasks.append(asyncio.create_task(self._traces.run(controller)))
             for task in self._tasks:
                 if task.done():
                     # They never end by themselves: that one has is a fault to be seen.
@@ -96,6 +100,7 @@ class KubernetesFeed:
     def _troubles(self) -> Iterator[str]:
         yield from self._source.troubles()
         yield from self._queue.troubles()
+        yield from self._traces.troubles()
 
     # What is told ---------------------------------------------------------------------------------------------------
 
@@ -140,6 +145,10 @@ def _statuses(controller: Controller, state: KubernetesState, now: str) -> Itera
         about = state.about.get(("Node", "", name))
         if sync.phase is Phase.SYNCED and about is not None:
             write = reports.network_ready(name, about, now)
+            if write is not None:
+                yield write
+            report = controller.offloads.report(name)
+            write = reports.offload(name, about, fault_of(report), now) if report is not None else None
             if write is not None:
                 yield write
     if not controller.speaks:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from controller.write_queue import APPLY, MERGE, PLAIN, STRATEGIC, Write
-from topology.kubernetes.objects import NETWORK_UNAVAILABLE, REALIZED, About
+from topology.kubernetes.objects import NETWORK_UNAVAILABLE, OFFLOAD_UNAVAILABLE, REALIZED, About
 from topology.kubernetes.resources import BY_KIND, NODES, SERVICES
 from topology.model import Key
 from topology.naming import Address
@@ -54,6 +54,31 @@ def network_ready(node: str, about: About, time: str) -> Write | None:
     body = {"status": {"conditions": [condition]}}
     path = NODES.path_of("", node, status=True)
     return Write(f"Node {node}", "PATCH", path, body, STRATEGIC, READY)
+
+
+def offload(node: str, about: About, fault: str, time: str) -> Write | None:
+    """That a node's hardware offload was asked for and isn't in force, and that it is again, unless it says so already.
+
+    Of a node that always was as it should be nothing is said.
+    """
+    there = about.offload
+    status, reason = ("True", "NotInForce") if fault else ("False", "NothingWanting")
+    message = fault[:_LONGEST_NOTE] or "hardware offload is as it was asked for"
+    if there is None and not fault:
+        return None
+    if there is not None and (there.status, there.message) == (status, message):
+        return None
+    condition = {
+        "type": OFFLOAD_UNAVAILABLE,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastHeartbeatTime": time,
+        "lastTransitionTime": time,
+    }
+    body = {"status": {"conditions": [condition]}}
+    path = NODES.path_of("", node, status=True)
+    return Write(f"Node {node} offload", "PATCH", path, body, STRATEGIC, f"{status} {message}")
 
 
 def balanced(namespace: str, name: str, addresses: Iterable[Address]) -> Write:

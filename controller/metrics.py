@@ -74,12 +74,27 @@ SERVICE_TOTALS = (
 _POLICY = ("kind", "namespace", "policy", "verdict")
 POLICY_RATE = _gauge("policy_packets_per_second", "Packets that a policy allows and denies.", *_POLICY)
 POLICY_TOTAL = _counter("policy_packets", "Packets that a policy has allowed and denied.", *_POLICY)
+OFFLOAD_CAPABLE = _gauge("node_offload_capable", "1 where a NIC of the node takes flows.", "node")
+OFFLOAD_ENABLED = _gauge("node_offload_enabled", "1 where Open vSwitch gives flows to NICs.", "node")
+OFFLOAD_WANTING = _gauge("node_offload_wanting", "1 where hardware offload was asked for and is not in force.", "node")
+OFFLOAD_FLOWS = _gauge(
+    "node_offload_flows", "Datapath flows by where they are: offloaded, partially, or not.", "node", "offloaded"
+)
+OFFLOAD_SHARE = _gauge("node_offload_bytes_ratio", "The share of bytes that went by offloaded flows.", "node")
+OFFLOAD_FUNCTIONS = _gauge(
+    "node_offload_functions", "Virtual functions of NICs that take flows, by use.", "node", "state"
+)
 LOOK_PERIOD = _gauge("look_period_seconds", "Seconds between two looks at what a switch carries, by kind.", "kind")
 OBJECTS = _gauge("objects", "Objects of the cluster's state, by kind.", "kind")
 LOOKS = _counter("looks", "Answers of switches to what they carry.")
 TROUBLES = _gauge("troubles", "What isn't as it should be: lines of signalbox status.")
 UNDER_WAY = _gauge("changes_under_way", "Changes that aren't installed on all their switches yet.")
+TRACES = _counter("change_traces", "Traces of changes, by whether they were told or dropped.", "outcome")
 READY = _gauge("ready", "1 once the cluster's state is read and switches are heard.")
+SOURCE = _histogram(
+    "source_latency",
+    "Seconds from a file's change, or from an event's being read from Kubernetes' API server, to its being taken in.",
+)
 COMPILE = _histogram("compile", "Seconds to make flows of a change of objects and to send them.")
 INSTALL = _histogram(
     "change_installed",
@@ -87,11 +102,13 @@ INSTALL = _histogram(
     "source",
 )
 WATCHED = _histogram("watch_latency", "Seconds from a row being another to its being told to who watches it.")
+WATCHES = _gauge("watches", "Lists that are watched now.")
 
 DECLARED = (
     READY, CONNECTED, PHASE, DIGEST_AGE, FLOWS, REFUSED, BUNDLE, FLOW_MODS, BUNDLES, FAILED, REPAIRED, NODE_RATE,
-    SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES, UNDER_WAY,
-    COMPILE, INSTALL, WATCHED,
+    OFFLOAD_CAPABLE, OFFLOAD_ENABLED, OFFLOAD_WANTING, OFFLOAD_FLOWS, OFFLOAD_SHARE, OFFLOAD_FUNCTIONS,
+    SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES, UNDER_WAY, TRACES,
+    WATCHES, SOURCE, COMPILE, INSTALL, WATCHED,
 )  # fmt: skip
 
 
@@ -100,16 +117,20 @@ class Durations:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._source = Histogram(SOURCE.name, SOURCE.about, buckets=BUCKETS, registry=self.registry)
         self._compile = Histogram(COMPILE.name, COMPILE.about, buckets=BUCKETS, registry=self.registry)
         self._install = Histogram(INSTALL.name, INSTALL.about, INSTALL.labels, buckets=BUCKETS, registry=self.registry)
-
         self._watched = Histogram(WATCHED.name, WATCHED.about, buckets=BUCKETS, registry=self.registry)
 
     def compiled(self, seconds: float) -> None:
         """A change of objects has been made flows of."""
         self._compile.observe(seconds)
 
-    def installed(self, source: str, seconds: float, switches: int) -> None:
+    def heard(self, seconds: float) -> None:
+        """A change is taken so long after its source was told of it."""
+        self._source.observe(seconds)
+
+    def installed(self, source: str, seconds: float) -> None:
         """A change is on the last switch that it concerns."""
         self._install.labels(source).observe(seconds)
 
@@ -132,6 +153,7 @@ class _State:
         """Every metric that is read when somebody asks."""
         yield from self._switches()
         yield from self._carried()
+        yield from self._offload()
         controller = self._controller
         cluster = controller.compiler.cluster
         kinds = ("nodes", "pods", "services", "policies")
@@ -140,7 +162,9 @@ class _State:
         yield LOOK_PERIOD, [([kind], controller.statistics.period(kind)) for kind in KINDS]
         yield TROUBLES, [((), sum(1 for _ in controller.troubles()))]
         yield UNDER_WAY, [((), controller.propagation.under_way)]
+        yield TRACES, [(("told",), controller.traces.told), (("dropped",), controller.traces.dropped)]
         yield READY, [((), not controller.not_ready)]
+        yield WATCHES, [((), controller.changes.watched)]
 
     def _switches(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
         found: dict[Declared, list[Sample]] = {
@@ -168,6 +192,27 @@ class _State:
             found[FAILED].append((label, counters.failed_bundles))
             found[REPAIRED].append((label, counters.repaired))
         yield from found.items()
+
+    def _offload(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
+        reports = sorted(self._controller.offloads.reports().items())
+        yield OFFLOAD_CAPABLE, [((node,), report.capable) for node, report in reports]
+        yield OFFLOAD_ENABLED, [((node,), report.enabled) for node, report in reports]
+        yield OFFLOAD_WANTING, [((node,), report.asked and not report.is_in_force) for node, report in reports]
+        flows = {"yes": "offloaded", "partially": "partial", "no": "not_offloaded"}
+        yield (
+            OFFLOAD_FLOWS,
+            [((node, word), getattr(report, name)) for node, report in reports for word, name in flows.items()],
+        )
+        yield OFFLOAD_SHARE, [((node,), report.share / 100) for node, report in reports]
+        functions = [(node, report.used_functions, report.functions) for node, report in reports]
+        yield (
+            OFFLOAD_FUNCTIONS,
+            [
+                ((node, state), number)
+                for node, used, there in functions
+                for state, number in (("used", used), ("free", max(there - used, 0)))
+            ],
+        )
 
     def _carried(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
         statistics = self._controller.statistics

@@ -11,6 +11,7 @@ certificates  this controller's own
 api           who may ask
 statistics    what switches count
 export        collectors that are told of packets
+offload       NICs that take flows
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ def troubles_by_part(controller: Controller, now: datetime) -> Iterator[tuple[st
             "all that it is about; give it a priority of its own",
         )
     yield from (("links", text) for text in controller.links.troubles())
+    yield from (("offload", text) for text in controller.offloads.troubles())
     for datapath_id in fleet.unknown:
         yield "switches", f"switch {datapath_id:016x} is of no known node"
 
@@ -144,7 +146,9 @@ def _switches(controller: Controller, now: datetime, clock: float) -> _Seen:
     names, fleet = controller.compiler.cluster.nodes, controller.fleet
     phases = [fleet.phase(name) for name in names]
     synced, standby = phases.count(Phase.SYNCED), phases.count(Phase.STANDBY)
+    drained = sorted(name for name, node in names.items() if node.drained)
     message = f"{synced} of {len(phases)} in sync" + (f", {standby} of other replicas" if standby else "")
+    message += f", drained: {drained[0]}{' and others' if len(drained) > 1 else ''}" if drained else ""
     if phases and all(each is None for each in phases):
         return State.FAILED, f"none of {len(phases)} is connected"
     return State.OK if synced + standby == len(phases) else State.DEGRADED, message
@@ -206,6 +210,13 @@ def _statistics(controller: Controller, now: datetime, clock: float) -> _Seen:
     return State.OK, message
 
 
+def _offload(controller: Controller, now: datetime, clock: float) -> _Seen:
+    reports = controller.offloads.reports().values()
+    if not any(report.asked or report.capable for report in reports):
+        return None
+    return State.OK, f"NICs forward on {sum(report.is_in_force for report in reports)} of {len(reports)} nodes"
+
+
 def _export(controller: Controller, now: datetime, clock: float) -> _Seen:
     exports = controller.compiler.exports
     if not exports:
@@ -227,4 +238,5 @@ _LOOKS: dict[str, _Look] = {
     "api": _api,
     "statistics": _statistics,
     "export": _export,
+    "offload": _offload,
 }

@@ -11,14 +11,15 @@ _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _MAGIC, _UNKNOWN_LENGTH = 0x1A2B3C4D, 0xFFFF_FFFF_FFFF_FFFF
 _ETHERNET = 1
 _COMMENT, _APPLICATION, _NAME, _DESCRIPTION, _FLAGS, _RESOLUTION = 1, 4, 2, 3, 2, 9
-#: Of a packet, as its interface's owner sees it.
-INBOUND, OUTBOUND = 1, 2
+#: Of a packet, as its interface's owner sees it; neither of one that was dropped on its way.
+DROPPED, INBOUND, OUTBOUND = 0, 1, 2
 
 
-def section(application: str) -> bytes:
+def section(application: str, comment: str = "") -> bytes:
     """What a file begins with."""
     fixed = pack("!IHHQ", _MAGIC, 1, 0, _UNKNOWN_LENGTH)
-    return _block(_SECTION, fixed + _options((_APPLICATION, application.encode())))
+    comments = ((_COMMENT, comment.encode()),) if comment else ()
+    return _block(_SECTION, fixed + _options(*comments, (_APPLICATION, application.encode())))
 
 
 def interface(name: str, description: str, snaplen: int) -> bytes:

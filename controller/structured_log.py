@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 #: Fields that a record may have beside its words.
 _FIELDS = ("node", "object")
+#: What people have had done.
+WRITES = "signalbox.writes"
 #: What loggers are called by whose level may be changed: others' log what isn't ours to tell.
 _PACKAGES = ("controller", "flows", "topology", "signalbox")
 
@@ -60,7 +62,12 @@ def begin(level: str, form: str) -> None:
 
 
 def is_ours(logger: str) -> bool:
-    """Whether a logger is one of this program's: all of it (empty), a package, or what has logged or may log."""
+    """Whether a logger's level may be changed: all (empty), a package of ours, or a part of one that there is.
+
+    What people have had done is always logged.
+    """
+    if logger == WRITES:
+        return False
     return logger in ("", *_PACKAGES) or (
         logger.partition(".")[0] in _PACKAGES and logger in logging.root.manager.loggerDict
     )

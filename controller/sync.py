@@ -50,6 +50,7 @@ from flows.openflow.counted import BucketIds, FlowCount, bucket_ids, flow_counts
 from flows.openflow.decode import DecodeError
 from flows.openflow.messages import (
     BundleReply,
+    DescReply,
     Error,
     FlowStats,
     FlowStatsReply,
@@ -612,6 +613,22 @@ class SwitchSync:
             then(list(message.items) if isinstance(message, FlowStatsReply) else [])
 
         self._request(lambda xid: encode.flow_stats_request(table, cookie, cookie_mask, xid=xid), take)
+
+    def groups(self, then: Callable[[list[Group]], None]) -> None:
+        """Ask for groups as the switch has them."""
+
+        def take(message: Message, now: float) -> None:
+            then(list(message.items) if isinstance(message, GroupDescReply) else [])
+
+        self._request(encode.group_desc_request, take)
+
+    def describe(self, then: Callable[[str], None]) -> None:
+        """Ask how the switch's datapath is described; who isn't its master may ask, too."""
+
+        def take(message: Message, now: float) -> None:
+            then(message.datapath if isinstance(message, DescReply) else "")
+
+        self._request(encode.desc_request, take)
 
     def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
         """Ask what the flows of tables have met. `take` hears of each part of the answers, `then` of their end."""

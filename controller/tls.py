@@ -71,8 +71,9 @@ class Credentials:
         self.problem = ""
         self._read = self._contents()
         self.context = self._context()
+        #: For clients of the admin API: they may show a certificate, or else a token.
+        self.api = self._context(ssl.CERT_OPTIONAL)
         self.expires = _end_of(files.certificate)
-        self._api: ssl.SSLContext | None = None
 
     def refresh(self) -> bool:
         """Take files that have changed; whether there was something new."""
@@ -82,30 +83,22 @@ class Credentials:
                 # What was wrong has been taken back.
                 self.problem = ""
                 return False
-            context, expires = self._context(), _end_of(self._files.certificate)
+            context, api = self._context(), self._context(ssl.CERT_OPTIONAL)
+            expires = _end_of(self._files.certificate)
             if self._contents() != now:
                 # Being written just now: the next look takes them.
                 return False
-            if self._api is not None:
-                self._api.load_cert_chain(self._files.certificate, self._files.key, _no_password)
         except CredentialsError as error:
             problem = f"{error}; the former ones are still in use"
             if problem != self.problem:
                 log.error("%s", problem)
             self.problem = problem
             return False
-        self._read, self.context, self.expires, self.problem = now, context, expires, ""
+        self._read, self.context, self.api, self.expires, self.problem = now, context, api, expires, ""
         log.info(
             "certificate, key and CA are taken anew from their files; the certificate ends %s", f"{expires:%F %R}Z"
         )
         return True
-
-    def api(self) -> ssl.SSLContext:
-        """For clients that show a token and no certificate. It is kept up to date in place."""
-        if self._api is None:
-            self._api = _server_context()
-            self._api.load_cert_chain(self._files.certificate, self._files.key, _no_password)
-        return self._api
 
     def troubles(self, now: datetime) -> list[str]:
         """What somebody should do something about."""
@@ -125,10 +118,10 @@ class Credentials:
             _read("--tls-ca", files.ca),
         )
 
-    def _context(self) -> ssl.SSLContext:
+    def _context(self, verify: ssl.VerifyMode = ssl.CERT_REQUIRED) -> ssl.SSLContext:
         files = self._files
         context = _server_context()
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = verify
         try:
             context.load_cert_chain(files.certificate, files.key, _no_password)
         except (ssl.SSLError, ValueError) as error:

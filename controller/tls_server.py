@@ -22,12 +22,15 @@ Refuse = Callable[[str, Why, str], None]
 
 
 class TlsServer:
-    """One listening socket. `protocol` makes what speaks over a connection, of which there are `open_now()`."""
+    """One listening socket. `protocol` makes what speaks over a connection, of which there are `open_now()`.
+
+    `context` gives that of the next connection: certificates change.
+    """
 
     def __init__(
         self,
         listening: socket.socket,
-        context: ssl.SSLContext,
+        context: Callable[[], ssl.SSLContext],
         protocol: Callable[[], asyncio.BaseProtocol],
         open_now: Callable[[], int],
         limit: int,
@@ -72,7 +75,7 @@ class TlsServer:
             # One that hangs up in between has done nothing that is to be told of.
             with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                 await loop.connect_accepted_socket(
-                    self._protocol, connection, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_LIMIT
+                    self._protocol, connection, ssl=self._context(), ssl_handshake_timeout=HANDSHAKE_LIMIT
                 )
         except ssl.SSLError as error:
             refused = tls.refused(error)

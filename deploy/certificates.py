@@ -3,6 +3,7 @@
     ca.crt, ca.key                      made by `make_ca`; the key is needed for making certificates only
     controller.crt, controller.key      may be shown by servers only
     nodes/NAME.crt, nodes/NAME.key      may be shown by clients only, and name the node (naming.certificate_uri)
+    users/NAME.crt, users/NAME.key      may be shown by clients only, and say what a person may ask (organization)
 
 Open vSwitch takes any certificate of its CA for the controller's if it may be a server's at all: so no node's may.
 """
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from controller.access import ORGANIZATIONS
 from topology import naming
 
 CA_DAYS, DAYS = 3650, 365
@@ -33,6 +35,8 @@ _RENEW_SHARE = 1 / 3
 #: What Kubernetes allows as the name of a node (RFC 1123 subdomain).
 _NODE_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 _CN_LENGTH = 64
+#: What people are called in logs: as they are called elsewhere, also by their mail address.
+_USER_NAME = re.compile(r"[A-Za-z0-9]([-.@_A-Za-z0-9]{0,62}[A-Za-z0-9])?")
 
 
 class PkiError(Exception):
@@ -79,7 +83,17 @@ def make_node(directory: Path, node: str, days: int = DAYS, *, anew: bool = Fals
         raise PkiError(f"node {node!r}: a node's name has lower-case letters, digits, dashes and dots only")
     names = [x509.UniformResourceIdentifier(naming.certificate_uri(node))]
     paths = directory / "nodes" / f"{node}.crt", directory / "nodes" / f"{node}.key"
-    return _make(directory, paths, node, names, ExtendedKeyUsageOID.CLIENT_AUTH, days, anew)
+    return _make(directory, paths, _subject(node), names, ExtendedKeyUsageOID.CLIENT_AUTH, days, anew)
+
+
+def make_user(directory: Path, user: str, role: str, days: int = DAYS, *, anew: bool = False) -> Made:
+    """The certificate of a person who asks the admin API; `role` is one of `access.ROLES`. Raises PkiError."""
+    if not _USER_NAME.fullmatch(user):
+        raise PkiError(f"user {user!r}: a name has at most 64 letters, digits and -._@ only")
+    organization = next(name for name, of in ORGANIZATIONS.items() if of == role)
+    paths = directory / "users" / f"{user}.crt", directory / "users" / f"{user}.key"
+    subject = _subject(user, organization)
+    return _make(directory, paths, subject, (), ExtendedKeyUsageOID.CLIENT_AUTH, days, anew)
 
 
 def make_controller(directory: Path, addresses: Sequence[str] = (), days: int = DAYS, *, anew: bool = False) -> Made:
@@ -94,7 +108,7 @@ def make_controller(directory: Path, addresses: Sequence[str] = (), days: int = 
             except ValueError as error:
                 raise PkiError(f"--address {address}: neither an address nor a DNS name") from error
     paths = directory / "controller.crt", directory / "controller.key"
-    return _make(directory, paths, "signalbox-controller", names, ExtendedKeyUsageOID.SERVER_AUTH, days, anew)
+    return _make(directory, paths, _subject("signalbox-controller"), names, ExtendedKeyUsageOID.SERVER_AUTH, days, anew)
 
 
 def describe(path: Path) -> Iterator[dict[str, str]]:
@@ -122,7 +136,7 @@ def describe(path: Path) -> Iterator[dict[str, str]]:
 def _make(
     directory: Path,
     paths: tuple[Path, Path],
-    common_name: str,
+    subject: x509.Name,
     names: Sequence[x509.GeneralName],
     purpose: x509.ObjectIdentifier,
     days: int,
@@ -130,24 +144,28 @@ def _make(
 ) -> Made:
     ca, ca_key = _ca(directory)
     certificate, key = paths
-    if not anew and _is_good(certificate, key, ca, names, purpose):
+    if not anew and _is_good(certificate, key, ca, subject, names, purpose):
         return Made(certificate, key, False)
     private = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:_CN_LENGTH])])
     identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    made = (
+    builder = (
         _builder(subject, ca.subject, private.public_key(), datetime.now(UTC), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
-        .sign(ca_key, hashes.SHA256())
     )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     _make_directory(certificate.parent)
-    _write_pair(certificate, key, made, private)
+    _write_pair(certificate, key, builder.sign(ca_key, hashes.SHA256()), private)
     return Made(certificate, key, True)
+
+
+def _subject(common_name: str, organization: str = "") -> x509.Name:
+    fields = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)] if organization else []
+    return x509.Name([*fields, x509.NameAttribute(NameOID.COMMON_NAME, common_name[:_CN_LENGTH])])
 
 
 def _builder(
@@ -206,20 +224,26 @@ def _is_good(
     certificate: Path,
     key: Path,
     ca: x509.Certificate,
+    subject: x509.Name,
     names: Sequence[x509.GeneralName],
     purpose: x509.ObjectIdentifier,
 ) -> bool:
     try:
         found, _ = _load(certificate, key)
         found.verify_directly_issued_by(ca)
-        extensions = found.extensions
-        said = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        said = [
+            name
+            for each in found.extensions
+            if isinstance(each.value, x509.SubjectAlternativeName)
+            for name in each.value
+        ]
+        purposes = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (PkiError, InvalidSignature, TypeError, ValueError, x509.ExtensionNotFound):
         return False
     life = found.not_valid_after_utc - found.not_valid_before_utc
     left = found.not_valid_after_utc - datetime.now(UTC)
-    return list(said) == list(names) and list(purposes) == [purpose] and left > life * _RENEW_SHARE
+    is_as_asked = found.subject == subject and said == list(names) and list(purposes) == [purpose]
+    return is_as_asked and left > life * _RENEW_SHARE
 
 
 def _names(certificate: x509.Certificate) -> Iterator[str]:

@@ -88,6 +88,29 @@ def controller(directory: Path, addresses: tuple[str, ...], days: int, renew: bo
 
 
 @pki.command()
+@click.argument("name")
+@_directory
+@click.option(
+    "--role",
+    type=click.Choice(["admin", "read-only"]),
+    default="read-only",
+    show_default=True,
+    help="What that one may do with the admin API.",
+)
+@_days(365)
+@_anew
+@_command
+def user(name: str, directory: Path, role: str, days: int, renew: bool) -> None:
+    """Make the certificate of a person, who asks the admin API over TLS with it and needs no token.
+
+    One that is good for another third of its life is kept, unless its role was another.
+    """
+    from deploy.certificates import make_user
+
+    _say(make_user(directory, name, role, days, anew=renew))
+
+
+@pki.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @_command
 def show(file: Path) -> None:

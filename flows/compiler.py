@@ -15,6 +15,7 @@ several may have a part, are in `policy_parts`, and wires' in `fabric_parts`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -62,7 +63,7 @@ class Compiler:
         self.policies = PolicyParts(self.cluster, keyed=keyed)
         identities = self.policies.identities
         self.services = ServiceParts(self.cluster, identities, identified=self.interconnect.routes)
-        self._service_cidrs = tuple(service_cidrs)
+        self.service_cidrs = tuple(service_cidrs)
         self.topology = Topology(self.interconnect)
         self._places = Places(self.cluster, identities, by_address=not keyed or self.interconnect.routes)
         self.fabric = FabricParts(self.cluster, self._places.ports)
@@ -131,9 +132,10 @@ class Compiler:
             return []
         changed = names
         parts = {part for name in names for part in self._nodes.of_port(node, name)}
-        # Ports that share a MAC with one that changed may win or lose it.
-        macs = {ports[name].mac for ports in (old, new) for name in names if name in ports}
-        names = names | {name for ports in (old, new) for name, port in ports.items() if port.mac in macs}
+        # Ports that announce the same as one that changed may win or lose it.
+        announced = functools.partial(self._places.announced, node)
+        said = {announced(ports[name]) for ports in (old, new) for name in names if name in ports}
+        names = names | {name for ports in (old, new) for name, port in ports.items() if announced(port) in said}
         parts |= {(node, Kind.POD, name) for name in names}
         if node not in self._places.ports:
             parts |= self._nodes.of_identities(node)
@@ -252,7 +254,7 @@ class Compiler:
         """Every flow of a scope, made from the current state alone."""
         yield from self._nodes.flows(scope)
         if scope == CLUSTER:
-            yield from service.refusal_flows(self._service_cidrs, cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
+            yield from service.refusal_flows(self.service_cidrs, cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
             yield from self.policies.flows()
             yield from self.policies.senders.flows()
         else:

@@ -288,7 +288,12 @@ def _best(found: Sequence[Flow]) -> Flow | None:
 
 def matches(flow: Flow, packet: Packet) -> bool:
     """Whether a flow catches a packet."""
-    return all(_agrees(term, packet) for term in flow.match)
+    return agrees(flow.match, packet)
+
+
+def agrees(match: Match, packet: Packet) -> bool:
+    """Whether a match is true of a packet."""
+    return all(_agrees(term, packet) for term in match)
 
 
 def _agrees(term: Term, packet: Packet) -> bool:

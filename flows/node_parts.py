@@ -87,8 +87,9 @@ class NodeParts:
         ports = self._places.ports.get(pod.node, {})
         port = ports.get(pod.port_name)
         if port is not None:
+            said = self._places.announced(pod.node, port)
             for name, other in ports.items():
-                if other.mac == port.mac:
+                if self._places.announced(pod.node, other) == said:
                     parts.add((pod.node, Kind.POD, name))
                     parts |= self.of_identity(self._cluster.pod_by_port.get((pod.node, name)))
         for key in self._places.rivals(pod):

@@ -1,8 +1,8 @@
 """Who is where: which pod is behind a port, whose an address is, and why some get nothing.
 
 Ports say where pods are, objects who they are; each is believed only as far as the other agrees. What two nodes claim
-(an address, a CIDR) is the one's whose name comes first, and two ports of one pod's MAC likewise. Nodes come before
-workloads, and of two workloads the first by name has the address, or the port.
+(an address, a CIDR) is the one's whose name comes first, and of two ports that announce one address likewise. Nodes
+come before workloads, and of two workloads the first by name has the address, or the port.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from topology.identities import Identities
 from topology.model import Change, Cluster, Key, Node, Pod
 from topology.naming import (
     GATEWAY_PORT,
+    PLACE_PORTS,
     POD_MAC_PREFIX,
     TUNNEL_PORT,
     Address,
     NamingError,
     Network,
-    format_mac,
+    announces_by_mac,
     is_pod_port,
     mac_of,
-    pod_addresses_of_mac,
+    pod_addresses_of_port,
 )
 
 Index = TypeVar("Index")
@@ -43,8 +44,8 @@ class Places:
         self._identities = identities
         #: Node -> the ports of its switch by name.
         self.ports: dict[str, dict[str, Port]] = {}
-        #: Node -> MAC -> the first by name of its pod ports that announce it: the one that is believed.
-        self._first_with_mac: dict[str, dict[int, str]] = {}
+        #: Node -> its pod CIDRs, and by what is announced the first by name of its pod ports: the one that is believed.
+        self._first: dict[str, tuple[tuple[Network, ...], dict[int, str]]] = {}
         #: Network -> the nodes that say it is theirs.
         self.claims: dict[Network, set[str]] = {}
         #: (version, prefix length) -> how many claimed networks have it.
@@ -57,8 +58,24 @@ class Places:
     def set_ports(self, node: str, ports: dict[str, Port]) -> None:
         """The ports that a node's switch has now, all of them, by name."""
         self.ports[node] = ports
-        found = (name for name in sorted(ports, reverse=True) if is_pod_port(name))
-        self._first_with_mac[node] = {ports[name].mac: name for name in found}
+        self._first.pop(node, None)
+
+    def announced(self, node_name: str, port: Port) -> int:
+        """What a pod's port says of an address, in either of the two ways: the same is said by one port at most."""
+        if announces_by_mac(port.mac) or port.number not in PLACE_PORTS:
+            return port.mac & 0xFFFF_FFFF
+        node = self.cluster.nodes.get(node_name)
+        base = int(node.pod_cidrs[0].network_address) if node is not None and node.pod_cidrs else 0
+        return (base + port.number - PLACE_PORTS.start) & 0xFFFF_FFFF
+
+    def _is_first(self, node: Node, port: Port) -> bool:
+        cidrs, first = self._first.get(node.name, ((), {}))
+        if cidrs != node.pod_cidrs or not first:
+            ports = self.ports.get(node.name, {})
+            names = (name for name in sorted(ports, reverse=True) if is_pod_port(name))
+            first = {self.announced(node.name, ports[name]): name for name in names}
+            self._first[node.name] = (node.pod_cidrs, first)
+        return first[self.announced(node.name, port)] == port.name
 
     def claim(self, change: Change) -> None:
         """Take in what an object says of addresses, or doesn't any more."""
@@ -128,12 +145,12 @@ class Places:
             return "no pod that is scheduled to this node has a port of this name"
         if node.is_transit:
             return "its node is a switch in transit, which has no pods"
-        if self._first_with_mac[node_name][port.mac] != port_name:
-            return f"another port announces the same address, {format_mac(port.mac)}"
         try:
-            addresses = pod_addresses_of_mac(port.mac, node.pod_cidrs)
+            addresses = pod_addresses_of_port(port.number, port.mac, node.pod_cidrs)
         except NamingError as error:
             return str(error)
+        if not self._is_first(node, port):
+            return f"another port announces the same address, {addresses[0]}"
         if pod.addresses and not set(pod.addresses) <= set(addresses):
             return f"the pod's addresses are {_join(pod.addresses)}, the port announces {_join(addresses)}"
         identity = self._identities.of_pod(pod.namespace, pod.name)

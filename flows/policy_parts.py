@@ -423,6 +423,14 @@ class PolicyParts:
             if flow is not None:
                 yield flow
 
+    def flows_at(self, places: Set[tuple[int, int]]) -> Iterator[Flow]:
+        """The flows of some tables and priorities."""
+        for key in self._wanted:
+            if key[:2] in places:
+                flow = self.flow(key)
+                if flow is not None:
+                    yield flow
+
     def size(self, policy: Key) -> int:
         """How many flows a policy has a part in."""
         record = self._records.get(policy)

@@ -3,10 +3,11 @@
     tap of T   what it is about, and T's bit of TAPPED is 0: set the bit, tell, look up T again
     T          ... and there the packet meets the flow that it would have met
 
-So each table tells of a packet once, with all that is known of it by then, also after conntrack: registers come back
-with the packet. Taps pass: the switch deletes them after their time, whether or not there is a controller by then.
-Their cookies have an owner of their own, so they are in no scope, no digest and no replacement, and audits leave them
-alone.
+So each table tells of a packet once, whoever has taps there, with all that is known of it by then, also after
+conntrack: registers come back with the packet. A tap of the packets that a flow drops is right above that flow, so that
+what is caught by a flow above never comes to it. Taps pass: the switch deletes them after their time, whether or not
+there is a controller by then. Their cookies have an owner of their own, so they are in no scope, no digest and no
+replacement, and audits leave them alone.
 """
 
 from __future__ import annotations
@@ -20,18 +21,24 @@ from flows.cookies import TAP_OWNER
 from flows.fields import Match, Term
 from flows.openflow import encode
 from flows.openflow.wire import TABLE_ALL
-from flows.pipeline import CLASSIFY, DIGEST, HOST, OUTPUT, TABLES, Table
+from flows.pipeline import BY_NUMBER, CLASSIFY, DIGEST, HOST, OUTPUT, TABLES, Table
 from flows.registers import EXIT, EXIT_PORT, TAPPED, Exit
 from flows.values import Flow, Resubmit, SetField, Tell
 from topology.naming import Address
 
-#: Above every flow of a scope.
-PRIORITY = 0xFFFF
-#: A tap's cookie: 63..56 owner, 39..16 which taps it is one of, 15..0 which of them.
-_SESSION_SHIFT, SESSIONS, POINTS = 16, 1 << 24, 1 << 16
+#: Above every flow of a scope: taps of captures, and above these those of traces, which hold their packet back.
+PRIORITY, TRACE_PRIORITY = 0xFFFE, 0xFFFF
+#: A tap's cookie: 63..56 owner, 39 whether it is a trace's, 38..16 which taps it is one of, 15..0 which of them.
+_TRACE = 1 << 39
+_SESSION_SHIFT, SESSIONS, POINTS = 16, 1 << 23, 1 << 16
 _SESSION_MASK = 0xFF << 56 | (SESSIONS - 1) << _SESSION_SHIFT
+#: Captures at a time, which have slots from 0 up; and the slot of traces.
+CAPTURES, TRACE_SLOT = 8, 64
 #: The meters of taps, by slot. Above what people number by hand.
 _FIRST_METER = 0x5B00
+#: Bits of TAPPED that no packet has, one for each slot of captures: without them, of two taps for the same packets the
+#: second would take the place of the first.
+_FIRST_UNUSED = 24
 _BIT = {table.number: 1 << index for index, table in enumerate(each for each in TABLES if each not in (DIGEST, HOST))}
 
 
@@ -49,13 +56,28 @@ class Taps(msgspec.Struct, frozen=True):
     def meter(self) -> int:
         return _FIRST_METER + self.slot
 
-    def flow(self, table: Table, about: Match, point: int, *, held: bool = False) -> Flow:
-        """The tap of a table for packets that match; `point` comes back with what it tells. `held`: they end there."""
+    @property
+    def is_trace(self) -> bool:
+        """Whether they are a live trace's."""
+        return self.slot == TRACE_SLOT
+
+    def flow(self, table: Table, about: Match, point: int, *, held: bool = False, priority: int = 0) -> Flow:
+        """The tap of a table for packets that match; `point` comes back with what it tells. `held`: they end there.
+
+        `priority`: that of the tap, where it isn't to be above all others.
+        """
         bit = _BIT[table.number]
-        match = f.match(*about, Term(TAPPED.field, 0, bit))
-        cookie = TAP_OWNER << 56 | self.session << _SESSION_SHIFT | point
+        unused = 0 if self.is_trace else 1 << _FIRST_UNUSED + self.slot
+        match = f.match(*about, Term(TAPPED.field, 0, bit | unused))
+        cookie = TAP_OWNER << 56 | _TRACE * self.is_trace | self.session << _SESSION_SHIFT | point
         program = (SetField(TAPPED.field, bit, bit), Tell(self.meter, self.snaplen))
-        return Flow(table.number, PRIORITY, match, program if held else (*program, Resubmit(table.number)), cookie)
+        usual = TRACE_PRIORITY if self.is_trace else PRIORITY
+        again = () if held else (Resubmit(table.number),)
+        return Flow(table.number, priority or usual, match, (*program, *again), cookie)
+
+    def before(self, flow: Flow, point: int) -> Flow:
+        """The tap for packets that would meet this flow, or another at its priority: right above it."""
+        return self.flow(BY_NUMBER[flow.table], flow.match, point, priority=flow.priority + 1)
 
     def made(self, flows: list[Flow]) -> list[bytes]:
         """The messages that make them."""
@@ -72,6 +94,16 @@ class Taps(msgspec.Struct, frozen=True):
 def told_by(cookie: int) -> tuple[int, int]:
     """The session and the point of a tap's cookie."""
     return cookie >> _SESSION_SHIFT & SESSIONS - 1, cookie & POINTS - 1
+
+
+def is_trace(cookie: int) -> bool:
+    """Whether a tap's cookie is that of a trace."""
+    return bool(cookie & _TRACE)
+
+
+def about(tap: Flow) -> Match:
+    """What a tap is about."""
+    return tuple(term for term in tap.match if term.field is not TAPPED.field)
 
 
 def sent(port: int, to: tuple[Address, ...] = ()) -> Iterator[tuple[Table, Match]]:

@@ -22,7 +22,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from node import flow_export, health, netlink, nftables, ovsdb
+from node import flow_export, functions, health, netlink, nftables, ovsdb
 from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
@@ -31,6 +31,7 @@ from node.host import Host, UnknownError
 from node.interconnect import Interconnect
 from node.netlink import LinkError
 from node.nftables import NftError
+from node.offload import Offload
 from node.ovsdb import Database, DatabaseError
 from node.settings import Settings, SettingsError
 from topology import naming
@@ -90,12 +91,13 @@ async def run(settings: Settings, outdated: Coroutine[Any, Any, str] | None = No
         watcher = asyncio.create_task(outdated if outdated is not None else _never())
         renewer = asyncio.create_task(_renew(settings.name, database, credentials))
         exporter = asyncio.create_task(flow_export.keep(settings, database, host))
-        tasks = [keeper, stopped, follower, watcher, renewer, exporter]
+        offloader = asyncio.create_task(Offload(settings, database).keep())
+        tasks = [keeper, stopped, follower, watcher, renewer, exporter, offloader]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         reason = watcher.result() if watcher.done() else ""
         server.close()
         stopped.cancel()
-        for task in (keeper, follower, watcher, renewer, exporter):
+        for task in (keeper, follower, watcher, renewer, exporter, offloader):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -120,6 +122,7 @@ async def clean(settings: Settings) -> None:
         database.start()
         if not await database.until(lambda rows: rows.connected, 10.0):
             raise AgentError(f"{settings.ovsdb} doesn't answer")
+        await Service(settings, database).give_back_all()
         cidrs = [*settings.cluster_cidrs, *settings.service_cidrs]
         await asyncio.to_thread(netlink.remove_gateway_routes, cidrs, naming.GATEWAY_PORT)
         await asyncio.to_thread(netlink.remove_peer_routes)
@@ -130,7 +133,7 @@ async def clean(settings: Settings) -> None:
 
 def _clean_host(settings: Settings) -> None:
     """What doesn't go with the bridge's ports."""
-    netlink.remove_links(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
+    functions.release(sorted(filter(naming.is_pod_port, netlink.veths(naming.POD_PORT_PREFIX))))
     netlink.set_announced(netlink.interface_of(settings.node_ips[0]), ())
     nftables.remove()
     installation.remove(settings)

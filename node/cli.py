@@ -81,6 +81,37 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Open vSwitch's datapath: the kernel's, or the one in userspace.",
 )
+@click.option(
+    "--hw-offload",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Whether Open vSwitch gives flows to NICs: where one takes them, in any case, or not.",
+)
+@click.option(
+    "--tc-policy",
+    type=click.Choice(["none", "skip_sw", "skip_hw"]),
+    help="Where flows that are offered to NICs may be: anywhere, in the NIC alone, or in tc alone.  "
+    "[default: as Open vSwitch's database says]",
+)
+@click.option("--dpdk", is_flag=True, help="With --datapath-type netdev: have Open vSwitch start DPDK.")
+@click.option(
+    "--restart-ovs",
+    metavar="COMMAND",
+    help="What starts ovs-vswitchd anew where a setting needs it.  [default: nobody does, the log asks for it]",
+)
+@click.option(
+    "--ovs-control",
+    type=click.Path(path_type=Path),
+    help="Where ovs-vswitchd listens for ovs-appctl.  [default: beside its pidfile in --ovs-rundir]",
+)
+@click.option(
+    "--sysfs",
+    type=click.Path(path_type=Path),
+    default=Path("/sys"),
+    show_default=True,
+    help="Where sysfs is mounted: it says which NICs there are.",
+)
 @click.option("--ovsdb", default="unix:/run/openvswitch/db.sock", show_default=True, help="The switch's database.")
 @click.option(
     "--ovs-rundir",
@@ -153,6 +184,12 @@ def node(
     tls_ca: Path | None,
     tls_secrets: str | None,
     datapath_type: str,
+    hw_offload: str,
+    tc_policy: str | None,
+    dpdk: bool,
+    restart_ovs: str | None,
+    ovs_control: Path | None,
+    sysfs: Path,
     ovsdb: str,
     ovs_rundir: Path,
     socket_path: Path,
@@ -196,6 +233,12 @@ def node(
             controllers=targets(controllers, facts),
             tls=kept.tls if tls_secrets else files,
             datapath_type=datapath_type,
+            hw_offload=hw_offload,
+            tc_policy=tc_policy or "",
+            dpdk=dpdk,
+            restart_ovs=restart_ovs or "",
+            ovs_control=ovs_control,
+            sysfs=sysfs,
             ovsdb=ovsdb,
             ovs_rundir=ovs_rundir,
             socket=socket_path,

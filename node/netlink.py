@@ -1,4 +1,5 @@
-"""Links, addresses, routes and sysctls, in this network namespace and in a pod's. The only import of pyroute2.
+"""Links, addresses, routes and sysctls, in this network namespace and in a pod's. pyroute2 is
+imported here, in node/functions.py and in node/devlink.py alone.
 
 Every function is synchronous and short; the agent calls them in threads. Raises LinkError.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import msgspec
 from pyroute2 import IPRoute
+from pyroute2.ethtool.ethtool import Ethtool
 from pyroute2.netlink.exceptions import NetlinkError
 
 from node.limits import Limit
@@ -62,13 +64,13 @@ class PodLink(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def _route() -> Iterator[Any]:
+def kernel() -> Iterator[Any]:
     with IPRoute() as route:
         yield route
 
 
 @contextmanager
-def _inside(netns: Path) -> Iterator[None]:
+def inside(netns: Path) -> Iterator[None]:
     """This thread in another network namespace."""
     with Path("/proc/thread-self/ns/net").open() as here, netns.open() as there:
         _enter(there.fileno())
@@ -83,7 +85,7 @@ def _enter(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _index(route: Any, name: str) -> int | None:
+def index_in(route: Any, name: str) -> int | None:
     try:
         found = route.link_lookup(ifname=name)
     except NetlinkError as error:
@@ -96,7 +98,7 @@ def _index(route: Any, name: str) -> int | None:
 def make_pod_link(link: PodLink) -> None:
     """Make both ends, the pod's in its namespace with addresses and routes. Raises LinkError, and then undoes it."""
     try:
-        with _route() as route, link.netns.open() as netns:
+        with kernel() as route, link.netns.open() as netns:
             peer = {
                 "ifname": link.name,
                 "address": format_mac(link.mac),
@@ -111,21 +113,21 @@ def make_pod_link(link: PodLink) -> None:
                 mtu=link.mtu,
                 peer=peer,
             )
-            _quiet_host_end(route, link)
-        with _inside(link.netns), _route() as route:
-            _set_up_pod_end(route, link)
+            quiet_host_end(route, link)
+        with inside(link.netns), kernel() as route:
+            set_up_pod_end(route, link)
     except (NetlinkError, OSError) as error:
         remove_links([link.host_name])
-        raise LinkError(f"{link.host_name} to {link.name} in {link.netns}: {_reason(error)}") from error
+        raise LinkError(f"{link.host_name} to {link.name} in {link.netns}: {reason(error)}") from error
 
 
-def _quiet_host_end(route: Any, link: PodLink) -> None:
+def quiet_host_end(route: Any, link: PodLink) -> None:
     """The host's end up, and deaf where the kernel would hear what the switch hears.
 
     A userspace datapath listens beside the kernel's stack, not before it: without this the host would answer ARP for
     its own addresses itself, and a pod could reach it past the switch.
     """
-    index = _index(route, link.host_name)
+    index = index_in(route, link.host_name)
     _write(f"ipv6/conf/{link.host_name}/disable_ipv6", 1)
     if link.userspace:
         _write(f"ipv4/conf/{link.host_name}/rp_filter", 1)
@@ -135,14 +137,14 @@ def _quiet_host_end(route: Any, link: PodLink) -> None:
         route.link("set", index=index, state="up")
 
 
-def _set_up_pod_end(route: Any, link: PodLink) -> None:
-    index = _index(route, link.name)
+def set_up_pod_end(route: Any, link: PodLink) -> None:
+    index = index_in(route, link.name)
     # The switch answers for every address, so there is nobody to find a duplicate, and nobody advertises routes.
     _write(f"ipv6/conf/{link.name}/accept_dad", 0)
     _write(f"ipv6/conf/{link.name}/accept_ra", 0)
     if link.userspace:
         _no_checksum_offload(link.name)
-    route.link("set", index=_index(route, "lo"), state="up")
+    route.link("set", index=index_in(route, "lo"), state="up")
     route.link("set", index=index, state="up")
     for address, cidr, gateway in zip(link.addresses, link.pod_cidrs, link.gateways, strict=True):
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
@@ -167,11 +169,11 @@ def _no_checksum_offload(name: str) -> None:
 def check_pod_link(link: PodLink) -> str:
     """What is wrong with a pod's interfaces; empty where nothing is."""
     try:
-        with _route() as route:
-            if _index(route, link.host_name) is None:
+        with kernel() as route:
+            if index_in(route, link.host_name) is None:
                 return f"the host has no interface {link.host_name}"
-        with _inside(link.netns), _route() as route:
-            index = _index(route, link.name)
+        with inside(link.netns), kernel() as route:
+            index = index_in(route, link.name)
             if index is None:
                 return f"the pod has no interface {link.name}"
             found = {each.get_attr("IFA_ADDRESS") for each in route.get_addr(index=index)}
@@ -190,28 +192,39 @@ def check_pod_link(link: PodLink) -> str:
                 if not any(not each["dst_len"] and each.get_attr("RTA_GATEWAY") == str(gateway) for each in routes):
                     return f"the pod has no default route by {gateway}"
     except (NetlinkError, OSError) as error:
-        return _reason(error)
+        return reason(error)
     return ""
 
 
 def remove_links(names: Sequence[str]) -> None:
     """Delete interfaces (their peers go with them); those that aren't there are gone already. Raises LinkError."""
-    with _route() as route:
+    with kernel() as route:
         for name in names:
             try:
-                index = _index(route, name)
+                index = index_in(route, name)
                 if index is not None:
                     route.link("del", index=index)
             except NetlinkError as error:
                 if error.code != errno.ENODEV:
-                    raise LinkError(f"{name} can't be deleted: {_reason(error)}") from error
+                    raise LinkError(f"{name} can't be deleted: {reason(error)}") from error
 
 
 def veths(prefix: str) -> set[str]:
     """The interfaces of this namespace whose names begin so."""
-    with _route() as route:
+    with kernel() as route:
         names = {str(each.get_attr("IFLA_IFNAME")) for each in route.get_links()}
     return {name for name in names if name.startswith(prefix)}
+
+
+def keep_up(name: str) -> None:
+    """Put an interface up again that somebody has put down. Raises LinkError."""
+    try:
+        with kernel() as route:
+            index = index_in(route, name)
+            if index is not None and not route.get_links(index)[0]["flags"] & _IFF_UP:
+                route.link("set", index=index, state="up")
+    except (NetlinkError, OSError) as error:
+        raise LinkError(f"{name}: {reason(error)}") from error
 
 
 def index_of(name: str) -> int:
@@ -224,7 +237,7 @@ def index_of(name: str) -> int:
 
 def mtu_of(address: Address) -> int:
     """The MTU of the interface that has an address. Raises LinkError."""
-    with _route() as route:
+    with kernel() as route:
         for each in route.get_addr():
             if each.get_attr("IFA_ADDRESS") == str(address) or each.get_attr("IFA_LOCAL") == str(address):
                 (link,) = route.get_links(each["index"])
@@ -235,16 +248,16 @@ def mtu_of(address: Address) -> int:
 def set_pod_mtu(host_name: str, netns: Path, name: str, mtu: int) -> None:
     """Give both ends of a pod's pair another MTU, if it isn't theirs. Raises LinkError."""
     try:
-        with _route() as route:
+        with kernel() as route:
             _set_mtu(route, host_name, mtu)
-        with _inside(netns), _route() as route:
+        with inside(netns), kernel() as route:
             _set_mtu(route, name, mtu)
     except (NetlinkError, OSError) as error:
-        raise LinkError(f"{host_name} to {name} in {netns}: {_reason(error)}") from error
+        raise LinkError(f"{host_name} to {name} in {netns}: {reason(error)}") from error
 
 
 def _set_mtu(route: Any, name: str, mtu: int) -> None:
-    index = _index(route, name)
+    index = index_in(route, name)
     if index is not None and route.get_links(index)[0].get_attr("IFLA_MTU") != mtu:
         route.link("set", index=index, mtu=mtu)
 
@@ -254,8 +267,8 @@ def set_up_gateway(
 ) -> None:
     """The host's way to its pods and to Services: addresses, routes, forwarding. Idempotent. Raises LinkError."""
     try:
-        with _route() as route:
-            index = _index(route, name)
+        with kernel() as route:
+            index = index_in(route, name)
             if index is None:
                 raise LinkError(f"the host has no interface {name}: is ovs-vswitchd running?")
             _write(f"ipv6/conf/{name}/accept_dad", 0)
@@ -274,7 +287,7 @@ def set_up_gateway(
             for cidr in routed:
                 _to_bridge(route, "replace", cidr, index, addresses)
     except (NetlinkError, OSError) as error:
-        raise LinkError(f"{name}: {_reason(error)}") from error
+        raise LinkError(f"{name}: {reason(error)}") from error
     _write("ipv4/ip_forward", 1)
     _write("ipv6/conf/all/forwarding", 1)
 
@@ -284,7 +297,7 @@ def route_loopback(name: str, wanted: bool) -> None:
     try:
         _write(f"ipv4/conf/{name}/route_localnet", int(wanted))
     except OSError as error:
-        raise LinkError(f"{name}: route_localnet: {_reason(error)}") from error
+        raise LinkError(f"{name}: route_localnet: {reason(error)}") from error
 
 
 def _to_bridge(route: Any, command: str, network: Network, index: int, sources: Sequence[Address]) -> None:
@@ -298,8 +311,8 @@ def _to_bridge(route: Any, command: str, network: Network, index: int, sources: 
 def connected(but: str) -> list[Network]:
     """The networks that the host is on, not counting one interface's. Raises LinkError."""
     try:
-        with _route() as route:
-            index = _index(route, but)
+        with kernel() as route:
+            index = index_in(route, but)
             return [
                 ip_network(
                     (each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS"), each["prefixlen"]), strict=False
@@ -308,7 +321,7 @@ def connected(but: str) -> list[Network]:
                 if each["index"] != index
             ]
     except (NetlinkError, OSError) as error:
-        raise LinkError(f"the host's addresses: {_reason(error)}") from error
+        raise LinkError(f"the host's addresses: {reason(error)}") from error
 
 
 def set_ways(
@@ -323,8 +336,8 @@ def set_ways(
     What is new comes before what is old goes, so that there is a way at any time. Raises LinkError.
     """
     try:
-        with _route() as route:
-            index = _index(route, name)
+        with kernel() as route:
+            index = index_in(route, name)
             if index is None:
                 raise LinkError(f"the host has no interface {name}")
             for cidr in cluster_cidrs if by_bridge else ():
@@ -336,7 +349,7 @@ def set_ways(
                 route.route("replace", dst=dst, gateway=via, family=family, proto=_PEER_ROUTES)
             _remove_peer_routes(route, found.keys() - wanted.keys())
     except (NetlinkError, OSError) as error:
-        raise LinkError(f"ways to other nodes: {_reason(error)}") from error
+        raise LinkError(f"ways to other nodes: {reason(error)}") from error
     if not by_bridge:
         remove_gateway_routes(cluster_cidrs, name)
 
@@ -344,10 +357,10 @@ def set_ways(
 def remove_peer_routes() -> None:
     """All that `set_ways` has made to other nodes. Raises LinkError."""
     try:
-        with _route() as route:
+        with kernel() as route:
             _remove_peer_routes(route, _peer_routes(route))
     except (NetlinkError, OSError) as error:
-        raise LinkError(f"ways to other nodes: {_reason(error)}") from error
+        raise LinkError(f"ways to other nodes: {reason(error)}") from error
 
 
 def _peer_routes(route: Any) -> dict[str, str]:
@@ -368,8 +381,8 @@ def set_service_routes(name: str, addresses: Iterable[Address], sources: Sequenc
     """The host's way to addresses of Services, and to no others than these. Raises LinkError."""
     wanted = {str(each) for each in addresses}
     try:
-        with _route() as route:
-            index = _index(route, name)
+        with kernel() as route:
+            index = index_in(route, name)
             if index is None:
                 raise LinkError(f"the host has no interface {name}")
             found = set()
@@ -387,12 +400,12 @@ def set_service_routes(name: str, addresses: Iterable[Address], sources: Sequenc
                 dst = str(ip_network(address))
                 route.route("replace", dst=dst, oif=index, family=family, proto=_ADDRESS_ROUTES, **extra)
     except (NetlinkError, OSError) as error:
-        raise LinkError(f"{name}: {_reason(error)}") from error
+        raise LinkError(f"{name}: {reason(error)}") from error
 
 
 def interface_of(address: Address) -> str:
     """The name of the interface that has an address. Raises LinkError."""
-    with _route() as route:
+    with kernel() as route:
         for each in route.get_addr():
             if str(address) in (each.get_attr("IFA_ADDRESS"), each.get_attr("IFA_LOCAL")):
                 (link,) = route.get_links(each["index"])
@@ -400,12 +413,33 @@ def interface_of(address: Address) -> str:
     raise LinkError(f"no interface has the node's address {address} (--node-ip)")
 
 
+def allow_tc_offload(name: str) -> str:
+    """Have an interface take tc's flows into its hardware, if it doesn't yet. Why it can't, empty where it does."""
+    ethtool = Ethtool()
+    try:
+        features = ethtool.get_features(name)
+        feature = features.features.get("hw-tc-offload")
+        if feature is None:
+            return "there is no such feature"
+        if not feature.enable:
+            features.features["hw-tc-offload"].enable = True
+            ethtool.set_features(name, features)
+            if not ethtool.get_features(name).features["hw-tc-offload"].enable:
+                return "it can't be put on"
+    except Exception as error:
+        # It raises kinds of its own, for whatever a driver doesn't know.
+        return reason(error) or type(error).__name__
+    finally:
+        ethtool.close()
+    return ""
+
+
 def set_announced(name: str, addresses: Iterable[Address]) -> set[Address]:
     """Answer on an interface for addresses that are elsewhere, and for no others. Returns those that are new."""
     wanted = set(addresses)
     try:
-        with _route() as route:
-            index = _index(route, name)
+        with kernel() as route:
+            index = index_in(route, name)
             if index is None:
                 raise LinkError(f"the host has no interface {name}")
             found = _proxied(index)
@@ -421,7 +455,7 @@ def set_announced(name: str, addresses: Iterable[Address]) -> set[Address]:
                 _proxy(route, "add", index, address)
             return fresh
     except (NetlinkError, OSError) as error:
-        raise LinkError(f"{name}: {_reason(error)}") from error
+        raise LinkError(f"{name}: {reason(error)}") from error
 
 
 def _proxied(index: int) -> set[Address]:
@@ -465,8 +499,8 @@ def announce(name: str, addresses: Iterable[Address]) -> None:
 
     A gratuitous ARP request (RFC 5227 section 2.3), an unsolicited neighbour advertisement (RFC 4861 section 7.2.6).
     """
-    with _route() as route:
-        index = _index(route, name)
+    with kernel() as route:
+        index = index_in(route, name)
         if index is None:
             raise LinkError(f"the host has no interface {name}")
         (link,) = route.get_links(index)
@@ -477,7 +511,7 @@ def announce(name: str, addresses: Iterable[Address]) -> None:
             for address in addresses:
                 sock.send(_announcement(mac, address))
     except OSError as error:
-        raise LinkError(f"{name}: {_reason(error)}") from error
+        raise LinkError(f"{name}: {reason(error)}") from error
 
 
 def _announcement(mac: bytes, address: Address) -> bytes:
@@ -503,15 +537,15 @@ def _checksum(data: bytes) -> int:
 
 def remove_gateway_routes(cluster_cidrs: Sequence[Network], name: str) -> None:
     """The routes that `set_up_gateway` made; the rest goes with the interface."""
-    with _route() as route:
-        index = _index(route, name)
+    with kernel() as route:
+        index = index_in(route, name)
         for cidr in cluster_cidrs if index is not None else ():
             family = socket.AF_INET if cidr.version == 4 else socket.AF_INET6
             try:
                 route.route("del", dst=str(cidr), oif=index, family=family)
             except NetlinkError as error:
                 if error.code != errno.ESRCH:
-                    raise LinkError(f"route {cidr}: {_reason(error)}") from error
+                    raise LinkError(f"route {cidr}: {reason(error)}") from error
 
 
 def _write(name: str, value: int) -> None:
@@ -526,7 +560,7 @@ def _write(name: str, value: int) -> None:
             raise
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     if isinstance(error, NetlinkError):
         return os.strerror(error.code) if error.code > 0 else str(error)
     return str(error)

@@ -33,7 +33,7 @@ from topology import naming
 from topology.naming import Address
 
 _COLUMNS = {
-    "Open_vSwitch": ["bridges", "other_config", "ssl"],
+    "Open_vSwitch": ["bridges", "other_config", "ssl", "dpdk_initialized"],
     "SSL": ["private_key", "certificate", "ca_cert", "bootstrap_ca_cert", "external_ids"],
     "Bridge": [
         "name", "ports", "controller", "fail_mode", "datapath_type", "other_config", "external_ids", "flow_tables",
@@ -43,8 +43,8 @@ _COLUMNS = {
     "QoS": ["type", "queues", "other_config", "external_ids"],
     "Queue": ["other_config", "external_ids"],
     "Interface": [
-        "name", "type", "options", "mac", "mtu_request", "ofport", "error", "external_ids", "admin_state", "mtu",
-        "ingress_policing_rate", "ingress_policing_burst",
+        "name", "type", "options", "mac", "mtu_request", "ofport", "ofport_request", "error", "external_ids",
+        "admin_state", "mtu", "ingress_policing_rate", "ingress_policing_burst",
     ],
     "Controller": [
         "target", "connection_mode", "max_backoff", "inactivity_probe", "is_connected",
@@ -78,6 +78,13 @@ _LAST_PLACE = "signalbox/last-place"
 POD_NAMESPACE, POD_NAME = "signalbox/namespace", "signalbox/pod"
 #: Of rows that belong to a port: its name.
 _PORT = "signalbox/port"
+#: Of the bridge's: the keys of Open vSwitch's other_config that the agent has put there; what the running ovs-vswitchd
+#: has read of them.
+_OPTIONS, _OFFLOAD_READ = "signalbox/options", "signalbox/offload-read"
+#: Of a pod port that is a representor: the function's PCI address, and what its interfaces are called otherwise.
+DEVICE, FUNCTION, REPRESENTOR = "signalbox/device", "signalbox/function", "signalbox/representor"
+#: Of one that is a socket: its path.
+SOCKET = "signalbox/socket"
 CONTAINER, NETNS, IFNAME, PLACE = "signalbox/container", "signalbox/netns", "signalbox/ifname", "signalbox/place"
 
 
@@ -86,22 +93,34 @@ class DatabaseError(Exception):
 
 
 class Interface(msgspec.Struct, frozen=True):
-    """A port of br-int. `ofport` is 0 until vswitchd has given one; `error` is vswitchd's."""
+    """A port of br-int. `ofport` is 0 until vswitchd has given one; `error` is vswitchd's.
+
+    `kind` is empty where the kernel has an interface of its name.
+    """
 
     name: str
     ofport: int
     error: str
     external_ids: Mapping[str, str]
+    kind: str = ""
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """The database at one time. `last_place` is 0 until a pod has been given one."""
+    """The database at one time. `last_place` is 0 until a pod has been given one.
+
+    `options` is other_config of Open vSwitch, `description` the bridge's datapath description, `offload_read` what
+    `remember_offload` was told last.
+    """
 
     connected: bool = False
     interfaces: Mapping[str, Interface] = {}
     controller_connected: bool = False
     bridge: bool = False
     last_place: int = 0
+    options: Mapping[str, str] = {}
+    dpdk_initialized: bool = False
+    description: str = ""
+    offload_read: str = ""
 
 
 class _Idl(ovs.db.idl.Idl):  # type: ignore[misc]
@@ -265,19 +284,25 @@ def _rows(idl: Any) -> Rows:
                 interface = idl.known[row.uuid] = _interface(row)
             interfaces[interface.name] = interface
     controllers = bridge.controller if bridge is not None else ()
+    root = next(iter(idl.tables["Open_vSwitch"].rows.values()), None)
+    ids = bridge.external_ids if bridge is not None else {}
     return Rows(
         connected=True,
         interfaces=interfaces,
         controller_connected=any(row.is_connected for row in controllers),
         bridge=bridge is not None,
-        last_place=int(bridge.external_ids.get(_LAST_PLACE, 0)) if bridge is not None else 0,
+        last_place=int(ids.get(_LAST_PLACE, 0)),
+        options=dict(root.other_config) if root is not None else {},
+        dpdk_initialized=root is not None and bool(root.dpdk_initialized),
+        description=bridge.other_config.get("dp-desc", "") if bridge is not None else "",
+        offload_read=ids.get(_OFFLOAD_READ, ""),
     )
 
 
 def _interface(row: Any) -> Interface:
     ofport = row.ofport[0] if row.ofport else 0
     error = row.error[0] if row.error else ""
-    return Interface(row.name, max(ofport, 0), error, dict(row.external_ids))
+    return Interface(row.name, max(ofport, 0), error, dict(row.external_ids), row.type)
 
 
 def _bridge(idl: Any) -> Any:
@@ -336,6 +361,43 @@ def set_tunnel(kind: str, local_ip: Address, mtu: int) -> Change:
             _set(tunnel, "options", {"key": "flow", "remote_ip": "flow", "local_ip": str(local_ip)})
         elif any(port.name == naming.TUNNEL_PORT for port in bridge.ports):
             bridge.ports = [port for port in bridge.ports if port.name != naming.TUNNEL_PORT]
+
+    return change
+
+
+def set_options(values: Mapping[str, str]) -> Change:
+    """Keys of Open vSwitch's other_config. They go with the bridge, those that were there before excepted."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        bridge = _bridge(idl)
+        if bridge is None:
+            raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
+        for root in idl.tables["Open_vSwitch"].rows.values():
+            ours = set(bridge.external_ids.get(_OPTIONS, "").split()) | (values.keys() - root.other_config.keys())
+            _set_keys(bridge, "external_ids", {_OPTIONS: " ".join(sorted(ours))})
+            _set_keys(root, "other_config", values)
+
+    return change
+
+
+def remember_offload(text: str) -> Change:
+    """What is to be known of the running ovs-vswitchd after a restart of the agent."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        bridge = _bridge(idl)
+        if bridge is not None:
+            _set_keys(bridge, "external_ids", {_OFFLOAD_READ: text})
+
+    return change
+
+
+def describe(text: str) -> Change:
+    """What OpenFlow says that the bridge's datapath is."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        bridge = _bridge(idl)
+        if bridge is not None:
+            _set_keys(bridge, "other_config", {"dp-desc": text})
 
     return change
 
@@ -452,16 +514,31 @@ def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> 
     return interface
 
 
-def add_pod_port(name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth, last: int) -> Change:
-    """A pod's port. Its row is what says that the address is taken; `last` is the place that was given last to any."""
+def add_pod_port(
+    name: str,
+    external_ids: Mapping[str, str],
+    bandwidth: Bandwidth,
+    last: int,
+    number: int = 0,
+    kind: str = "",
+    options: Mapping[str, str] = {},
+) -> Change:
+    """A pod's port. Its row is what says that the address is taken; `last` is the place that was given last to any.
+
+    `number` is the one that it must have, 0 for any; `kind` and `options` are what DPDK's ports have.
+    """
 
     def change(transaction: Any, idl: Any) -> None:
         bridge = _bridge(idl)
         if bridge is None:
             raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
         _set_keys(bridge, "external_ids", {_LAST_PLACE: str(last)})
-        interface = _set_port(transaction, idl, bridge, name, "")
+        interface = _set_port(transaction, idl, bridge, name, kind)
         interface.external_ids = dict(external_ids)
+        if options:
+            interface.options = dict(options)
+        if number:
+            interface.ofport_request = [number]
         if bandwidth.egress is not None:
             # In kbit: what the pod sends comes in here.
             interface.ingress_policing_rate = bandwidth.egress.rate // 1000
@@ -521,6 +598,8 @@ def remove_bridge(transaction: Any, idl: Any) -> None:
         if any(_NODE in row.external_ids for row in root.ssl):
             root.ssl = []
         if bridge is not None:
+            ours = bridge.external_ids.get(_OPTIONS, "").split()
+            _set(root, "other_config", {key: value for key, value in root.other_config.items() if key not in ours})
             root.bridges = [row for row in root.bridges if row != bridge]
 
 

@@ -44,6 +44,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: Where the container runtime looks for configurations and for plugins; None: the agent installs nothing there.
     cni_conf_dir: Path | None = None
     cni_bin_dir: Path | None = None
+    #: Whether Open vSwitch is to give flows to NICs: "auto" (where one takes them), "on" or "off"; and its tc-policy,
+    #: empty where that isn't said.
+    hw_offload: str = "auto"
+    tc_policy: str = ""
+    #: Whether Open vSwitch is to start DPDK, for ports of that kind.
+    dpdk: bool = False
+    #: The command that starts ovs-vswitchd anew, where a setting needs it; empty: nobody does.
+    restart_ovs: str = ""
+    #: Where ovs-vswitchd listens for ovs-appctl; None: where it does if nobody says otherwise.
+    ovs_control: Path | None = None
+    sysfs: Path = Path("/sys")
     #: ADDRESS:PORT where the kubelet asks how the agent is; empty: nowhere.
     health: str = ""
 
@@ -63,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not self.controllers:
             raise SettingsError("--controller: at least one is needed, e.g. ssl:192.0.2.1:6653")
 
+        if self.dpdk and self.datapath_type != "netdev":
+            raise SettingsError("--dpdk: DPDK's ports are ports of the datapath in userspace: --datapath-type netdev")
         if self.tls is not None and not any(target.startswith("ssl:") for target in self.controllers):
             raise SettingsError("--tls-cert, --tls-key, --tls-ca: no --controller is ssl:IP:PORT")
 

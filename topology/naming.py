@@ -1,7 +1,7 @@
 """Names and numbers that every part derives alike, so that no part has to be told them.
 
 Owns: pod -> port name, node -> datapath id, address <-> MAC, object -> 40-bit id, and the fixed names on a node.
-Knows nothing of the cluster's state. `node` may import this module and no other of `topology`.
+Knows nothing of the cluster's state. `node` may import this module and `offload`, and no other of `topology`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ FABRIC_MAC_PREFIX = 0x0A5C
 FABRIC_SENDER_PREFIX = 0x0A5D
 
 POD_PORT_PREFIX = "pod"
+#: A pod's port whose hardware address isn't ours to choose (a NIC's representor of a virtual function, a socket's) has
+#: instead a number that says the pod's place, from this one up; OpenFlow's own numbers begin above the last.
+PLACE_PORTS = range(0x8000, 0xFF00)
 CERTIFICATE_URI_PREFIX = "signalbox:node:"
 #: What the name of the Secret begins with that has a node's certificate.
 NODE_SECRET_PREFIX = "signalbox-node-"
@@ -164,6 +167,36 @@ def pod_addresses_of_mac(mac: int, pod_cidrs: Sequence[Network]) -> tuple[Addres
     if index not in places(pod_cidrs):
         raise NamingError(f"{format_mac(mac)} stands for an address outside its node's pod CIDR {first}")
     return pod_addresses(index, pod_cidrs)
+
+
+def port_of_place(place: int) -> int:
+    """The number of the port of the pod that holds a place, where its hardware address can't say it.
+
+    Raises NamingError where a place is too high to be told so: in pod CIDRs of more than 2**15 addresses.
+    """
+    if place not in range(len(PLACE_PORTS)):
+        raise NamingError(
+            f"no port's number can say place {place} of a pod CIDR: the highest is {len(PLACE_PORTS) - 1}"
+        )
+    return PLACE_PORTS[place]
+
+
+def announces_by_mac(mac: int) -> bool:
+    """Whether a pod port's hardware address says the pod's; otherwise its number does."""
+    return mac >> 32 in (POD_MAC_PREFIX, HOST_END_MAC_PREFIX)
+
+
+def pod_addresses_of_port(number: int, mac: int, pod_cidrs: Sequence[Network]) -> tuple[Address, ...]:
+    """The pod's addresses as its port announces them: by its hardware address, or else by its number.
+
+    Raises NamingError where neither says any.
+    """
+    if announces_by_mac(mac) or number not in PLACE_PORTS:
+        return pod_addresses_of_mac(mac, pod_cidrs)
+    place = number - PLACE_PORTS.start
+    if place not in places(pod_cidrs):
+        raise NamingError(f"port {number} stands for place {place}, which no pod of its node's pod CIDRs can have")
+    return pod_addresses(place, pod_cidrs)
 
 
 def link_local(mac: int) -> IPv6Address:

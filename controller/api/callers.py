@@ -6,16 +6,33 @@ import logging
 import pwd
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from controller.access import Caller
 from controller.api.route import ApiError, Handler, UnknownNodeError
-from controller.structured_log import about
+from controller.structured_log import WRITES, about
 
-log = logging.getLogger(__name__)
+#: What people have had done: a logger of its own, to be kept apart, and written whatever else is.
+log = logging.getLogger(WRITES)
+log.setLevel(logging.INFO)
+
+
+class Still:
+    """Asks whether a caller may still have what was asked for: an answer may outlast a token."""
+
+    def __init__(self, ask: Callable[[], Awaitable[bool]]) -> None:
+        self._ask = ask
+
+    async def __call__(self) -> bool:
+        return await self._ask()
+
 
 CALLER = web.RequestKey("caller", Caller)
+STILL = web.RequestKey("still", Still)
+#: What a request was about, where its path doesn't say so.
+DETAIL = web.RequestKey("detail", str)
 #: Process, user and group of who is at the other end of a Unix socket (unix(7), SO_PEERCRED).
 _CREDENTIALS = struct.Struct("iII")
 #: Letters of a path that are logged.
@@ -65,4 +82,5 @@ async def logged(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         path = request.rel_url.raw_path[:_LONGEST]
         node = request.match_info.get("name", "") if path.startswith("/v1/nodes/") else ""
-        log.info("%s: %s %s: %s", who(request), request.method, path, outcome, extra=about(node=node))
+        what = " ".join((request.method, path, *filter(None, (request.get(DETAIL),))))
+        log.info("%s: %s: %s", who(request), what, outcome, extra=about(node=node))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from controller.api.route import ApiError, Route, body
-from controller.capture import CaptureError, Request, check
+from controller.capture_points import CaptureError, Request, check
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -41,7 +41,7 @@ def routes(controller: Controller) -> list[Route]:
         Route(
             method="POST",
             path="/v1/captures",
-            about="Packets of a pod, or between two, as pcapng while they come.",
+            about="Packets of a pod, between two, or that policies drop, as pcapng while they come.",
             handler=capture,
             body=Request,
             answer={"type": "string", "format": "binary"},

@@ -1,6 +1,6 @@
 """The admin API: HTTP and JSON on a Unix socket that only its owner can open, versioned in the path.
 
-It may be served over TLS too; there every request needs a token (`controller.access`).
+It may be served over TLS too; there every request is of somebody who may ask (`controller.api.authorization`).
 
 What there is to ask is in the modules beside this one, each with its `routes`. Lists are {"items": [...]}; errors are
 {"error": "..."} with a status of 400 or above.
@@ -8,12 +8,13 @@ What there is to ask is in the modules beside this one, each with its `routes`. 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import web, web_response
 
 from controller import console, tls_server
 from controller.access import Access
@@ -25,13 +26,16 @@ from controller.api import (
     health,
     metrics,
     objects,
+    offload,
     openapi,
     policies,
     top,
     topology,
     trace,
+    whoami,
 )
-from controller.api.callers import CALLER, logged, reads
+from controller.api.authorization import authorization
+from controller.api.callers import logged
 from controller.api.route import ApiError, Route, UnknownNodeError, answer
 from controller.channel import TargetError, make_private, unused
 from controller.refusals import Why
@@ -41,6 +45,12 @@ if TYPE_CHECKING:
     from controller.app import Controller
 
 
+log = logging.getLogger(__name__)
+
+# What it is made of is nobody's business who may not ask, and aiohttp has no setting for it.
+web_response.SERVER_SOFTWARE = "signalbox"  # type: ignore[attr-defined]
+#: What aiohttp would say of every malformed request, with a traceback: anybody could fill the log with it.
+_UNHEARD = logging.Logger("unheard", logging.CRITICAL + 1)
 #: Connections over TLS at a time.
 API_CONNECTIONS = 256
 
@@ -50,7 +60,7 @@ async def serve(controller: Controller, path: Path) -> web.AppRunner:
     app = web.Application(middlewares=[_errors, logged])
     app.add_routes(_paths(controller))
     app.on_shutdown.append(_let_go(controller))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, logger=_UNHEARD, shutdown_timeout=1.0)
     await runner.setup()
     await web.UnixSite(runner, unused(path)).start()
     make_private(path)
@@ -58,34 +68,15 @@ async def serve(controller: Controller, path: Path) -> web.AppRunner:
 
 
 async def serve_remote(controller: Controller, target: str, access: Access) -> web.AppRunner:
-    """Serve over TLS at `ADDRESS:PORT`, to who shows a token, until the runner is cleaned up. Raises TargetError."""
-    credentials, tokens = access.credentials, access.tokens
-    assert credentials is not None and tokens is not None
+    """Serve over TLS at `ADDRESS:PORT`, to who may ask, until the runner is cleaned up. Raises TargetError."""
+    credentials = access.credentials
+    assert credentials is not None
     host, _, port = target.rpartition(":")
 
-    @web.middleware
-    async def authorized(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        if console.is_page(request.method, request.path):
-            return await handler(request)
-        # Before a path is looked up: who has no token learns nothing, not even which paths there are.
-        caller = tokens.caller(request.headers.get("Authorization", ""))
-        if caller is None:
-            _refuse(request, Why.TOKEN, "the admin API: no valid token")
-            response = _error(401, "a valid token is needed: Authorization: Bearer TOKEN")
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
-        request[CALLER] = caller
-        if not reads(request) and caller.role != "admin":
-            _refuse(request, Why.ROLE, f"the admin API: {caller.name} may only read")
-            return _error(403, f"{caller.name} may only read: {request.method} needs the role admin")
-        return await handler(request)
+    def refuse(address: str, why: Why, text: str) -> None:
+        controller.fleet.refuse(address, why, text, time.monotonic())
 
-    def _refuse(request: web.Request, why: Why, text: str) -> None:
-        controller.fleet.refuse(request.remote or "somebody", why, text, time.monotonic())
-
-    app = web.Application(middlewares=[_errors, authorized, logged])
+    app = web.Application(middlewares=[_errors, authorization(access, refuse), logged])
     app.add_routes(_paths(controller))
     servers: list[TlsServer] = []
 
@@ -94,13 +85,10 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
             await server.close()
 
     app.on_shutdown.extend((close, _let_go(controller)))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, logger=_UNHEARD, shutdown_timeout=1.0)
     await runner.setup()
     http = runner.server
     assert http is not None
-
-    def refuse(address: str, why: Why, text: str) -> None:
-        controller.fleet.refuse(address, why, text, time.monotonic())
 
     try:
         if not host:
@@ -109,12 +97,15 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     except (OSError, ValueError) as error:
         await runner.cleanup()
         raise TargetError(f"--api-listen {target}: {error}") from error
-    made = TlsServer(listening, credentials.api(), http, lambda: len(http.connections), API_CONNECTIONS, refuse)
+    made = TlsServer(listening, lambda: credentials.api, http, lambda: len(http.connections), API_CONNECTIONS, refuse)
     servers.append(made)
     return runner
 
 
-_MODULES = (objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, administration)
+_MODULES = (
+    *(objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, offload),
+    *(administration, whoami),
+)
 
 
 def routes(controller: Controller) -> list[Route]:
@@ -163,4 +154,21 @@ async def _errors(
     except TimeoutError as error:
         return _error(504, str(error))
     except web.HTTPException as error:
-        return _error(error.status, f"{request.method} {request.path}: {error.reason}")
+        response = _error(error.status, f"{request.method} {request.path}: {error.reason}")
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except Exception as error:
+        if request.writer.output_size:
+            # Too late to say anything else. A client that has gone away is no fault.
+            if not isinstance(error, ConnectionError):
+                log.exception("%s %s has failed in the middle of its answer", request.method, _named(request))
+            raise
+        log.exception("%s %s has failed", request.method, _named(request))
+        return _error(500, "the controller has failed at this, which is a fault of its own; its log says more")
+
+
+def _named(request: web.Request) -> str:
+    """The route that a request is for: callers' own words belong in no log."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "?"

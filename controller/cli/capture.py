@@ -1,4 +1,4 @@
-"""signalbox capture: packets of a pod, or between two, to a file or to Wireshark."""
+"""signalbox capture: packets of a pod, between two, or that policies drop, to a file or to Wireshark."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.option("--from", "source", metavar="[NAMESPACE/]POD", help="With --to: only what these two send each other.")
 @click.option("--to", "target", metavar="[NAMESPACE/]POD", help="The other of the two.")
 @click.option(
+    "--policy-drops",
+    "drops",
+    metavar="[NAMESPACE/]POLICY|all",
+    help="Instead of a pod's: what a policy drops, or all of them do, on any node.",
+)
+@click.option(
     "--direction",
     type=click.Choice(["both", "sent", "received"]),
     default="both",
@@ -52,6 +58,7 @@ def capture(
     pod: str | None,
     source: str | None,
     target: str | None,
+    drops: str | None,
     direction: str,
     target_file: str,
     duration: int,
@@ -62,15 +69,17 @@ def capture(
     lab: str | None,
     socket_path: Path | None,
 ) -> None:
-    """Capture the packets of a pod, or those between two (--from, --to), as pcapng.
+    """Capture the packets of a pod, those between two (--from, --to), or those that a policy drops, as pcapng.
 
     What pods send is captured as they send it, whether or not a policy then drops it; what they are sent, as it leaves
-    the switch. Pipe it into Wireshark with: signalbox capture web/front-1 -w - | wireshark -k -i -
+    the switch; what a policy drops, where it is dropped. Pipe it into Wireshark with: signalbox capture web/front-1
+    -w - | wireshark -k -i -
     """
     from controller.cli import client
 
     names = {"pod": pod, "from": source, "to": target}
     wanted: dict[str, str | int] = {key: _qualified(name) for key, name in names.items() if name}
+    wanted |= {"policyDrops": drops} if drops else {}
     wanted |= {"direction": direction, "duration": duration, "count": count}
     wanted |= {"rate": rate, "snaplen": snaplen, "size": size}
     where = controller_meant(socket_path, lab)

@@ -20,6 +20,8 @@ DEFAULT_SOCKET = Path("/run/signalbox/controller.sock")
 LABS = Path("/run/signalbox/lab")
 #: Seconds. A dump of a large table takes its time; a controller that is stopped must not hold the caller for ever.
 TIMEOUT = 30.0
+#: Seconds after which who is watched is taken for gone: of what goes on something is heard every 15.
+SILENCE = 45.0
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -67,24 +69,37 @@ def socket_of_lab(name: str) -> Path:
 class Remote(msgspec.Struct, frozen=True):
     """An admin API that is served over TLS: `https://HOST:PORT`, a token for it, and the CA of its certificate.
 
-    Without a CA, those that this machine trusts.
+    Without a CA, those that this machine trusts. Instead of a token there may be a person's certificate, and its key.
     """
 
     server: str
-    token: str
+    token: str = ""
     ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
 
     def __str__(self) -> str:
         return self.server
 
 
-def remote(server: str, token: str | None, token_file: Path | None, ca: Path | None) -> Remote:
+def remote(
+    server: str,
+    token: str | None,
+    token_file: Path | None,
+    ca: Path | None,
+    cert: Path | None = None,
+    key: Path | None = None,
+) -> Remote:
     """What the options say. Raises click.ClickException where they can't be."""
     parts = urlsplit(server)
     if parts.scheme != "https" or not parts.hostname or parts.path.strip("/"):
         raise click.ClickException(f"--server {server}: expected https://HOST:PORT; a token is never sent in the clear")
+    if (cert is None) != (key is None):
+        raise click.ClickException("--cert and --key go together")
     if token is None and token_file is None:
-        raise click.ClickException(f"{server}: give a token by --token-file or SIGNALBOX_TOKEN")
+        if cert is not None:
+            return Remote(server, "", ca, cert, key)
+        raise click.ClickException(f"{server}: give a token by --token-file or SIGNALBOX_TOKEN, or --cert and --key")
     if token is None:
         assert token_file is not None
         try:
@@ -93,7 +108,7 @@ def remote(server: str, token: str | None, token_file: Path | None, ca: Path | N
             raise click.ClickException(f"--token-file {token_file}: {error.strerror}") from error
     if not token or not token.isprintable() or not token.isascii():
         raise click.ClickException("the token is empty or not one line of plain characters")
-    return Remote(server, token, ca)
+    return Remote(server, token, ca, cert, key)
 
 
 def ask(
@@ -107,11 +122,80 @@ def ask(
     """GET /v1/<resource>, POST or PUT, decoded. Raises click.ClickException with one line that says what to do."""
     url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
     connection, headers = _connection(where, timeout)
-    try:
+    with _plainly(where), contextlib.closing(connection):
         said = None if body is None else json.dumps(body)
         connection.request(method, url + (f"?{urlencode(query)}" if query else ""), said, headers)
         response = connection.getresponse()
         text = response.read()
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise click.ClickException(f"{where}: not a controller's answer to {url}: {text[:80]!r}") from error
+    if response.status >= 300:
+        raise click.ClickException(answer.get("error", f"{url}: {response.status} {response.reason}"))
+    return answer
+
+
+def fetch(where: Path | Remote, path: str, query: dict[str, str], timeout: float, limit: int) -> bytes:
+    """GET a path as it is answered, at most `limit` bytes of it. Raises click.ClickException."""
+    connection, headers = _connection(where, timeout)
+    with _plainly(where), contextlib.closing(connection):
+        connection.request("GET", path + (f"?{urlencode(query)}" if query else ""), headers=headers)
+        response = connection.getresponse()
+        body = response.read(limit + 1)
+    if response.status != 200:
+        raise click.ClickException(f"{path}: {_error_of(body, response)}")
+    if len(body) > limit:
+        raise click.ClickException(f"{path}: more than {limit} bytes")
+    return body
+
+
+def _error_of(body: bytes, response: http.client.HTTPResponse) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status} {response.reason}"
+
+
+def stream(where: Path | Remote, resource: list[str], body: Any, timeout: float) -> Iterator[bytes]:
+    """POST /v1/<resource>, and what is answered as it comes. Raises click.ClickException."""
+    return _pieces(
+        where, "POST", "/v1/" + "/".join(quote(part, safe="") for part in resource), json.dumps(body), timeout
+    )
+
+
+def watch(where: Path | Remote, resource: str, query: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a list has, and then what becomes of it: ADDED, MODIFIED or DELETED with a row, SYNC after the first ones.
+
+    Ends when the controller does. Raises click.ClickException.
+    """
+    path = f"/v1/{quote(resource, safe='')}?{urlencode(query | {'watch': '1'})}"
+    rest = b""
+    for piece in _pieces(where, "GET", path, None, SILENCE):
+        *events, rest = (rest + piece).split(b"\n\n")
+        for event in events:
+            fields = dict(line.split(b": ", 1) for line in event.split(b"\n") if b": " in line)
+            if b"event" in fields:
+                yield fields[b"event"].decode(), json.loads(fields.get(b"data", b"{}"))
+
+
+def _pieces(where: Path | Remote, method: str, path: str, body: str | None, timeout: float) -> Iterator[bytes]:
+    """An answer as it comes."""
+    connection, headers = _connection(where, timeout)
+    with _plainly(where), contextlib.closing(connection):
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            raise click.ClickException(_error_of(response.read(), response))
+        while piece := response.read1(1 << 16):
+            yield piece
+
+
+@contextlib.contextmanager
+def _plainly(where: Path | Remote) -> Iterator[None]:
+    """Say in a line why there is no answer."""
+    try:
+        yield
     except PermissionError as error:
         raise click.ClickException(f"{where}: permission denied (the socket is root's: use sudo)") from error
     except FileNotFoundError as error:
@@ -122,36 +206,6 @@ def ask(
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise click.ClickException(f"{where}: the controller doesn't answer: {error}") from error
-    finally:
-        connection.close()
-    try:
-        answer = json.loads(text)
-    except ValueError as error:
-        raise click.ClickException(f"{where}: not a controller's answer to {url}: {text[:80]!r}") from error
-    if response.status >= 300:
-        raise click.ClickException(answer.get("error", f"{url}: {response.status} {response.reason}"))
-    return answer
-
-
-def stream(where: Path | Remote, resource: list[str], body: Any, timeout: float) -> Iterator[bytes]:
-    """POST /v1/<resource>, and what is answered as it comes. Raises click.ClickException."""
-    connection, headers = _connection(where, timeout)
-    url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
-    try:
-        connection.request("POST", url, json.dumps(body), headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            try:
-                text = json.loads(response.read())["error"]
-            except (ValueError, KeyError):
-                text = f"{url}: {response.status} {response.reason}"
-            raise click.ClickException(text)
-        while piece := response.read1(1 << 16):
-            yield piece
-    except (OSError, http.client.HTTPException) as error:
-        raise click.ClickException(f"{where}: the controller doesn't answer: {error}") from error
-    finally:
-        connection.close()
 
 
 def _connection(where: Path | Remote, timeout: float) -> tuple[http.client.HTTPConnection, dict[str, str]]:
@@ -161,8 +215,19 @@ def _connection(where: Path | Remote, timeout: float) -> tuple[http.client.HTTPC
     try:
         context = ssl.create_default_context(cafile=where.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if where.cert is not None:
+            _load(context, where.cert, where.key)
         connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=context)
     except (OSError, ValueError) as error:
         what = f"--ca {where.ca}" if isinstance(error, OSError) else f"--server {where.server}"
         raise click.ClickException(f"{what}: {error}") from error
-    return connection, {"Authorization": f"Bearer {where.token}"}
+    return connection, {"Authorization": f"Bearer {where.token}"} if where.token else {}
+
+
+def _load(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    try:
+        # A key with a password would be asked for on the terminal, which scripts have none of.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise click.ClickException(f"--cert {cert}, --key {key}: {reason.replace('_', ' ').lower()}") from error

@@ -23,6 +23,11 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
 #: Where the controller is, if not on this machine. Every question has these; none is interested in them but `ask`.
 _REMOTE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--ca", {"type": click.Path(path_type=Path), "help": "The CA of that controller's certificate."}),
+    ("--key", {"type": click.Path(path_type=Path), "help": "The key of --cert."}),
+    (
+        "--cert",
+        {"type": click.Path(path_type=Path), "help": "A person's certificate for --server, instead of a token."},
+    ),
     ("--token-file", {"type": click.Path(path_type=Path), "help": "A file with a token for --server."}),
     ("--token", {"help": "A token for --server; others on the machine see it here, but not in the environment."}),
     ("--server", {"metavar": "https://HOST:PORT", "help": "Ask a controller there, over TLS."}),
@@ -47,14 +52,14 @@ def controller_meant(socket_path: Path | None, lab: str | None) -> Path | client
     from controller.cli import client
 
     context = click.get_current_context()
-    server, token, token_file, ca = (
-        context.meta.get(f"{__name__}.{name}") for name in ("server", "token", "token_file", "ca")
+    server, token, token_file, cert, key, ca = (
+        context.meta.get(f"{__name__}.{name}") for name in ("server", "token", "token_file", "cert", "key", "ca")
     )
     around = [context, *([context.parent] if context.parent is not None else [])]
     given = click.core.ParameterSource.COMMANDLINE
     named_lab = any(each.get_parameter_source("lab") is given for each in around)
     if server and socket_path is None and not named_lab:
-        return client.remote(server, token, token_file, ca)
+        return client.remote(server, token, token_file, ca, cert, key)
     return socket_path or (client.socket_of_lab(lab) if lab else client.find_socket())
 
 

@@ -6,11 +6,12 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from controller.kubernetes_access import Reviews
     from controller.leases import LeaseStore
     from topology.kubernetes.client import Client
 
@@ -31,12 +32,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--insecure", is_flag=True, help="Allow --listen tcp:..., where anybody can be any switch.")
 @click.option("--tls-cert", type=_FILE, help="The controller's certificate, PEM; read again when it changes.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
-@click.option("--tls-ca", type=_FILE, help="The CAs that nodes' certificates are of.")
+@click.option("--tls-ca", type=_FILE, help="The CAs that certificates are of: nodes', and those of people who ask.")
 @click.option(
     "--api-listen",
     multiple=True,
     metavar="ADDRESS:PORT",
-    help="Serve the admin API there too, over TLS with the same certificate, to those who have a token.",
+    help="Serve the admin API there too, over TLS with the same certificate, to those who have a token, or a person's "
+    "certificate of --tls-ca.",
 )
 @click.option(
     "--api-tokens", type=_FILE, help="Who may ask there: a line TOKEN,NAME,ROLE each; roles are admin and read-only."
@@ -247,6 +249,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="How many Services, and how many policies, have series of their own in /metrics; others are told together.",
 )
 @click.option(
+    "--otlp-endpoint",
+    metavar="URL",
+    help="An OpenTelemetry collector, as http://127.0.0.1:4318, that is told what became of each change, in OTLP over "
+    "HTTP. Needs the extra otlp.  [default: what OTEL_EXPORTER_OTLP_ENDPOINT says]",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -301,13 +309,14 @@ def controller(
     health: str | None,
     metrics: str | None,
     metrics_objects: int,
+    otlp_endpoint: str | None,
     log_format: str,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
     import asyncio
 
-    from controller import structured_log
+    from controller import change_traces, structured_log
     from controller.access import Access, Tokens, TokensError
     from controller.app import Feed, ManifestFeed, run
     from controller.bgp import Speaker
@@ -336,12 +345,12 @@ def controller(
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
         BgpSettingsError, CredentialsError, DrainError, LeaseError, RangeError, TargetError, TimesError, TokensError,
-        TopologyError, UnreadableError, flow_export.FlowExportError,
+        TopologyError, UnreadableError, change_traces.TracesError, flow_export.FlowExportError,
     )  # fmt: skip
     try:
         _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
         credentials = Credentials(TlsFiles(tls_cert, tls_key, tls_ca)) if tls_cert and tls_key and tls_ca else None
-        access = Access(credentials, api_listen, Tokens(api_tokens) if api_tokens else None)
+        tokens = Tokens(api_tokens) if api_tokens else None
         interconnect = Interconnect.parse(mode, encap, subnets)
         ranges = ServiceRanges.parse(service_cidrs, pools, service_node_port_range)
         exports = flow_export.parse(flow_exports, flow_export_sampling, flow_export_interval)
@@ -357,6 +366,7 @@ def controller(
 
                 errors += (KubeconfigError,)
                 client = Client(kubeconfig, context)
+            access = Access(credentials, api_listen, tokens, reviews_by(client) if client is not None else None)
             replica = None
             if leases is not None:
                 times = Times(lease_duration, renew_deadline, retry_period, join_after)
@@ -392,11 +402,38 @@ def controller(
                     bgp=speaker,
                     lldp_interval=lldp_interval,
                     stats_interval=stats_interval,
+                    settings=_settings(),
                     metrics_objects=metrics_objects,
+                    traces=change_traces.begin(otlp_endpoint, replica_id),
                 )
             )
     except errors as error:
         raise click.ClickException(str(error)) from error
+
+
+def reviews_by(client: Client) -> Reviews:
+    """Kubernetes' word on tokens."""
+    from controller.kubernetes_access import ReviewError, Reviews
+    from topology.kubernetes.client import TransportError
+
+    async def post(path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        try:
+            answer = await client.ask("POST", path, body, "application/json")
+        except TransportError as error:
+            raise ReviewError(f"Kubernetes: {error}") from error
+        return answer.status, answer.body
+
+    return Reviews(post)
+
+
+def _settings() -> dict[str, Any]:
+    """What the command was started with, by the names of its options. None of them is a secret: those are in files."""
+    return {
+        option.opts[0].removeprefix("--"): str(value) if isinstance(value, Path) else value
+        for option in click.get_current_context().command.params
+        if isinstance(option, click.Option)
+        and (value := click.get_current_context().params.get(option.name or "")) is not None
+    }
 
 
 @contextlib.contextmanager
@@ -434,5 +471,5 @@ def _check_secured(
     if not any(files) and (api_listen or any(target.startswith("ssl:") for target in listen)):
         what = "--api-listen" if api_listen else "--listen ssl:..."
         raise click.UsageError(f"{what} takes --tls-cert, --tls-key and --tls-ca; signalbox pki makes them")
-    if bool(api_listen) != (api_tokens is not None):
-        raise click.UsageError("--api-listen and --api-tokens go together: nobody is let in without a token")
+    if api_tokens is not None and not api_listen:
+        raise click.UsageError("--api-tokens goes with --api-listen: on the Unix socket nobody needs a token")

@@ -270,7 +270,9 @@ class Lab:
         argv = [
             sys.executable, "-m", "deploy.command", "node", "--name", node,
             "--datapath-type", "netdev", "--ovsdb", f"unix:{directory / 'db.sock'}", "--ovs-rundir", str(directory),
-            "--socket", str(directory / "node.sock"),
+            "--socket", str(directory / "node.sock"), "--ovs-control", str(directory / "vswitchd.ctl"),
+            # The machine's NICs are none of a lab's.
+            "--sysfs", str(directory / "sys"),
         ]  # fmt: skip
         for number in self.controllers:
             path = directory / f"{controller_name(number)}.sock"

@@ -41,6 +41,7 @@ from flows.openflow.messages import (
     AggregateReply,
     BarrierReply,
     BundleReply,
+    DescReply,
     EchoReply,
     EchoRequest,
     Error,
@@ -226,6 +227,8 @@ def _multipart(xid: int, message: bytes) -> Message:
         # Who asked reads it (`flows.openflow.counted`).
         return UnreadReply(xid, more, message)
     match kind:
+        case Multipart.DESC:
+            return DescReply(xid, _datapath(message))
         case Multipart.PORT_DESC:
             return PortDescReply(xid, more, _items(message, _port))
         case Multipart.FLOW_DESC:
@@ -244,6 +247,12 @@ def _multipart(xid: int, message: bytes) -> Message:
             stats, _ = oxs(message, 16)
             return AggregateReply(xid, stats.get(4, 0), stats.get(5, 0), stats.get(3, 0))
     return Unknown(xid, Type.MULTIPART_REPLY)
+
+
+def _datapath(message: bytes) -> str:
+    """The last of the five texts of a description (7.3.5.1), which ends with the first zero."""
+    (text,) = unpack_from("!800x256s", message, 16)
+    return str(text.partition(b"\0")[0].decode(errors="replace"))
 
 
 def _items(message: bytes, read: Callable[[bytes, int], tuple[Item, int]]) -> tuple[Item, ...]:

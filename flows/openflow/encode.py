@@ -471,6 +471,11 @@ def port_desc_request(xid: int = 0) -> bytes:
     return _multipart(Multipart.PORT_DESC, pack("!I4x", PORT_ANY), xid)
 
 
+def desc_request(xid: int = 0) -> bytes:
+    """Asks what the switch and its datapath are."""
+    return _multipart(Multipart.DESC, b"", xid)
+
+
 def port_stats_request(xid: int = 0) -> bytes:
     """Asks what every port has carried."""
     return _multipart(Multipart.PORT_STATS, pack("!I4x", PORT_ANY), xid)

@@ -118,6 +118,13 @@ class UnreadReply(msgspec.Struct, frozen=True):
     message: bytes
 
 
+class DescReply(msgspec.Struct, frozen=True):
+    """What a switch is; `datapath` is what people call it."""
+
+    xid: int
+    datapath: str
+
+
 class TableStatsReply(msgspec.Struct, frozen=True):
     xid: int
     more: bool
@@ -218,6 +225,7 @@ Message = (
     | PortStatus
     | MultipartReply
     | AggregateReply
+    | DescReply
     | UnreadReply
     | RoleReply
     | RoleStatus

@@ -55,6 +55,7 @@ class Type(IntEnum):
 class Multipart(IntEnum):
     """Multipart types (7.3.5)."""
 
+    DESC = 0
     FLOW_DESC = 1
     AGGREGATE = 2
     TABLE = 3

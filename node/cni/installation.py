@@ -37,7 +37,7 @@ def configuration(socket: Path) -> bytes:
             {
                 "type": PLUGIN,
                 "socket": str(socket),
-                "capabilities": {"portMappings": True, "bandwidth": True},
+                "capabilities": {"portMappings": True, "bandwidth": True, "deviceID": True, "CNIDeviceInfoFile": True},
             }
         ],
     }

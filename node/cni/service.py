@@ -1,8 +1,9 @@
 """Carries out CNI requests: pods' interfaces, addresses and ports.
 
-ADD:  an address is set aside -> veth pair, both ends -> port row -> port number -> flows -> result. The row is what
-      says that the address is taken; until it is written the address is held in memory only, so an agent that dies
-      leaves at most an interface without a row, which the next start (or ADD of the same pod) removes.
+ADD:  an address is set aside -> veth pair, both ends (or a NIC's virtual function and its representor) -> port row
+      -> port number -> flows -> result. The row is what says that the address is taken; until it is written the address
+      is held in memory only, so an agent that dies leaves at most an interface without a row, which the next start (or
+      ADD of the same pod) removes, or gives back.
 DEL:  the row goes first, and with it flows and address; then the interface. It always succeeds in the end.
 
 Requests for one pod go one after another, all others side by side; nobody waits for another pod's flows.
@@ -12,22 +13,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from node import netlink, notes, ovsdb
+from node import devlink, functions, netlink, nics, notes, ovsdb
 from node.arrival import NotArrivedError, wait_for_flows
-from node.cni.spec import Attachment, CniError, Code, Request, result
+from node.cni.spec import Attachment, CniError, Code, Request, device_info, result
+from node.files import place as put
 from node.host import tasks_of
 from node.limits import Bandwidth
 from node.netlink import LinkError, PodLink
+from node.nics import Function, NicError
 from node.notes import HOST_TABLE, NotesError
 from node.ovsdb import Database, DatabaseError, Interface
 from node.places import ExhaustedError, next_place
 from node.settings import Settings
 from topology import naming
+from topology.naming import NamingError
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,8 @@ class Service:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         #: The ports of ADDs that are under way, by container and interface.
         self._coming: dict[tuple[str, str], str] = {}
+        #: Devices of ADDs that are under way, and whose port they are becoming.
+        self._lending: dict[str, str] = {}
 
     async def serve(self, request: Request) -> dict[str, Any] | None:
         """The result of a request, None where it has none. Raises CniError."""
@@ -86,10 +93,13 @@ class Service:
         orphans = {name for name in links if naming.is_pod_port(name)} - rows.keys() - busy
         if orphans:
             log.warning("removing interfaces without a port: %s", ", ".join(sorted(orphans)))
-            await asyncio.to_thread(netlink.remove_links, sorted(orphans))
-        stale = set(rows) - links - busy
+            await asyncio.to_thread(functions.release, sorted(orphans))
+        # Of DPDK's the kernel knows nothing.
+        stale = {name for name, row in rows.items() if not row.kind} - links - busy
         if stale:
             log.warning("removing ports whose interface is gone: %s", ", ".join(sorted(stale)))
+        for name in sorted(stale):
+            await self._take_back(rows[name])
         # With them goes what limited ports that somebody else has removed.
         await self._database.transact(ovsdb.remove_ports(stale))
 
@@ -109,6 +119,14 @@ class Service:
                 except LinkError as error:
                     log.warning("pod %s keeps its MTU: %s", _pod(row), error)
 
+    async def give_back_all(self) -> None:
+        """Bring all virtual functions of NICs back from the pods that have them."""
+        for name, row in sorted(self.pods().items()):
+            try:
+                await self._take_back(row)
+            except LinkError as error:
+                log.warning("port %s: %s", name, error)
+
     # Requests ---------------------------------------------------------------------------------------------------
 
     async def _add(self, request: Request) -> dict[str, Any]:
@@ -119,6 +137,13 @@ class Service:
             raise CniError(Code.UNKNOWN_CONTAINER, f"CNI_NETNS {request.netns}: no such network namespace")
         port = naming.pod_port_name(request.namespace, request.pod)
         key = (request.container, request.ifname)
+        there = self.pods().get(port)
+        if there is not None and _attachment_of(there)[0] == key[0] and _attachment_of(there) != key:
+            raise CniError(
+                Code.INVALID_CONFIG,
+                f"pod {_pod(there)} is on this network already, by {_attachment_of(there)[1]}: a network besides has a "
+                "bridge of its own (bridge: NAME)",
+            )
         self._coming[key] = port
         try:
             async with self._locked(port):
@@ -132,20 +157,80 @@ class Service:
         place = self._hold()
         try:
             link, attachment = self._plan(request, port, place)
-            await asyncio.to_thread(netlink.make_pod_link, link)
-            try:
-                row = _external_ids(request, place, link)
-                # Not `place`: one that was given later may have been written first.
-                await self._database.transact(ovsdb.add_pod_port(port, row, self._limits(request), self._last))
-                await self._arrived(request, port)
-                await self._compare(request)
-            except BaseException:
-                await asyncio.shield(self._remove(port))
-                raise
+            async with self._device(request, port) as function:
+                number = _number(request, place)
+                if function is not None:
+                    await asyncio.to_thread(functions.lend, link, function)
+                elif not request.vhost_socket:
+                    await asyncio.to_thread(netlink.make_pod_link, link)
+                row = _external_ids(request, place, link, function)
+                try:
+                    # Not `place`: one that was given later may have been written first.
+                    await self._database.transact(
+                        ovsdb.add_pod_port(
+                            port, row, self._limits(request), self._last, number, *self._kind(request, function)
+                        )
+                    )
+                    await self._arrived(request, port, number)
+                    await self._compare(request)
+                    await self._tell_device(request, attachment, function)
+                except BaseException:
+                    await asyncio.shield(self._undo(port, Interface(port, 0, "", row)))
+                    raise
         finally:
             self._held.discard(place)
-        log.info("pod %s/%s added as %s", request.namespace, request.pod, " ".join(map(str, link.addresses)))
+        by = f" by {request.device or request.vhost_socket}" if number else ""
+        log.info("pod %s/%s added as %s%s", request.namespace, request.pod, " ".join(map(str, link.addresses)), by)
         return result(attachment, request.version)
+
+    @contextlib.asynccontextmanager
+    async def _device(self, request: Request, port: str) -> AsyncIterator[Function | None]:
+        """The virtual function that a pod is to have, for nobody else meanwhile. Raises CniError."""
+        device = request.device
+        if request.vhost_socket and not self.settings.dpdk:
+            raise CniError(Code.INVALID_CONFIG, "vhostSocket: Open vSwitch has such ports with DPDK: --dpdk")
+        if request.vhost_socket and device:
+            raise CniError(Code.INVALID_CONFIG, "vhostSocket and deviceID: a pod has one of the two")
+        if not device:
+            yield None
+            return
+        others = [name for name, row in self.pods().items() if row.external_ids.get(ovsdb.DEVICE) == device]
+        others += [self._lending[device]] if device in self._lending else []
+        if others:
+            row = self.pods().get(others[0])
+            whose = _pod(row) if row is not None else "another one that is being added"
+            raise CniError(Code.DEVICE, f"deviceID {device}: pod {whose} has it")
+        self._lending[device] = port
+        try:
+            yield await asyncio.to_thread(self._find, device)
+        finally:
+            del self._lending[device]
+
+    def _find(self, device: str) -> Function:
+        try:
+            return nics.find(self.settings.sysfs, device, devlink.read(), by_dpdk=self.settings.dpdk)
+        except NicError as error:
+            raise CniError(Code.DEVICE, str(error)) from error
+
+    def _kind(self, request: Request, function: Function | None) -> tuple[str, dict[str, str]]:
+        """Type and options of a port that is DPDK's."""
+        if request.vhost_socket:
+            return "dpdkvhostuserclient", {"vhost-server-path": request.vhost_socket}
+        if function is not None and self.settings.dpdk:
+            return "dpdk", {"dpdk-devargs": f"{function.nic.pci},representor=[{function.number}]"}
+        return "", {}
+
+    async def _tell_device(self, request: Request, attachment: Attachment, function: Function | None) -> None:
+        """Write the device down where the runtime wants it."""
+        path = request.device_info
+        if path is None or not (function or request.vhost_socket):
+            return
+        representor = attachment.host_name if function is not None and function.representor else ""
+        document = json.dumps(device_info(attachment, representor)).encode()
+        try:
+            await asyncio.to_thread(put, path, document, 0o644)
+        except OSError as error:
+            raise CniError(Code.IO, f"CNIDeviceInfoFile {path}: {error}") from error
 
     def _hold(self) -> int:
         taken = self._held | {int(row.external_ids.get(ovsdb.PLACE, 0)) for row in self.pods().values()}
@@ -179,7 +264,7 @@ class Service:
         )
         attachment = Attachment(
             host_name=port,
-            host_mac=host_mac,
+            host_mac=0 if request.device or request.vhost_socket else host_mac,
             ifname=request.ifname,
             mac=mac,
             mtu=self.mtu,
@@ -187,10 +272,12 @@ class Service:
             addresses=addresses,
             pod_cidrs=settings.pod_cidrs,
             gateways=gateways,
+            device=request.device,
+            vhost_socket=request.vhost_socket,
         )
         return link, attachment
 
-    async def _arrived(self, request: Request, port: str) -> None:
+    async def _arrived(self, request: Request, port: str, wanted: int) -> None:
         rows = self._database.rows
 
         def numbered(now: ovsdb.Rows) -> bool:
@@ -202,6 +289,12 @@ class Service:
             reason = (row.error if row is not None else "") or "ovs-vswitchd doesn't answer"
             raise CniError(Code.TRY_LATER, f"port {port} got no number within {_PORT_WAIT:g} s: {reason}")
         number = self._database.rows.interfaces[port].ofport
+        if not self._database.rows.interfaces[port].kind:
+            # Where there was a port of this name whose interface had gone, Open vSwitch takes that one's flags back
+            # from this one: it remembers them by name.
+            await asyncio.to_thread(netlink.keep_up, port)
+        if wanted and number != wanted:
+            raise CniError(Code.TRY_LATER, f"port {port} got number {number}, and {wanted} is what says its address")
         settings = self.settings
         try:
             await wait_for_flows(settings.ovs_rundir, request.namespace, request.pod, number, settings.flow_wait)
@@ -243,6 +336,9 @@ class Service:
         # A runtime that gave up waiting for ADD deletes what ADD is still about to make.
         if key in self._coming:
             names.add(self._coming[key])
+        if not names and request.netns is not None:
+            # An agent that died before it wrote the port down.
+            await asyncio.to_thread(functions.give_back, request.netns, request.ifname)
         for name in sorted(names):
             async with self._locked(name):
                 # It may have become another container's meanwhile.
@@ -257,7 +353,7 @@ class Service:
                 assert request.netns is not None
                 place = int(row.external_ids[ovsdb.PLACE])
                 link, _ = self._plan(request, name, place)
-                problem = await asyncio.to_thread(netlink.check_pod_link, link) or await self._check_port(row)
+                problem = await asyncio.to_thread(self._check_link, link, row) or await self._check_port(row)
                 told = {str(ip.get("address", "")).split("/")[0] for ip in (request.previous or {}).get("ips", ())}
                 if not problem and told != set(map(str, link.addresses)):
                     problem = f"prevResult has {', '.join(sorted(told))}, the pod {', '.join(map(str, link.addresses))}"
@@ -265,6 +361,14 @@ class Service:
                     raise CniError(Code.IO, f"pod {_pod(row)}: {problem}")
                 return
         raise CniError(Code.UNKNOWN_CONTAINER, f"container {request.container} has no port on this node")
+
+    def _check_link(self, link: PodLink, row: Interface) -> str:
+        """What is wrong with a pod's interfaces, where the kernel has them."""
+        device = row.external_ids.get(ovsdb.DEVICE)
+        if ovsdb.SOCKET in row.external_ids or (device and not row.external_ids.get(ovsdb.FUNCTION)):
+            return ""
+        problem = netlink.check_pod_link(link)
+        return f"{problem}, which is of {device}: was its NIC reset?" if problem and device else problem
 
     async def _check_port(self, row: Interface) -> str:
         """What is wrong with a pod's port in the switch; empty where nothing is."""
@@ -313,13 +417,45 @@ class Service:
                 self._locks[port] = (lock, users - 1)
 
     async def _remove(self, port: str) -> None:
+        await self._undo(port, self._database.rows.interfaces.get(port))
+
+    async def _undo(self, port: str, row: Interface | None) -> None:
+        """Take a pod's port away, if it has a row yet, and what it was made of."""
         if port in self._database.rows.interfaces:
             await self._database.transact(ovsdb.remove_ports({port}))
-        await asyncio.to_thread(netlink.remove_links, [port])
+        if row is not None:
+            await self._take_back(row)
+        await asyncio.to_thread(functions.release, [port])
+
+    async def _take_back(self, row: Interface) -> None:
+        """A virtual function that a pod has, or had: the kernel brings it to the host when the pod's namespace ends."""
+        ids = row.external_ids
+        if ids.get(ovsdb.FUNCTION):
+            await asyncio.to_thread(functions.give_back, Path(ids[ovsdb.NETNS]), ids[ovsdb.IFNAME])
+            there = await asyncio.to_thread(nics.netdev_of, self.settings.sysfs, ids[ovsdb.DEVICE])
+            if there:
+                await asyncio.to_thread(functions.rename_back, there)
 
 
-def _external_ids(request: Request, place: int, link: PodLink) -> Mapping[str, str]:
-    return {
+def _number(request: Request, place: int) -> int:
+    """What a port's number must be: any (0) where its hardware address says whose it is. Raises CniError."""
+    if not (request.device or request.vhost_socket):
+        return 0
+    try:
+        return naming.port_of_place(place)
+    except NamingError as error:
+        raise CniError(Code.NO_ADDRESS, str(error)) from error
+
+
+def _external_ids(request: Request, place: int, link: PodLink, function: Function | None) -> Mapping[str, str]:
+    ids = {ovsdb.SOCKET: request.vhost_socket} if request.vhost_socket else {}
+    if function is not None:
+        ids = {
+            ovsdb.DEVICE: function.pci,
+            ovsdb.FUNCTION: function.netdev,
+            ovsdb.REPRESENTOR: function.representor,
+        }
+    return ids | {
         ovsdb.POD_NAMESPACE: request.namespace,
         ovsdb.POD_NAME: request.pod,
         ovsdb.CONTAINER: request.container,

@@ -30,6 +30,8 @@ _SINCE_1_1 = ("GC", "STATUS")
 _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 #: Bits a second, or at once, that can be told.
 _MOST_BITS = 2**63 - 1
+#: Bytes of a Unix socket's path (unix(7)).
+_LONGEST_SOCKET = 107
 _IFNAME = re.compile(r"[^\s/:]{1,15}")
 
 
@@ -47,6 +49,7 @@ class Code(IntEnum):
     NOT_AVAILABLE = 50
     LIMITED = 51
     NO_ADDRESS = 100
+    DEVICE = 101
 
 
 class CniError(Exception):
@@ -83,6 +86,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     attachments: frozenset[tuple[str, str]] | None = None
     bandwidth: Bandwidth = Bandwidth()
     port_mappings: tuple[PortMapping, ...] = ()
+    #: The PCI address of the virtual function that the pod gets; where its device is written down for others.
+    device: str = ""
+    device_info: Path | None = None
+    #: The socket that the pod listens on, and has instead of an interface.
+    vhost_socket: str = ""
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +105,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[Address, ...]
     pod_cidrs: tuple[Network, ...]
     gateways: tuple[Address, ...]
+    device: str = ""
+    vhost_socket: str = ""
 
 
 def parse(env: Mapping[str, str], config: Any) -> Request:
@@ -130,7 +140,8 @@ def parse(env: Mapping[str, str], config: Any) -> Request:
     if command == "CHECK" and previous is None:
         raise CniError(Code.INVALID_CONFIG, "prevResult: required for CHECK")
     # Not for DEL, which must take away also what could never have been added.
-    told = _object(config, "runtimeConfig") if command in ("ADD", "CHECK") else {}
+    lasting = config if command in ("ADD", "CHECK") else {}
+    told = _object(lasting, "runtimeConfig")
     return Request(
         command=command,
         version=version,
@@ -144,6 +155,10 @@ def parse(env: Mapping[str, str], config: Any) -> Request:
         attachments=_attachments(config) if command == "GC" else None,
         bandwidth=_bandwidth(_object(told, "bandwidth")),
         port_mappings=_port_mappings(told.get("portMappings")),
+        # Multus puts it beside the rest, and as a capability if the plugin says that it has that.
+        device=_text(told, "deviceID") or _text(lasting, "deviceID"),
+        device_info=Path(_text(told, "CNIDeviceInfoFile")) if told.get("CNIDeviceInfoFile") else None,
+        vhost_socket=_path(lasting, "vhostSocket"),
     )
 
 
@@ -162,6 +177,20 @@ def _object(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if found is not None and not isinstance(found, dict):
         raise CniError(Code.INVALID_CONFIG, f"{key}: expected an object")
     return found or {}
+
+
+def _text(tree: Mapping[str, Any], key: str) -> str:
+    found = tree.get(key)
+    if found is not None and not isinstance(found, str):
+        raise CniError(Code.INVALID_CONFIG, f"{key}: expected a string, not {found!r}")
+    return found or ""
+
+
+def _path(tree: Mapping[str, Any], key: str) -> str:
+    found = _text(tree, key)
+    if found and (not found.startswith("/") or len(found.encode()) > _LONGEST_SOCKET):
+        raise CniError(Code.INVALID_CONFIG, f"{key}: expected an absolute path of at most {_LONGEST_SOCKET} bytes")
+    return found
 
 
 def _number(tree: Mapping[str, Any], key: str, what: str, most: int) -> int:
@@ -231,8 +260,13 @@ def result(attachment: Attachment, version: str) -> dict[str, Any]:
         "mac": format_mac(attachment.mac),
         "sandbox": str(attachment.netns),
     }
+    host: dict[str, Any] = {"name": attachment.host_name}
+    if attachment.host_mac:
+        host["mac"] = format_mac(attachment.host_mac)
     if version == "1.1.0":
         pod["mtu"] = attachment.mtu
+        more = {"pciID": attachment.device, "socketPath": attachment.vhost_socket}
+        pod |= {key: value for key, value in more.items() if value}
     ips: list[dict[str, Any]] = []
     for address, cidr, gateway in zip(attachment.addresses, attachment.pod_cidrs, attachment.gateways, strict=True):
         ip: dict[str, Any] = {"interface": 1, "address": f"{address}/{cidr.prefixlen}", "gateway": str(gateway)}
@@ -241,11 +275,24 @@ def result(attachment: Attachment, version: str) -> dict[str, Any]:
         ips.append(ip)
     return {
         "cniVersion": version,
-        "interfaces": [{"name": attachment.host_name, "mac": format_mac(attachment.host_mac)}, pod],
+        "interfaces": [host, pod],
         "ips": ips,
         "routes": _routes(attachment.gateways),
         "dns": {},
     }
+
+
+def device_info(attachment: Attachment, representor: str) -> dict[str, Any]:
+    """What Multus' annotation says of a pod's device (k8snetworkplumbingwg's device information, version 1.1.0)."""
+    if attachment.vhost_socket:
+        # Of the two ends this is Open vSwitch's.
+        return {
+            "type": "vhost-user",
+            "version": "1.1.0",
+            "vhost-user": {"mode": "client", "path": attachment.vhost_socket},
+        }
+    pci = {"pci-address": attachment.device} | ({"representor-device": representor} if representor else {})
+    return {"type": "pci", "version": "1.1.0", "pci": pci}
 
 
 def _routes(gateways: Sequence[Address]) -> list[dict[str, str]]:

@@ -79,7 +79,12 @@ def session(lab: Lab) -> Iterator[requests.Session]:
     with requests.Session() as made:
         made.trust_env = False  # No proxy of the environment.
         made.mount("http://", _Adapter(lab.layout.api_of(lab.controllers[0])))
+        level = made.get("http://controller/v1/log-level").json()
         yield made
+        # What is asked at random may have been done.
+        for node in lab.nodes:
+            assert made.post(f"http://controller/v1/nodes/{node}/undrain").status_code == 200
+        assert made.put("http://controller/v1/log-level", json=level).status_code == 200
 
 
 def narrowed(description: dict[str, Any]) -> dict[str, Any]:

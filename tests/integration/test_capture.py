@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from probes import addresses, pings, pod_netns, until
+from policing import cluster_policy, labelled, pods_of, policed, policy
+from probes import addresses, inside, pings, pod_netns, until
 
+from controller.cli import client
 from deploy.lab.cluster import Lab
 from deploy.lab.substrate import switch_environment
 
@@ -27,7 +29,7 @@ def taps_on(lab: Lab, node: str) -> int:
         timeout=10,
         check=True,
     )
-    return done.stdout.count("priority=65535")
+    return done.stdout.count("cookie=0x5d")
 
 
 def begun(lab: Lab, *words: str) -> subprocess.Popen[bytes]:
@@ -126,6 +128,72 @@ def test_an_audit_leaves_taps_alone_and_digests_know_nothing_of_them(lab: Lab, f
     assert after == before
     process.kill()
     process.communicate(timeout=10)
+
+
+def datagrams(lab: Lab, pod: str, address: str, *ports: int) -> None:
+    code = (
+        "import socket, sys\n"
+        "for port in sys.argv[2:]: socket.socket(type=socket.SOCK_DGRAM).sendto(b'one', (sys.argv[1], int(port)))\n"
+    )
+    done = inside(pod_netns(lab, pod), ["python3", "-Ic", code, address, *map(str, ports)])
+    assert done.returncode == 0, done.stderr
+
+
+_B1 = pods_of("default", app="b1")
+_PORTS = [{"udp": {"destinationPort": {"number": 9000 + 2 * n}}} for n in range(20)]
+#: A way to drop what a2 sends to port 9002 of b1, and what it is called.
+DROPS = {
+    "isolation, with a rule that allows another": (
+        policy("p", {"app": "b1"}, "default", ingress=[{"from": [{"podSelector": labelled({"app": "a1"})}]}]),
+        "NetworkPolicy default/p",
+    ),
+    "a rule of the Admin tier, by a conjunction": (
+        cluster_policy("p", _B1, ingress=[
+            {"action": "Deny", "from": [pods_of("default", app=each) for each in ("a2", "c1")], "protocols": _PORTS},
+        ]),
+        "ClusterNetworkPolicy p",
+    ),
+    "the Baseline tier, by egress": (
+        cluster_policy("p", pods_of("default", app="a2"), "Baseline", egress=[{"action": "Deny", "to": [_B1]}]),
+        "ClusterNetworkPolicy p",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", DROPS)
+def test_what_a_policy_drops_is_captured_where_it_is_dropped_and_nothing_else(lab: Lab, file: Path, way: str) -> None:
+    document, title = DROPS[way]
+    others, theirs = addresses(lab, "a2")[0], addresses(lab, "b1")[0]
+    with policed(lab, document):
+        process = begun(lab, "--policy-drops", "p", "-w", str(file), "--count", "2", "--duration", "20")
+        datagrams(lab, "a1", theirs, 9002)
+        datagrams(lab, "a2", theirs, 9002, 9002)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+    lines = shown(file)
+    assert len(lines) == 2 and all(f"{others}." in line and f"> {theirs}.9002: UDP" in line for line in lines), lines
+    direction = "egress" if "egress" in way else "ingress"
+    assert f"dropped by {title} ({direction}) on node node-2".encode() in file.read_bytes()
+    until(lambda: not any(taps_on(lab, node) for node in lab.nodes), "the taps are gone")
+
+
+def test_two_captures_and_a_live_trace_of_the_same_pod_have_the_same_packets(lab: Lab, file: Path) -> None:
+    second = file.with_name("second.pcapng")
+    words = ("a1", "--direction", "sent", "--count", "3")
+    processes = [begun(lab, *words, "-w", str(file)), begun(lab, *words, "-w", str(second))]
+    until(lambda: taps_on(lab, "node-1") == 2, "each of them has its tap")
+    ours, theirs = addresses(lab, "a1")[0], addresses(lab, "b1")[0]
+    query = {"from": "default/a1", "to": "default/b1", "protocol": "TCP", "port": "8080"}
+    traced = client.ask(client.socket_of_lab(lab.layout.name), ["trace"], query, method="POST")
+    assert (traced["live"]["verdict"], traced["differences"]) == ("Delivered", [])
+    assert pings(pod_netns(lab, "a1"), theirs, count=2) == 2
+    for process in processes:
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 0, errors
+    for each in (file, second):
+        syn, *rest = shown(each)
+        assert f"> {theirs}.8080: Flags [S]" in syn, syn
+        assert all(f"{ours} > {theirs}: ICMP echo request" in line for line in rest), rest
 
 
 def test_what_cannot_be_captured_is_said_and_leaves_no_file(lab: Lab, file: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attribution import orphans, owners
 from callers import AT_ONCE, OUTSIDE, applied, call, ip, names, service, signalbox, to, vips
 from linting import Record, established
 from machines import Machine
@@ -137,6 +138,8 @@ def test_policies_know_a_machine_by_its_labels(lab: Lab, machines: tuple[Machine
     with policed(lab, guarded, servers):
         assert served(m2.netns, m1.addresses[family]) == ["m1"]
         assert served(m2.netns, pod) == ["s1"]
+        assert orphans(lab) == []
+        assert {"Pod default/m1", "Pod default/m2"} <= owners(lab)
         for netns in (pod_netns(lab, "c1"), pod_netns(lab, "c3")):
             (outcomes,) = call(netns, to(m1.addresses[family], PORT, timeout=AT_ONCE))
             assert set(names(outcomes)) == {"ETIMEDOUT"}
@@ -181,6 +184,7 @@ def test_a_machine_that_asks_by_dhcp_is_told_what_is_declared_of_it(lab: Lab, tm
         asking.plug()
         with applied(lab, asking.document(dhcp=True, mtu=1350)):
             until(functools.partial(ready, lab, "asking"), "asking is ready")
+            assert orphans(lab) == []
             done = inside(asking.netns, ["env", f"TOLD={told}", *argv])
             assert done.returncode == 0, done.stderr
             _, bound = told.read_text().splitlines()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
+from attribution import orphans
 from callers import SERVERS, Held, applied, call, endpoints, names, node_port, service, to, vips
 from conftest import make_service_lab
 from linting import Record, established
@@ -106,6 +107,7 @@ def test_services_are_reached_by_their_addresses_and_node_ports(lab: Lab, mtu: i
     hosts = service("hosts", host, type="NodePort", selector={"app": "host"})
     nobody = service("nobody", type="NodePort", selector={"app": "nobody"})
     with applied(lab, everybody, hosts, nobody):
+        assert orphans(lab) == []
         nodes = [address for node in lab.nodes for address in node_addresses(lab, node)]
         ports = {name: node_port(lab, name) for name in ("everybody", "hosts", "nobody")}
         there = {each["pod"] for each in endpoints(lab, "hosts")}

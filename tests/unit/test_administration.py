@@ -17,9 +17,10 @@ from click.testing import CliRunner, Result
 from fake_switch import FakeSwitch, Wire
 from test_sync import UPLINKS, assert_in_sync, drifted, node, pod, pod_port, snapshot, started
 
-from controller.api import serve
+from controller.api import administration, serve
 from controller.app import Controller
 from controller.drains import DrainError, Drains, StateDirectory
+from controller.sync import Phase
 from deploy.command import main
 
 
@@ -73,6 +74,8 @@ async def test_a_node_is_drained_and_undrained_and_says_so(api: Api) -> None:
     assert "--state-dir" in told["note"]
     assert await api.drained() == {"n1"} and api.controller.compiler.cluster.drained == {"n1"}
     assert not (await api.ask("POST", "nodes/n1/drain"))["changed"]
+    told = (await api.ask("GET", "events?fieldSelector=reason=Drained"))["items"]
+    assert [(each["object"], each["node"]) for each in told] == [("Node n1", "n1")]
     # What the source says of it otherwise leaves it drained.
     more = msgspec.structs.replace(node(1), labels=(("a", "b"),))
     api.controller.take(snapshot(more, node(2), pod("a", 1)))
@@ -129,6 +132,21 @@ async def test_one_switch_is_compared_and_repaired(api: Api) -> None:
     assert "isn't connected" in (await api.ask("POST", "nodes/n2/resync", status=404))["error"]
 
 
+async def test_a_change_that_is_just_being_made_is_waited_for(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = api.controller.fleet.syncs["n1"]
+    api.controller.change([node(3)], [], ())
+    assert sync.phase is Phase.SYNCING
+    asked = asyncio.create_task(api.ask("POST", "nodes/n1/resync", status=202))
+    await asyncio.sleep(0.1)
+    assert not asked.done() and sync.counters.audits == 0
+    api.wire.pump()
+    await asked
+    assert sync.counters.audits == 1
+    monkeypatch.setattr(administration, "IN_FLIGHT", 0.0)
+    api.controller.change([node(4)], [], ())
+    assert "(Syncing)" in (await api.ask("POST", "nodes/n1/resync", status=409))["error"]
+
+
 # What is logged -------------------------------------------------------------------------------------------------------
 
 
@@ -158,11 +176,15 @@ async def test_every_write_is_a_line_with_who_did_it(api: Api, caplog: pytest.Lo
     await api.ask("POST", "nodes/n1/drain")
     await api.ask("POST", "nodes/n9/drain", status=404)
     await api.ask("PUT", "log-level", {"level": "LOUD"}, 400)
-    lines = [record for record in caplog.records if record.name == "controller.api.callers"]
+    # Whatever is logged otherwise, this is.
+    await api.ask("PUT", "log-level", {"level": "ERROR"})
+    await api.ask("PUT", "log-level", {"level": "ERROR", "logger": "signalbox.writes"}, 404)
+    lines = [record for record in caplog.records if record.name == "signalbox.writes"]
     me = f"{getpass.getuser()} of this machine"
-    assert [line.message.partition(": ")[0] for line in lines] == [me] * 3
+    assert [line.message.partition(": ")[0] for line in lines] == [me] * 5
     assert lines[0].message == f"{me}: POST /v1/nodes/n1/drain: 200" and lines[0].__dict__["node"] == "n1"
     assert lines[1].message.endswith("failed: no node 'n9'") and "the body: " in lines[2].message
+    assert lines[3].message == f"{me}: PUT /v1/log-level (all: ERROR): 200"
 
 
 # From the command line ------------------------------------------------------------------------------------------------

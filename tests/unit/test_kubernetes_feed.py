@@ -21,6 +21,8 @@ from test_kubernetes_source import until
 
 from controller import kubernetes_feed as feeds
 from controller.app import run
+from controller.cli.run import reviews_by
+from controller.kubernetes_access import Identity
 from controller.kubernetes_feed import KubernetesFeed
 from controller.kubernetes_leases import KubernetesLeases
 from controller.leases import Leases, Times
@@ -28,7 +30,7 @@ from controller.replica import Replica
 from flows.state import Port
 from topology.kubernetes import reflector as reflectors
 from topology.kubernetes.client import Client, TransportError
-from topology.kubernetes.resources import RESOURCES
+from topology.kubernetes.resources import RESOURCES, TRACEFLOWS
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
 from topology.services import ServiceRanges
 
@@ -48,7 +50,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def server() -> AsyncIterator[ApiServer]:
     async with serving() as here:
-        here.settings.optional = {each.kind for each in RESOURCES if each.optional}
+        here.settings.optional = {each.kind for each in (*RESOURCES, TRACEFLOWS) if each.optional}
         here.put(namespace("default"), namespace("signalbox"), node("n1", 1), node("n2", 2))
         yield here
 
@@ -293,6 +295,11 @@ async def test_a_node_is_drained_by_its_annotation_for_all_controllers(server: A
     # By whichever of them it is said.
     assert (await ones[1].ask("/v1/nodes/n1/undrain", "POST"))["changed"]
     await asyncio.gather(*(here.until_drained("n1", False) for here in ones))
+    # Its answer means that it is so, at that controller.
+    for act, drained in (("drain", True), ("undrain", False), ("undrain", False), ("drain", True)):
+        told = await ones[0].ask(f"/v1/nodes/n1/{act}", "POST")
+        assert (await ones[0].ask("/v1/nodes/n1"))["drained"] is drained
+    assert told["changed"]
     server.settings.refuse["nodes"] = 403
     assert "PATCH /api/v1/nodes/n1/status: 403" in (await ones[1].ask("/v1/nodes/n1/drain", "POST"))["error"]
     for here in ones:
@@ -392,6 +399,11 @@ async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiSe
         {"kind": "AdminNetworkPolicy", "metadata": {"name": "a"}, "spec": {**admin, "priority": 1}},
         {"kind": "BaselineAdminNetworkPolicy", "metadata": {"name": "default"}, "spec": admin},
         network_policy("default", "p", ingress=[{"fromm": []}]),
+        {
+            "kind": "Traceflow",
+            "metadata": {"name": "t"},
+            "spec": {"source": {}, "destination": {}, "ttlSecondsAfterFinished": 0},
+        },
     )
     here = Running(server, tmp_path, "a")
     await until((tmp_path / "of").exists, "the controller listens")
@@ -400,6 +412,13 @@ async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiSe
     server.put(network_policy("default", "p"))
     await asyncio.sleep(0.2)
     server.put(network_policy("default", "p", ingress=[{"fromm": []}]))
+    asking = Client(tmp_path / "kubeconfig")
+    await asking.connect()
+    reviews = reviews_by(asking)
+    assert await reviews.identity("a token") is None and not await reviews.allows(
+        Identity("somebody"), "get", "/v1/nodes"
+    )
+    await asking.close()
     wanted, given_up = set(granted()), {("coordination.k8s.io", "leases", "delete")}
     await until(lambda: set(rights_of(server.requests)) == wanted - given_up, "every right is used")
     await here.end()

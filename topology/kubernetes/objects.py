@@ -45,6 +45,7 @@ from topology.yaml_tree import FieldError, Tree, tree_of
 
 #: The condition that tells schedulers whether a node's network is there, and the one of ours on policies and Services.
 NETWORK_UNAVAILABLE = "NetworkUnavailable"
+OFFLOAD_UNAVAILABLE = "SignalboxOffloadUnavailable"
 REALIZED = "signalbox.io/Realized"
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
 #: The annotations of nodes that are read.
@@ -70,6 +71,8 @@ class About(msgspec.Struct, frozen=True):
     condition: Condition | None = None
     #: The addresses and names that its status has for load balancers.
     ingress: tuple[str, ...] = ()
+    #: Of a Node, a second condition that is ours: of hardware offload.
+    offload: Condition | None = None
 
 
 class Balanced(msgspec.Struct, frozen=True):
@@ -321,7 +324,10 @@ def _node(kind: str, node: _Node) -> Reading:
         value = msgspec.structs.replace(
             value, link_costs=link_costs.link_costs(tree, remarks), drained=drained.drained(tree, remarks)
         )
-    about = _about(meta, node.status.conditions, NETWORK_UNAVAILABLE)
+    about = msgspec.structs.replace(
+        _about(meta, node.status.conditions, NETWORK_UNAVAILABLE),
+        offload=_about(meta, node.status.conditions, OFFLOAD_UNAVAILABLE).condition,
+    )
     return Reading((kind, "", meta.name), value, about, tuple(problems))
 
 
