@@ -48,7 +48,7 @@ def lint(flows: Sequence[DatapathFlow]) -> list[Verdict]:
     for index, flow in enumerate(flows):
         reasons, before = own[index], leading.get((flow.in_port, flow.recirculation), [])
         if not reasons and index not in taken:
-            why = f"no flow that goes on to this chain is offloadable, such as {flows[before[0]].match}"
+            why = "no flow that goes on to this chain is offloadable"
             reasons = (Reason("chain", f"recirc_id({flow.recirculation:#x})", why),)
         made.append(Verdict(flow, reasons, flow.recirculation != 0 and not before, occasions[index]))
     return made
@@ -129,7 +129,7 @@ def summary(verdicts: Iterable[Verdict]) -> Counter[str]:
     """How many flows there are for each reason, by its kind and words; those without under `offloadable`."""
     counted: Counter[str] = Counter()
     for verdict in verdicts:
-        for why in {f"{each.kind}: {each.why.partition(', such as ')[0]}" for each in verdict.reasons}:
+        for why in {f"{each.kind}: {each.why}" for each in verdict.reasons}:
             counted[why] += 1
         counted["offloadable"] += verdict.offloadable
     return counted
