@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from callers import ofctl
+from callers import OUTSIDE, ofctl
 from policing import policed
 from probes import pod_netns, until
 from test_trace_agreement import DOCUMENTS
@@ -26,6 +26,10 @@ QUESTIONS = {
     "a Service of several": ("red/far", "red/svc/web", "TCP", 80, "Delivered"),
     "a Service without endpoints": ("red/far", "red/svc/empty", "TCP", 80, "Rejected"),
     "a node": ("red/web1", "node/node-1", "UDP", 53, "Delivered"),
+    "another node": ("red/web1", "node/node-2", "UDP", 53, "Delivered"),
+    "a pod, from a node": ("node/node-3", "red/web1", "TCP", 8080, "Dropped"),
+    "a Service, from a node": ("node/node-3", "red/svc/clients", "TCP", 80, "Delivered"),
+    "a Service, from beyond": ("OUTSIDE", "LOAD BALANCER", "TCP", 80, "Delivered"),
     "the world": ("red/web1", "192.0.2.77", "ICMP", 0, "Delivered"),
 }
 
@@ -56,9 +60,14 @@ def taps(lab: Lab) -> list[str]:
 def test_switches_do_what_the_model_says_of_every_kind_of_way(lab: Lab, family: int) -> None:
     with policed(lab, *DOCUMENTS):
         lab.wait_for_sync()
+        (row,) = (row for row in lab.ask("services")["items"] if row["name"] == "clients")
+        addresses = {
+            "OUTSIDE": OUTSIDE[family == 6],
+            "LOAD BALANCER": next(each for each in row["externalIPs"] if (":" in each) == (family == 6)),
+            "192.0.2.77": "192.0.2.77" if family == 4 else "2001:db8::77",
+        }
         for title, (source, target, protocol, port, verdict) in QUESTIONS.items():
-            if family == 6 and target[0].isdigit():
-                target = "2001:db8::77"
+            source, target = addresses.get(source, source), addresses.get(target, target)
             found = live(lab, source, target, protocol, port, family)
             assert found["differences"] == [], (title, found["differences"])
             assert found["live"]["verdict"] == verdict == found["model"]["verdict"], title
