@@ -102,12 +102,13 @@ INSTALL = _histogram(
     "source",
 )
 WATCHED = _histogram("watch_latency", "Seconds from a row being another to its being told to who watches it.")
+WATCHES = _gauge("watches", "Lists that are watched now.")
 
 DECLARED = (
     READY, CONNECTED, PHASE, DIGEST_AGE, FLOWS, REFUSED, BUNDLE, FLOW_MODS, BUNDLES, FAILED, REPAIRED, NODE_RATE,
     OFFLOAD_CAPABLE, OFFLOAD_ENABLED, OFFLOAD_WANTING, OFFLOAD_FLOWS, OFFLOAD_SHARE, OFFLOAD_FUNCTIONS,
     SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES, UNDER_WAY, TRACES,
-    SOURCE, COMPILE, INSTALL, WATCHED,
+    WATCHES, SOURCE, COMPILE, INSTALL, WATCHED,
 )  # fmt: skip
 
 
@@ -119,7 +120,6 @@ class Durations:
         self._source = Histogram(SOURCE.name, SOURCE.about, buckets=BUCKETS, registry=self.registry)
         self._compile = Histogram(COMPILE.name, COMPILE.about, buckets=BUCKETS, registry=self.registry)
         self._install = Histogram(INSTALL.name, INSTALL.about, INSTALL.labels, buckets=BUCKETS, registry=self.registry)
-
         self._watched = Histogram(WATCHED.name, WATCHED.about, buckets=BUCKETS, registry=self.registry)
 
     def compiled(self, seconds: float) -> None:
@@ -164,6 +164,7 @@ class _State:
         yield UNDER_WAY, [((), controller.propagation.under_way)]
         yield TRACES, [(("told",), controller.traces.told), (("dropped",), controller.traces.dropped)]
         yield READY, [((), not controller.not_ready)]
+        yield WATCHES, [((), controller.changes.watched)]
 
     def _switches(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
         found: dict[Declared, list[Sample]] = {

@@ -122,6 +122,7 @@ async def clean(settings: Settings) -> None:
         database.start()
         if not await database.until(lambda rows: rows.connected, 10.0):
             raise AgentError(f"{settings.ovsdb} doesn't answer")
+        await Service(settings, database).give_back_all()
         cidrs = [*settings.cluster_cidrs, *settings.service_cidrs]
         await asyncio.to_thread(netlink.remove_gateway_routes, cidrs, naming.GATEWAY_PORT)
         await asyncio.to_thread(netlink.remove_peer_routes)

@@ -41,8 +41,9 @@ def lend(link: PodLink, function: Function) -> None:
     what = f"function {function.pci} to {link.name} in {link.netns}"
     try:
         with kernel() as route:
-            _take_representor(route, function.representor, link)
-            quiet_host_end(route, link)
+            if function.representor:
+                _take_representor(route, function.representor, link)
+                quiet_host_end(route, link)
             if function.is_userspace:
                 _set_administratively(route, function, link.mac)
             else:

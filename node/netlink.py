@@ -216,6 +216,17 @@ def veths(prefix: str) -> set[str]:
     return {name for name in names if name.startswith(prefix)}
 
 
+def keep_up(name: str) -> None:
+    """Put an interface up again that somebody has put down. Raises LinkError."""
+    try:
+        with kernel() as route:
+            index = index_in(route, name)
+            if index is not None and not route.get_links(index)[0]["flags"] & _IFF_UP:
+                route.link("set", index=index, state="up")
+    except (NetlinkError, OSError) as error:
+        raise LinkError(f"{name}: {reason(error)}") from error
+
+
 def index_of(name: str) -> int:
     """The number of an interface; 0 where there is none of this name."""
     try:

@@ -145,8 +145,11 @@ def _representors(sysfs: Path, pci: str, uplink: str, switch: str, devlink: Devl
     return found
 
 
-def find(sysfs: Path, device_id: str, devlink: Devlink) -> Function:
-    """The virtual function that a `deviceID` names, with its representor. Raises NicError."""
+def find(sysfs: Path, device_id: str, devlink: Devlink, *, by_dpdk: bool = False) -> Function:
+    """The virtual function that a `deviceID` names, with its representor. Raises NicError.
+
+    Where DPDK drives the NIC, it makes representors itself, and the kernel needs to have none.
+    """
     if not _PCI.fullmatch(device_id):
         raise NicError(f"deviceID {device_id!r}: not a PCI address, as 0000:03:00.2")
     device = sysfs / "bus/pci/devices" / device_id
@@ -162,12 +165,12 @@ def find(sysfs: Path, device_id: str, devlink: Devlink) -> Function:
         driver, names = _driver(device), _netdevs(device)
     except (OSError, ValueError) as error:
         raise NicError(f"deviceID {device_id}: {error}") from error
-    if nic.mode != SWITCHDEV:
+    if nic.mode != SWITCHDEV and not by_dpdk:
         raise NicError(
             f"deviceID {device_id}: its NIC {pf} ({nic.driver}) is in {nic.mode} mode, in which functions have no "
             f"representors: 'devlink dev eswitch set pci/{pf} mode switchdev', while no function is in use"
         )
-    if number not in nic.representors:
+    if number not in nic.representors and not by_dpdk:
         raise NicError(f"deviceID {device_id}: NIC {pf} has no representor of its virtual function {number}")
     if driver not in _USERSPACE_DRIVERS and not names:
         raise NicError(
@@ -180,7 +183,7 @@ def find(sysfs: Path, device_id: str, devlink: Devlink) -> Function:
         number=number,
         driver=driver,
         netdev=names[0] if names else "",
-        representor=nic.representors[number],
+        representor="" if by_dpdk else nic.representors[number],
     )
 
 

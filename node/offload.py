@@ -130,6 +130,16 @@ def _in_legacy_mode(legacy: list[Nic]) -> str:
     )
 
 
+def _lost(rows: Rows) -> str:
+    """Which pod has lost its function's interfaces, if one has: those of a NIC that is reset are made anew."""
+    for name, row in sorted(rows.interfaces.items()):
+        ids = row.external_ids
+        if ids.get(ovsdb.REPRESENTOR) and not netlink.index_of(name):
+            pod = f"{ids[ovsdb.POD_NAMESPACE]}/{ids[ovsdb.POD_NAME]}"
+            return f"pod {pod} has lost its interface, of {ids[ovsdb.DEVICE]}: was the NIC reset? Delete the pod"
+    return ""
+
+
 def count(offloaded: str, partial: str, rest: str) -> Counts:
     """Flows and bytes in three answers of dpctl/dump-flows."""
     numbers = [[int(match[1]) for match in _BYTES.finditer(text)] for text in (offloaded, partial, rest)]
@@ -145,14 +155,14 @@ class Offload:
         self._settings = settings
         self._database = database
         self._told = ""
-        self._restarted = ""
+        self._restarted = ("", "")
 
     async def keep(self) -> None:
         """Look, set and report, until cancelled. Nothing here keeps the node from working."""
         while True:
             if self._database.rows.bridge:
                 try:
-                    await self._look()
+                    await self.look()
                 except (ControlError, DatabaseError, LinkError, OSError) as error:
                     self._say(f"hardware offload can't be looked after: {error}")
                 except Exception:
@@ -162,7 +172,8 @@ class Offload:
             else:
                 await self._database.until(lambda rows: rows.bridge, INTERVAL)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Once: set what is to be set, and report. Raises ControlError, DatabaseError, LinkError and OSError."""
         settings, database = self._settings, self._database
         survey = await asyncio.to_thread(self._survey)
         control = unixctl.socket_of(settings)
@@ -179,10 +190,10 @@ class Offload:
         if database.rows.options.get("hw-offload") == "true":
             await asyncio.to_thread(self._let_interfaces)
         reason = restart_reason(database.rows.options, read)
-        if reason and identity != self._restarted:
-            self._restarted = identity
-            await self._restart(reason)
-            return
+        if reason and (identity, reason) != self._restarted:
+            self._restarted = (identity, reason)
+            if await self._restart(reason):
+                return
         await self._report(survey, read, control if identity else None)
 
     def _survey(self) -> Survey:
@@ -198,11 +209,16 @@ class Offload:
 
     async def _report(self, survey: Survey, read: Read, control: object) -> None:
         settings, rows = self._settings, self._database.rows
-        enabled = rows.options.get("hw-offload") == "true" and not restart_reason(rows.options, read)
+        enabled = (
+            rows.options.get("hw-offload") == "true"
+            and not restart_reason(rows.options, read)
+            and (settings.datapath_type != "netdev" or rows.dpdk_initialized)
+        )
         uplink = await asyncio.to_thread(netlink.interface_of, settings.node_ips[0])
         able = [nic for nic in survey.nics if nic.offloads]
         tunnels = nics.unplaced_reason(settings.sysfs, survey.nics, uplink)
         reason = why(settings, survey, rows, read, tunnels)
+        reason = await asyncio.to_thread(_lost, rows) or reason
         counts = Counts()
         if enabled and control is not None:
             counts = await self._count()
@@ -238,12 +254,12 @@ class Offload:
         ]
         return await asyncio.to_thread(count, *answers)
 
-    async def _restart(self, reason: str) -> None:
-        """Announce a restart that is needed, and have it done where a command was given for it."""
+    async def _restart(self, reason: str) -> bool:
+        """Announce a restart that is needed, and have it done where a command was given for it; whether it was."""
         command = self._settings.restart_ovs
         if not command:
             log.warning("%s: restart it, or give --restart-ovs", reason)
-            return
+            return False
         log.warning("%s: restarting it: %s", reason, command)
         process = await asyncio.create_subprocess_exec(
             *shlex.split(command), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
@@ -255,9 +271,10 @@ class Offload:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             log.warning("--restart-ovs doesn't end within %g s", _RESTART_LIMIT)
-            return
+            return False
         if process.returncode:
             log.warning("--restart-ovs ends with %d: %s", process.returncode, errors.decode(errors="replace").strip())
+        return process.returncode == 0
 
     def _say(self, text: str) -> None:
         if text != self._told:

@@ -93,12 +93,16 @@ class DatabaseError(Exception):
 
 
 class Interface(msgspec.Struct, frozen=True):
-    """A port of br-int. `ofport` is 0 until vswitchd has given one; `error` is vswitchd's."""
+    """A port of br-int. `ofport` is 0 until vswitchd has given one; `error` is vswitchd's.
+
+    `kind` is empty where the kernel has an interface of its name.
+    """
 
     name: str
     ofport: int
     error: str
     external_ids: Mapping[str, str]
+    kind: str = ""
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -298,7 +302,7 @@ def _rows(idl: Any) -> Rows:
 def _interface(row: Any) -> Interface:
     ofport = row.ofport[0] if row.ofport else 0
     error = row.error[0] if row.error else ""
-    return Interface(row.name, max(ofport, 0), error, dict(row.external_ids))
+    return Interface(row.name, max(ofport, 0), error, dict(row.external_ids), row.type)
 
 
 def _bridge(idl: Any) -> Any:
@@ -511,11 +515,17 @@ def _set_port(transaction: Any, idl: Any, bridge: Any, name: str, kind: str) -> 
 
 
 def add_pod_port(
-    name: str, external_ids: Mapping[str, str], bandwidth: Bandwidth, last: int, number: int = 0, vhost: str = ""
+    name: str,
+    external_ids: Mapping[str, str],
+    bandwidth: Bandwidth,
+    last: int,
+    number: int = 0,
+    kind: str = "",
+    options: Mapping[str, str] = {},
 ) -> Change:
     """A pod's port. Its row is what says that the address is taken; `last` is the place that was given last to any.
 
-    `number` is the one that it must have, 0 for any. `vhost` is the path of a socket that the pod listens on.
+    `number` is the one that it must have, 0 for any; `kind` and `options` are what DPDK's ports have.
     """
 
     def change(transaction: Any, idl: Any) -> None:
@@ -523,10 +533,10 @@ def add_pod_port(
         if bridge is None:
             raise DatabaseError(f"there is no bridge {naming.BRIDGE}")
         _set_keys(bridge, "external_ids", {_LAST_PLACE: str(last)})
-        interface = _set_port(transaction, idl, bridge, name, "dpdkvhostuserclient" if vhost else "")
+        interface = _set_port(transaction, idl, bridge, name, kind)
         interface.external_ids = dict(external_ids)
-        if vhost:
-            interface.options = {"vhost-server-path": vhost}
+        if options:
+            interface.options = dict(options)
         if number:
             interface.ofport_request = [number]
         if bandwidth.egress is not None:

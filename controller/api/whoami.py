@@ -30,7 +30,14 @@ def routes(controller: Controller) -> list[Route]:
             handler=tell,
             answer={
                 "type": "object",
-                "properties": {"name": _TEXT, "role": {"type": "string", "enum": ["read-only", "admin"]}},
+                "properties": {
+                    "name": _TEXT,
+                    "role": {
+                        "type": "string",
+                        "enum": ["read-only", "admin", ""],
+                        "description": "Empty where Kubernetes is asked of each request.",
+                    },
+                },
                 "required": ["name", "role"],
                 "additionalProperties": False,
             },

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from flows.offload.datapath import DatapathFlow
+from flows.offload.datapath import DatapathFlow, Matched
 from flows.offload.rules import Reason, ct_bits, of_actions, of_match
 
 #: A port and a chain.
@@ -48,7 +48,7 @@ def lint(flows: Sequence[DatapathFlow]) -> list[Verdict]:
     for index, flow in enumerate(flows):
         reasons, before = own[index], leading.get((flow.in_port, flow.recirculation), [])
         if not reasons and index not in taken:
-            why = f"no flow that goes on to this chain is offloadable, such as {flows[before[0]].match}"
+            why = "no flow that goes on to this chain is offloadable"
             reasons = (Reason("chain", f"recirc_id({flow.recirculation:#x})", why),)
         made.append(Verdict(flow, reasons, flow.recirculation != 0 and not before, occasions[index]))
     return made
@@ -86,8 +86,14 @@ _DHCP = ("67", "68")
 
 
 def _occasions(flows: Sequence[DatapathFlow], leading: Mapping[_Place, list[int]]) -> list[str]:
-    """What each flow is for: what the switch answers itself, or a new connection. What follows such is the same."""
+    """What each flow is for: what the switch answers itself, or a new connection. What follows such is the same.
+
+    Where what was before it is gone, the packet that made the flow tells whether its connection was new.
+    """
     found = [_occasion(flow) for flow in flows]
+    for index, flow in enumerate(flows):
+        if flow.recirculation and (flow.in_port, flow.recirculation) not in leading and _is_new(_packet(flow)):
+            found[index] = FIRST_PACKETS
     grown = True
     while grown:
         grown = False
@@ -106,15 +112,24 @@ def _occasion(flow: DatapathFlow) -> str:
         return "neighbour discovery"
     if flow.value("udp.src") in _DHCP and flow.value("udp.dst") in _DHCP:
         return "DHCP"
-    state = next((each for each in flow.matched if each.field == "ct_state"), None)
-    return FIRST_PACKETS if state is not None and "new" in ct_bits(state)[0] else ""
+    return FIRST_PACKETS if _is_new(flow.matched) else ""
+
+
+def _packet(flow: DatapathFlow) -> list[Matched]:
+    """What the text says of the packet that made a flow, beyond what the flow matches."""
+    return [Matched(each.field, each.value) for each in flow.unmatched]
+
+
+def _is_new(fields: Sequence[Matched]) -> bool:
+    state = next((each for each in fields if each.field == "ct_state"), None)
+    return state is not None and "new" in ct_bits(state)[0]
 
 
 def summary(verdicts: Iterable[Verdict]) -> Counter[str]:
     """How many flows there are for each reason, by its kind and words; those without under `offloadable`."""
     counted: Counter[str] = Counter()
     for verdict in verdicts:
-        for why in {f"{each.kind}: {each.why.partition(', such as ')[0]}" for each in verdict.reasons}:
+        for why in {f"{each.kind}: {each.why}" for each in verdict.reasons}:
             counted[why] += 1
         counted["offloadable"] += verdict.offloadable
     return counted

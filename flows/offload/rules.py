@@ -121,7 +121,7 @@ def _vlan_cfi(matched: Matched, _flow: DatapathFlow) -> str | None:
     return None if int(matched.value, 0) == 1 else "flower matches no tag without its CFI bit"
 
 
-#: 3.1 ignores df and csum, which flower can match since Linux 6.10 and Open vSwitch 3.5; oam is refused before that.
+#: 3.1 ignores df and csum and refuses oam; Open vSwitch 3.5 matches them all where the kernel's flower can.
 _TUNNEL_FLAGS_TAKEN = frozenset({"df", "csum", "key"})
 
 
@@ -227,7 +227,7 @@ _ACTIONS = frozenset(
 _NO_TC = "TC has no such action"
 _FOREIGN = {
     "userspace": "the packet is told to ovs-vswitchd",
-    "sample": "TC takes no samples for sFlow or IPFIX",
+    "sample": "TC takes no samples",
     "psample": "TC takes no samples",
     "hash": "TC can't hash: a group chooses by it",
     "clone": "TC has no clone",
@@ -241,6 +241,8 @@ _FOREIGN = {
     "dec_ttl": _NO_TC,
     "lb_output": "TC can't choose a bond's member",
 }
+#: What tells ovs-vswitchd of samples that no flow asks for.
+_SAMPLERS = ("sFlow", "ipfix")
 #: What of a header `set` may change.
 _SETTABLE: dict[str, set[str] | None] = {
     "eth": {"src", "dst"},
@@ -290,6 +292,17 @@ def of_actions(flow: DatapathFlow) -> Iterator[Reason]:
 def _of_list(actions: tuple[Part, ...], flow: DatapathFlow) -> Iterator[Reason]:
     for each in actions:
         if each.name in _FOREIGN and not _to_tunnel(each):
+            if any(f"{sampler}(" in each.text for sampler in _SAMPLERS):
+                yield Reason(
+                    "action", each.text, "the bridge samples packets for sFlow or IPFIX, whatever its flows are"
+                )
+                continue
+            if "controller(" in each.text:
+                # It says by which flow.
+                cookie = re.search(r"rule_cookie=(0x[0-9a-f]+)", each.text)
+                words = (f"cookie {cookie[1]}",) if cookie and int(cookie[1], 0) else _ACTION_WORDS["userspace"]
+                yield Reason("action", each.text, "the packet is told to the controller", words)
+                continue
             told = f": {each.parts[-1].text}" if each.name == "userspace" and len(each.parts) > 1 else ""
             yield Reason("action", each.text, _FOREIGN[each.name] + told, _ACTION_WORDS.get(each.name, (each.name,)))
         elif each.name == "set":
@@ -342,7 +355,7 @@ def _weight(action: Part) -> int:
         return 1 + sum(_weight(each) for branch in action.parts for each in branch.parts)
     if action.name == "set":
         return len(action.parts)
-    return 1
+    return 2 if _to_tunnel(action) else 1
 
 
 def _after_release(actions: tuple[Part, ...]) -> Iterator[Reason]:

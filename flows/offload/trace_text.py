@@ -106,6 +106,14 @@ class Traced(msgspec.Struct, frozen=True):
     flows: tuple[DatapathFlow, ...]
 
 
+def question(flow: DatapathFlow) -> str:
+    """The flow as `ofproto/trace` takes it, behind a datapath's name.
+
+    Open vSwitch 3.1 doesn't read an original tuple of IPv6 as it writes it; a trace doesn't need it.
+    """
+    return re.sub(r"ct_tuple[46]\([^)]*\),?", "", flow.match)
+
+
 def is_trace(text: str) -> bool:
     """Whether a text is what `ofproto/trace` prints, and no dump of flows."""
     return any(line.startswith(_MEGAFLOW) for line in text.splitlines())
@@ -123,6 +131,11 @@ def blame(reason: Reason, steps: Iterable[Step], flows: Iterable[str] = ()) -> l
     told the two apart. `flows` are a bridge's, as `bridge/dump-flows` prints them.
     """
     met = list(steps)
+    by_cookie = [
+        str(each) for each in met if any(word.startswith("cookie ") and word in each.flow for word in reason.words)
+    ]
+    if by_cookie:
+        return by_cookie
     by_match = [str(each) for each in met if _has(each.flow, reason.words)]
     by_actions = [f"{each} {'; '.join(each.actions)}" for each in met if _has(" ".join(each.actions), reason.words)]
     found = by_match if reason.kind == "match" else by_actions
@@ -145,7 +158,8 @@ def _table_of(flow: str) -> str:
 
 
 def _has(text: str, words: tuple[str, ...]) -> bool:
-    return any(each in text for each in words)
+    # Also as NXM_NX_PKT_MARK, which `move` and `load` have.
+    return any(each.lower() in text.lower() for each in words)
 
 
 def _steps(text: str) -> Iterator[Step]:

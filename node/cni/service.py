@@ -94,8 +94,8 @@ class Service:
         if orphans:
             log.warning("removing interfaces without a port: %s", ", ".join(sorted(orphans)))
             await asyncio.to_thread(functions.release, sorted(orphans))
-        # Of those that are sockets there is no interface.
-        stale = {name for name, row in rows.items() if ovsdb.SOCKET not in row.external_ids} - links - busy
+        # Of DPDK's the kernel knows nothing.
+        stale = {name for name, row in rows.items() if not row.kind} - links - busy
         if stale:
             log.warning("removing ports whose interface is gone: %s", ", ".join(sorted(stale)))
         for name in sorted(stale):
@@ -119,6 +119,14 @@ class Service:
                 except LinkError as error:
                     log.warning("pod %s keeps its MTU: %s", _pod(row), error)
 
+    async def give_back_all(self) -> None:
+        """Bring all virtual functions of NICs back from the pods that have them."""
+        for name, row in sorted(self.pods().items()):
+            try:
+                await self._take_back(row)
+            except LinkError as error:
+                log.warning("port %s: %s", name, error)
+
     # Requests ---------------------------------------------------------------------------------------------------
 
     async def _add(self, request: Request) -> dict[str, Any]:
@@ -129,6 +137,13 @@ class Service:
             raise CniError(Code.UNKNOWN_CONTAINER, f"CNI_NETNS {request.netns}: no such network namespace")
         port = naming.pod_port_name(request.namespace, request.pod)
         key = (request.container, request.ifname)
+        there = self.pods().get(port)
+        if there is not None and _attachment_of(there)[0] == key[0] and _attachment_of(there) != key:
+            raise CniError(
+                Code.INVALID_CONFIG,
+                f"pod {_pod(there)} is on this network already, by {_attachment_of(there)[1]}: a network besides has a "
+                "bridge of its own (bridge: NAME)",
+            )
         self._coming[key] = port
         try:
             async with self._locked(port):
@@ -152,7 +167,9 @@ class Service:
                 try:
                     # Not `place`: one that was given later may have been written first.
                     await self._database.transact(
-                        ovsdb.add_pod_port(port, row, self._limits(request), self._last, number, request.vhost_socket)
+                        ovsdb.add_pod_port(
+                            port, row, self._limits(request), self._last, number, *self._kind(request, function)
+                        )
                     )
                     await self._arrived(request, port, number)
                     await self._compare(request)
@@ -191,16 +208,25 @@ class Service:
 
     def _find(self, device: str) -> Function:
         try:
-            return nics.find(self.settings.sysfs, device, devlink.read())
+            return nics.find(self.settings.sysfs, device, devlink.read(), by_dpdk=self.settings.dpdk)
         except NicError as error:
             raise CniError(Code.DEVICE, str(error)) from error
+
+    def _kind(self, request: Request, function: Function | None) -> tuple[str, dict[str, str]]:
+        """Type and options of a port that is DPDK's."""
+        if request.vhost_socket:
+            return "dpdkvhostuserclient", {"vhost-server-path": request.vhost_socket}
+        if function is not None and self.settings.dpdk:
+            return "dpdk", {"dpdk-devargs": f"{function.nic.pci},representor=[{function.number}]"}
+        return "", {}
 
     async def _tell_device(self, request: Request, attachment: Attachment, function: Function | None) -> None:
         """Write the device down where the runtime wants it."""
         path = request.device_info
         if path is None or not (function or request.vhost_socket):
             return
-        document = json.dumps(device_info(attachment, attachment.host_name)).encode()
+        representor = attachment.host_name if function is not None and function.representor else ""
+        document = json.dumps(device_info(attachment, representor)).encode()
         try:
             await asyncio.to_thread(put, path, document, 0o644)
         except OSError as error:
@@ -263,6 +289,10 @@ class Service:
             reason = (row.error if row is not None else "") or "ovs-vswitchd doesn't answer"
             raise CniError(Code.TRY_LATER, f"port {port} got no number within {_PORT_WAIT:g} s: {reason}")
         number = self._database.rows.interfaces[port].ofport
+        if not self._database.rows.interfaces[port].kind:
+            # Where there was a port of this name whose interface had gone, Open vSwitch takes that one's flags back
+            # from this one: it remembers them by name.
+            await asyncio.to_thread(netlink.keep_up, port)
         if wanted and number != wanted:
             raise CniError(Code.TRY_LATER, f"port {port} got number {number}, and {wanted} is what says its address")
         settings = self.settings

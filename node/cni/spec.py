@@ -291,7 +291,7 @@ def device_info(attachment: Attachment, representor: str) -> dict[str, Any]:
             "version": "1.1.0",
             "vhost-user": {"mode": "client", "path": attachment.vhost_socket},
         }
-    pci = {"pci-address": attachment.device, "representor-device": representor}
+    pci = {"pci-address": attachment.device} | ({"representor-device": representor} if representor else {})
     return {"type": "pci", "version": "1.1.0", "pci": pci}
 
 

@@ -65,7 +65,12 @@ def established(
             _answered(each)
         for ping in pings:
             _pinged(*ping)
-        return Linted(tuple((node, each) for node in lab.nodes for each in flows_of(lab, node)))
+        return everything(lab)
+
+
+def everything(lab: Lab) -> Linted:
+    """What all nodes' datapaths have now."""
+    return Linted(tuple((node, each) for node in lab.nodes for each in flows_of(lab, node)))
 
 
 def flows_of(lab: Lab, node: str) -> list[Verdict]:

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from guests import Guest
 from probes import until
+from stand_ins import StandIns
 
 from deploy.lab import processes, substrate
 from deploy.lab.cluster import Lab, labs, owner, settings_for, sweep
@@ -123,6 +125,10 @@ def test_a_node_that_is_cleaned_has_nothing_of_the_agent_s_left(tmp_path: Path) 
             return {line.split()[0] for each in lines for line in each.splitlines()}
 
         until(lambda: announced() == set(web["externalIPs"]), "the node announces the Service's addresses")
+        nic, guest = StandIns(here, node, 1), Guest(here, "guest", node)
+        guest.declare()
+        guest.add(deviceID=nic.pci(0))
+        assert nic.left() == []
         process = processes.recorded(here.layout.processes / f"agent-{node}.json")
         assert process is not None
         argv = Path(f"/proc/{process.pid}/cmdline").read_text().rstrip("\0").split("\0")
@@ -133,6 +139,7 @@ def test_a_node_that_is_cleaned_has_nothing_of_the_agent_s_left(tmp_path: Path) 
         substrate.run([*argv, *places, "--clean"], netns=netns, env={"PYTHONPATH": str(ROOT)})
         assert [path.name for path in tmp_path.iterdir()] == ["somebody-else-s"]
         assert announced() == set()
+        assert nic.left() == nic.all(), "given back, not deleted"
         assert substrate.vsctl(here.layout, node, "list-br").split() == ["br-phy"]
         assert "signalbox" not in substrate.run(["nft", "list", "tables"], netns=netns)
         assert "sb-gw0" not in substrate.run(["ip", "route"], netns=netns)

@@ -224,14 +224,32 @@ def test_a_nic_that_was_reset_is_told_of_and_the_pod_comes_back_by_another_add(
 ) -> None:
     result = pod.add(runtimeConfig=device(0))
     nic.reset(0)
+
+    def told() -> dict[str, Any]:
+        return next(each for each in lab.ask("offload")["items"] if each["node"] == NODE)
+
     with pytest.raises(CniFailure, match=r"which is of 0000:03:00\.2: was its NIC reset\?") as failure:
         pod.call("CHECK", prevResult=result, runtimeConfig=device(0))
     assert failure.value.code == Code.IO
+    lost = f"pod {NAMESPACE}/{pod.name} has lost its interface, of 0000:03:00.2: was the NIC reset? Delete the pod"
+    until(lambda: told()["why"] == lost, "the node's report says it", timeout=30)
+    reported = told()
+    assert tuple(reported[each] for each in ("capable", "nics", "functionsUsed", "functions")) == (True, 1, 1, 2)
+    # The lab's datapath is in userspace: nothing is in a NIC there.
+    assert tuple(reported[each] for each in ("state", "enabled", "asked")) == ("Unavailable", False, False)
     pod.add(runtimeConfig=device(0))
     answers(pod_netns(lab, "a1"), pod.addresses[0])
     nic.reset(0)
     pod.call("DEL")
     assert nic.left() == nic.all()
+
+
+def test_a_pod_has_one_interface_on_the_network(lab: Lab, nic: StandIns, pod: Guest) -> None:
+    pod.add(runtimeConfig=device(0))
+    with pytest.raises(CniFailure, match="is on this network already, by eth0: a network besides has a bridge"):
+        pod.call("ADD", {"CNI_IFNAME": "net1"}, runtimeConfig=device(1))
+    assert nic.left() == ["rep1", "vf1"]
+    answers(pod_netns(lab, "a1"), pod.addresses[0])
 
 
 def test_a_socket_takes_dpdk(nic: StandIns, pod: Guest) -> None:

@@ -42,6 +42,8 @@ class FakeSwitch:
         self.refuses: Callable[[bytes], bool] = lambda message: False
         #: Whole bundles to fail at their commit.
         self.failing_commits = 0
+        #: What its datapath is, as its node's agent says.
+        self.description = ""
         #: What has been received, by type; and commits and what no bundle can hold, in order.
         self.count: dict[int, int] = {}
         self.unbundled: list[bytes] = []
@@ -206,6 +208,8 @@ class FakeSwitch:
                 half = len(found) // 2
                 first, rest = (b"".join(map(self._counted, part)) for part in (found[:half], found[half:]))
                 return _reply(kind, first, xid, more=True) + _reply(kind, rest, xid)
+            case Multipart.DESC:
+                return _reply(kind, bytes(800) + self.description.encode().ljust(256, b"\0"), xid)
             case Multipart.TABLE:
                 counts: dict[int, int] = {}
                 for table, _, _ in self.held:

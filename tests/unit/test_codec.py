@@ -33,6 +33,7 @@ from flows.openflow.messages import (
     AggregateReply,
     BarrierReply,
     BundleReply,
+    DescReply,
     EchoReply,
     EchoRequest,
     Error,
@@ -324,6 +325,7 @@ def of_os_ken(message: Any) -> bytes:
             ),
         ),
         (encode.table_stats_request(XID), lambda: parser.OFPTableStatsRequest(OS_KEN, 0)),
+        (encode.desc_request(XID), lambda: parser.OFPDescStatsRequest(OS_KEN, 0)),
         (encode.group_desc_request(XID), lambda: parser.OFPGroupDescStatsRequest(OS_KEN, 0, ofproto.OFPG_ALL)),
         (
             encode.flow_stats_request(70, 5, 7, (f.IN_PORT(3),), XID),
@@ -481,6 +483,15 @@ def test_table_statistics_are_read_as_os_ken_reads_them() -> None:
     message = multipart(wire.Multipart.TABLE, b"".join(pack("!B3xIQQ", *row, 1, 2) for row in rows))
     assert decode(message) == TableStatsReply(XID, False, tuple(TableStats(*row) for row in rows))
     assert [(each.table_id, each.active_count) for each in read(message).body] == rows
+
+
+@pytest.mark.parametrize("words", [b"offload v1 asked=1", b"", b"x" * 256, b"caf\xc3\xa9"])
+def test_descriptions_are_read_to_the_first_zero(words: bytes) -> None:
+    texts = [b"Nicira, Inc.", b"Open vSwitch", b"3.1.0"]
+    body = b"".join(each.ljust(256, b"\0") for each in texts) + b"None".ljust(32, b"\0") + words.ljust(256, b"\0")
+    message = multipart(wire.Multipart.DESC, body)
+    assert decode(message) == DescReply(XID, words.decode())
+    assert read(message).body.dp_desc.rstrip(b"\0") == words
 
 
 def test_aggregates_are_read() -> None:

@@ -41,9 +41,11 @@ from topology.naming import (
     GATEWAY_MAC,
     GATEWAY_PORT,
     HOST_END_MAC_PREFIX,
+    POD_MAC_PREFIX,
     TUNNEL_PORT,
     mac_of,
     pod_port_name,
+    port_of_place,
 )
 
 
@@ -84,6 +86,11 @@ WIRES = [
 def pod_port(number: int, namespace: str, name: str, place: int, cidr: int = 1) -> Port:
     mac = mac_of(HOST_END_MAC_PREFIX, ip_address(f"10.244.{cidr}.{place}"))
     return Port(number, pod_port_name(namespace, name), mac)
+
+
+def placed_port(namespace: str, name: str, place: int) -> Port:
+    """A port whose number says which pod is there: its hardware address is its own."""
+    return Port(port_of_place(place), pod_port_name(namespace, name), 0xE2AA_0000_0001)
 
 
 UPLINKS = [Port(1, GATEWAY_PORT, GATEWAY_MAC), Port(2, TUNNEL_PORT, 0x5B)]
@@ -291,7 +298,9 @@ def steps(draw: st.DrawFn) -> Step:
             return lambda compiler: compiler.remove(key)
     which = draw(st.sets(names))
     ports = [
-        pod_port(10 + index, "default", name, draw(st.integers(1, 4)), draw(numbers))
+        placed_port("default", name, draw(st.integers(1, 4)))
+        if draw(flags)
+        else pod_port(10 + index, "default", name, draw(st.integers(1, 4)), draw(numbers))
         for index, name in enumerate(sorted(which))
     ]
     ports += draw(st.sampled_from([[], UPLINKS, UPLINKS[:1]]))
@@ -519,6 +528,30 @@ def test_of_two_ports_with_one_address_the_second_is_refused_until_the_first_goe
     assert port == second
     assert reason == "another port announces the same address, 10.244.1.2"
     compiler.set_ports("n1", [*UPLINKS, second])
+    assert not list(compiler.refusals("n1"))
+
+
+def test_a_port_that_keeps_its_own_hardware_address_says_by_its_number_which_pod_is_there() -> None:
+    compiler = small_cluster()
+    compiler.set_ports("n1", [*UPLINKS, placed_port("default", "a", 2)])
+    ((_, local),) = compiler.local_pods("n1")
+    assert local.addresses == (ip_address("10.244.1.2"), ip_address("fd00:10:244:1::2"))
+    assert local.port == 0x8002
+    assert local.mac == mac_of(POD_MAC_PREFIX, local.addresses[0]), "what the pod sends with"
+    for place in (0, 1, 255):
+        compiler.set_ports("n1", [*UPLINKS, placed_port("default", "a", place)])
+        ((_, reason),) = compiler.refusals("n1")
+        assert f"stands for place {place}, which no pod" in reason
+
+
+def test_of_two_ports_that_announce_one_address_in_two_ways_the_first_has_it() -> None:
+    compiler = small_cluster()
+    compiler.put(Pod(namespace="default", name="b", node="n1"))
+    ports = sorted([pod_port(10, "default", "a", 2), placed_port("default", "b", 2)], key=lambda port: port.name)
+    compiler.set_ports("n1", [*UPLINKS, *ports])
+    ((port, reason),) = compiler.refusals("n1")
+    assert (port, reason) == (ports[1], "another port announces the same address, 10.244.1.2")
+    compiler.set_ports("n1", [*UPLINKS, ports[1]])
     assert not list(compiler.refusals("n1"))
 
 

@@ -110,3 +110,19 @@ def test_what_is_no_mac_is_refused(text: str) -> None:
 def test_link_local_is_the_eui64_that_linux_makes() -> None:
     assert naming.link_local(naming.parse_mac("0a:58:0a:f4:00:05")) == ip_address("fe80::858:aff:fef4:5")
     assert naming.link_local(naming.parse_mac("02:00:00:00:00:01")) == ip_address("fe80::ff:fe00:1")
+
+
+def test_a_ports_number_says_a_place_as_far_as_there_are_numbers() -> None:
+    own = 0xE2AA_0000_0001
+    for place in (2, 3, 253):
+        number = naming.port_of_place(place)
+        assert naming.pod_addresses_of_port(number, own, CIDRS) == naming.pod_addresses(place, CIDRS)
+    last = len(naming.PLACE_PORTS) - 1
+    assert naming.port_of_place(last) == 0xFEFF, "OpenFlow's own numbers of Open vSwitch begin above"
+    with pytest.raises(naming.NamingError, match=f"the highest is {last}"):
+        naming.port_of_place(last + 1)
+    # A hardware address that says it counts more: numbers of ordinary ports may get so high.
+    mac = naming.mac_of(naming.HOST_END_MAC_PREFIX, naming.pod_addresses(5, CIDRS)[0])
+    assert naming.pod_addresses_of_port(naming.port_of_place(9), mac, CIDRS) == naming.pod_addresses(5, CIDRS)
+    with pytest.raises(naming.NamingError, match="is not the address of a pod's port"):
+        naming.pod_addresses_of_port(7, own, CIDRS)

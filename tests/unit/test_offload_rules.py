@@ -191,6 +191,15 @@ def test_what_is_for_no_established_connection_is_told_apart_and_so_is_what_foll
     ]
 
 
+def test_where_the_flow_before_is_gone_the_packet_that_made_it_tells() -> None:
+    made_by = "ct_state({}/0),dp_hash(0x1/0xf),eth_type(0x0800),ipv4(frag=no)"
+    dump = "\n".join(flow("2", 7, made_by.format(state)) for state in ("0x21", "0x22"))
+    assert [each.occasion for each in lint(read_dump(dump))] == ["first packets", ""]
+    # With that flow there, it is that one which tells: others may follow the first packet.
+    dump = "\n".join([flow("2", 0, actions="hash(l4(0)),recirc(0x7)"), flow("2", 7, made_by.format("0x21"))])
+    assert [each.occasion for each in lint(read_dump(dump))] == ["", ""]
+
+
 # Traces ---------------------------------------------------------------------------------------------------------------
 
 TRACE = """Flow: sctp,in_port=3,vlan_tci=0x0000,dl_src=0a:58:0a:f4:01:02,nw_src=10.244.1.2,nw_dst=10.244.2.3,nw_ttl=64
@@ -280,6 +289,14 @@ def test_the_openflow_flow_that_brought_a_reason_in_is_named() -> None:
     assert guilty.startswith("br-int table=24 priority 0, cookie 0x5b01000000000001 dec_ttl; group:7")
     hashed = Reason("match", "dp_hash(0x1/0xf)", "", ("group:",))
     assert [each.split()[1] for each in blame(hashed, steps)] == ["table=24"]
+
+
+def test_what_tells_the_controller_says_itself_by_which_flow() -> None:
+    told = "userspace(pid=0,controller(reason=1,rule_cookie=0x5b01000000000001,max_len=256))"
+    (reason,) = judged((TAKEN[0], f"sample(sample=100.0%,actions(meter(0),{told})),3")).reasons
+    assert "told to the controller" in reason.why
+    (guilty,) = blame(reason, read_trace(TRACE).steps)
+    assert guilty.startswith("br-int table=24 ")
 
 
 def test_a_flow_that_lost_may_be_to_blame_for_a_match() -> None:

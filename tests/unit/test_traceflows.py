@@ -237,8 +237,11 @@ async def test_traceflows_are_answered_when_their_definition_comes_and_what_can_
     def looks() -> int:
         return sum(each.path == TRACEFLOWS.root for each in server.requests)
 
-    await until(lambda: looks() > 6, "it is looked for again and again")
-    assert len([each for each in caplog.records if "nobody asks for traces" in each.message]) == 1
+    def said() -> int:
+        return len([each for each in caplog.records if "nobody asks for traces" in each.message])
+
+    await until(lambda: looks() > 6 and said() > 0, "it is looked for again and again")
+    assert said() == 1
     server.put(service("default", "empty", "10.96.0.9"), service("default", "web", "10.96.0.8"))
     server.put(endpoint_slice("default", "web-1", "web", "192.0.2.2"))
     server.define(DEFINITION)
@@ -260,6 +263,7 @@ async def test_traceflows_are_answered_when_their_definition_comes_and_what_can_
     assert found["hops"][0]["translations"] == ["destination 10.96.0.8:80 becomes 192.0.2.2:8080"]
     found = await until_phase(server, "refused", SUCCEEDED)
     assert found["verdict"] == "Rejected" and "no endpoint" in found["reason"]
+    assert [hop["node"] for hop in found["hops"]] == ["n1"] and found["hops"][0]["steps"][0].startswith("Classify: ")
     found = await until_phase(server, "nobody", "Failed")
     assert found["message"] == "spec.source.pod: no pod default/nobody"
     found = await until_phase(server, "family", "Failed")

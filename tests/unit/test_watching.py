@@ -168,6 +168,10 @@ def test_a_row_is_made_once_for_all_who_watch() -> None:
     for watch in here:
         look(watch)
     assert table.made == 4
+    hub.touch_all("things")
+    for watch in here:
+        assert look(watch) == []
+    assert table.made == 7
 
 
 def test_a_state_that_is_over_in_a_moment_is_looked_at_again() -> None:

@@ -1,4 +1,5 @@
-// Asks the admin API, with a token where one is needed. The token is kept in memory alone: a reload asks again.
+// Asks the admin API, with a token where one is needed, or the certificate that the browser shows. The token is kept in
+// memory alone: a reload asks again.
 
 // Milliseconds in which a list that is followed is to be there.
 const FOLLOWED = 10000;
@@ -20,7 +21,9 @@ export function useToken(text) {
 // another Problem, with the API's own words.
 export async function ask(path, signal, method = "GET") {
   const response = await request(path, signal, method);
-  return response.json().catch(() => { throw new Problem("The controller's answer is cut off."); });
+  return response.json().catch(() => {
+    throw new Problem("The controller's answer is cut off.");
+  });
 }
 
 // The parameters that have a value, as a query.
@@ -29,9 +32,9 @@ export function query(parameters) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-// Hear that a list has become another, from now on: `changed` is called for each change, `ended` once, whatever ends it, and
-// whether it was followed until then.
-// Returns what makes it end. A list that isn't told whole in time can't be followed, as behind a proxy that gathers answers.
+// Hear that a list has become another, from now on: `changed` is called for each change, `ended` once, whatever ends
+// it, and whether it was followed until then. Returns what makes it end. A list that isn't told whole in time can't be
+// followed, as behind a proxy that gathers answers.
 export function follow(path, changed, ended) {
   const control = new AbortController();
   const late = setTimeout(() => control.abort(), FOLLOWED);
@@ -42,7 +45,12 @@ export function follow(path, changed, ended) {
       isWhole = true;
     } else if (isWhole) changed();
   }
-  listen(path, control.signal, hear).catch(() => {}).then(() => { clearTimeout(late); ended(isWhole); });
+  listen(path, control.signal, hear)
+    .catch(() => {})
+    .then(() => {
+      clearTimeout(late);
+      ended(isWhole);
+    });
   return () => control.abort();
 }
 
@@ -63,7 +71,12 @@ async function request(path, signal, method = "GET") {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let response;
   try {
-    response = await fetch(new URL(`../v1/${path}`, document.baseURI), { method, headers, signal, credentials: "omit" });
+    response = await fetch(new URL(`../v1/${path}`, document.baseURI), {
+      method,
+      headers,
+      signal,
+      credentials: "same-origin",
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("The controller doesn't answer.");

@@ -57,7 +57,8 @@ function tell(error) {
   shown.failed = !needed;
   byId("view").hidden = shown.since === null;
   const old = shown.since ? ` What is shown is of ${shown.since.toLocaleTimeString("en", { hour12: false })}.` : "";
-  const said = error instanceof Problem ? error.message : "The controller's answer isn't what this page expects: reload it.";
+  const said =
+    error instanceof Problem ? error.message : "The controller's answer isn't what this page expects: reload it.";
   const words = needed ? said : `${said}${old}`;
   // The same again isn't news.
   if (byId("problem").textContent !== words) byId("problem").textContent = words;
@@ -101,8 +102,11 @@ byId("theme").addEventListener("click", () => {
   localStorage.setItem("signalbox-theme", theme);
   useTheme(theme);
 });
-byId("views").append(...Object.entries(VIEWS).map(([name, { nav }]) =>
-  element("li", {}, element("a", { href: `#/${name}`, "data-view": name }, nav))));
+byId("views").append(
+  ...Object.entries(VIEWS).map(([name, { nav }]) =>
+    element("li", {}, element("a", { href: `#/${name}`, "data-view": name }, nav)),
+  ),
+);
 byId("skip").addEventListener("click", (event) => {
   // The fragment says which view it is, so the link mustn't change it.
   event.preventDefault();
@@ -125,6 +129,11 @@ addEventListener("pagehide", () => {
   shown.question?.abort();
   shown.view?.close?.();
 });
-addEventListener("pageshow", (event) => { if (event.persisted) show(); });
-addEventListener("hashchange", () => { show(); byId("main").focus(); });
+addEventListener("pageshow", (event) => {
+  if (event.persisted) show();
+});
+addEventListener("hashchange", () => {
+  show();
+  byId("main").focus();
+});
 show();

@@ -1,5 +1,5 @@
-// A view that is one list. The server gives it a page at a time; words in the filter are looked for in all of it, field by
-// field (status!=Ready) by the server, other words here.
+// A view that is one list. The server gives it a page at a time. What is in the filter is looked for in all of it: by
+// the server where it says a field (status!=Ready), here where it is any other word.
 
 import { ask, follow, query } from "./api.js";
 import { button, element, field } from "./elements.js";
@@ -13,22 +13,50 @@ const ENOUGH = 500;
 const SOON = 300;
 const SAID = 3;
 
-// `paged`: the API gives it in pages, and chooses by fields. `rates` asks for what is shown beside, as it takes a second:
-// { ask(signal), add(row, found) }. `behind` makes what is opened below a row, which has a `load(signal)` itself.
-// `followed`: changes are heard of at once, where all is on one page. `news` is what is said of a row that was another one
-// before, or wasn't there. `newestFirst`: the API has the newest last.
+// `parameters` are asked with all else. `paged`: the API gives it in pages, and chooses by fields. `rates` asks for what
+// is shown beside, as it takes a second: { ask(signal), add(row, found) }. `behind` makes what is opened below a row,
+// which has a `load(signal)` itself. `followed`: changes are heard of at once, where all is on one page. `news` is what
+// is said of a row that was another one before, or wasn't there. `newestFirst`: the API has the newest last.
 export function listView(
-  { title, about, path, columns, keyOf, every = 10, paged = true, namespaced = false, followed = true, newestFirst = false, rates, behind, news },
+  {
+    title,
+    about,
+    path,
+    parameters = {},
+    columns,
+    keyOf,
+    every = 10,
+    paged = true,
+    namespaced = false,
+    followed = true,
+    newestFirst = false,
+    rates,
+    behind,
+    news,
+  },
   page,
 ) {
   const table = new Table(columns, { label: title, keyOf, behind });
-  const filter = element("input", { id: "filter", type: "search", autocomplete: "off", spellcheck: "false" });
+  const filter = element("input", {
+    id: "filter",
+    type: "search",
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: paged ? "words, or status!=Ready" : "words",
+  });
   const namespace = element("input", { id: "namespace", type: "search", autocomplete: "off", spellcheck: "false" });
   const told = element("span", { id: "count", class: "faint", role: "status" });
   const note = element("span", { class: "faint" });
-  const bar = element("div", { class: "bar" },
-    element("label", { for: "filter" }, "Filter"), filter, ...(namespaced ? [field("Namespace", namespace)] : []),
-    button("Refresh", page.reload, { id: "refresh" }), told, note);
+  const bar = element(
+    "div",
+    { class: "bar" },
+    element("label", { for: "filter" }, "Filter"),
+    filter,
+    ...(namespaced ? [field("Namespace", namespace)] : []),
+    button("Refresh", page.reload, { id: "refresh" }),
+    told,
+    note,
+  );
   const previous = button("Previous page", () => turn(-1));
   const next = button("Next page", () => turn(1));
   const place = element("span", { class: "faint", id: "place" });
@@ -47,18 +75,26 @@ export function listView(
   function chosen() {
     const parts = filter.value.trim().split(/\s+/).filter(Boolean);
     const isField = (part) => paged && part.includes("=");
-    return { fields: parts.filter(isField).join(","), words: parts.filter((part) => !isField(part)).map((part) => part.toLowerCase()) };
+    return {
+      fields: parts.filter(isField).join(","),
+      words: parts.filter((part) => !isField(part)).map((part) => part.toLowerCase()),
+    };
   }
 
   function matches(row, words) {
     if (!words.length) return true;
-    const all = columns.map(([, key]) => text(row[key])).join(" ").toLowerCase();
+    const all = columns
+      .map(([, key]) => text(row[key]))
+      .join(" ")
+      .toLowerCase();
     return words.every((word) => all.includes(word));
   }
 
   function question(limit, start) {
     const { fields } = chosen();
-    return paged ? `${path}${query({ limit, continue: start, fieldSelector: fields, namespace: namespace.value.trim() })}` : path;
+    return paged
+      ? `${path}${query({ ...parameters, limit, continue: start, fieldSelector: fields, namespace: namespace.value.trim() })}`
+      : path;
   }
 
   async function load(signal) {
@@ -93,14 +129,22 @@ export function listView(
     following = wanted;
     if (wanted === null) return;
     let soon = 0;
-    const hear = () => { soon ||= setTimeout(() => { soon = 0; page.again(); }, SOON); };
+    const hear = () => {
+      soon ||= setTimeout(() => {
+        soon = 0;
+        page.again();
+      }, SOON);
+    };
     const stop = follow(`${wanted}${wanted.includes("?") ? "&" : "?"}watch=1`, hear, (wasFollowed) => {
       if (unfollow !== leave) return;
       // Asked again, it is followed again.
       following = null;
       if (wasFollowed) hear();
     });
-    const leave = () => { clearTimeout(soon); stop(); };
+    const leave = () => {
+      clearTimeout(soon);
+      stop();
+    };
     unfollow = leave;
   }
 
@@ -127,14 +171,20 @@ export function listView(
     if (whole) {
       pager.hidden = true;
       const all = chosen().fields || namespace.value.trim() ? "found" : "in all";
-      tell(matching.length === rows.length ? `${count(rows.length)} ${all}` : `${count(matching.length)} of ${count(rows.length)}`);
+      tell(
+        matching.length === rows.length
+          ? `${count(rows.length)} ${all}`
+          : `${count(matching.length)} of ${count(rows.length)}`,
+      );
       table.show(matching);
       return;
     }
     const from = at * PAGE;
     const all = answer.remaining === undefined ? "" : ` of ${count(from + rows.length + answer.remaining)}`;
     tell(answer.remaining === undefined ? "more than one page" : `${all.slice(4)} in all`);
-    place.textContent = rows.length ? `${count(from + 1)} to ${count(from + rows.length)}${at + 1 < starts.length ? all : ""}` : "nothing more";
+    place.textContent = rows.length
+      ? `${count(from + 1)} to ${count(from + rows.length)}${at + 1 < starts.length ? all : ""}`
+      : "nothing more";
     pager.hidden = false;
     previous.disabled = at === 0;
     next.disabled = at + 1 >= starts.length;
@@ -196,12 +246,21 @@ export function listView(
     clearTimeout(timer);
     timer = setTimeout(page.reload, 250);
   });
-  namespace.addEventListener("change", () => { first(); whole = null; page.reload(); });
+  namespace.addEventListener("change", () => {
+    first();
+    whole = null;
+    page.reload();
+  });
 
   return {
-    title, about, parts: [bar, ...table.parts, ...(paged ? [pager] : [])], load,
+    title,
+    about,
+    parts: [bar, ...table.parts, ...(paged ? [pager] : [])],
+    load,
     // All pages aren't gone through again and again.
-    get every() { return chosen().words.length && !whole ? 0 : every; },
+    get every() {
+      return chosen().words.length && !whole ? 0 : every;
+    },
     close() {
       clearTimeout(timer);
       unfollow();

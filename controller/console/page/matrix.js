@@ -7,7 +7,10 @@ import { choice, element, field, set } from "./elements.js";
 import { plural } from "./words.js";
 
 const SIGNS = {
-  Allow: ["✓", "allowed"], Deny: ["✕", "denied"], Mixed: ["±", "some allowed, some denied"], None: ["–", "no family in common"],
+  Allow: ["✓", "allowed"],
+  Deny: ["✕", "denied"],
+  Mixed: ["±", "some allowed, some denied"],
+  None: ["–", "no family in common"],
 };
 const PROTOCOLS = ["TCP", "UDP", "SCTP", "ICMP"].map((name) => [name, name]);
 const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
@@ -16,13 +19,32 @@ export function matrixView({ given }, page) {
   const namespace = choice("namespace", []);
   const also = choice("also", []);
   const protocol = choice("protocol", PROTOCOLS, given.get("protocol") ?? "TCP");
-  const port = element("input", { name: "port", id: "port", type: "number", min: 1, max: 65535, required: true, value: given.get("port") ?? 80 });
-  const form = element("form", { class: "question" }, field("Namespace", namespace), field("And", also), field("Protocol", protocol), field("Port", port));
+  const port = element("input", {
+    name: "port",
+    id: "port",
+    type: "number",
+    min: 1,
+    max: 65535,
+    required: true,
+    value: given.get("port") ?? 80,
+  });
+  const form = element(
+    "form",
+    { class: "question" },
+    field("Namespace", namespace),
+    field("And", also),
+    field("Protocol", protocol),
+    field("Port", port),
+  );
   const hint = element("p", { class: "faint", id: "hint" });
   const table = element("table", { class: "matrix", role: "grid", "aria-label": "Who may reach whom" });
   const why = element("aside", { class: "details", "aria-label": "Explanation" });
   const scroll = element("div", { class: "scroll" }, table);
-  const legend = element("p", { class: "faint" }, ...Object.values(SIGNS).map(([sign, words]) => `${sign} ${words}   `));
+  const legend = element(
+    "p",
+    { class: "faint" },
+    ...Object.values(SIGNS).map(([sign, words]) => `${sign} ${words}   `),
+  );
   let [chosen, extra] = (given.get("namespace") ?? "").split(",");
   let matrix = null;
   let at = [0, 0];
@@ -80,7 +102,10 @@ export function matrixView({ given }, page) {
     const names = new Set([...matrix.namespaces, ...(value ? [value] : [])]);
     const options = [...first, ...[...names].sort().map((name) => [name, name])];
     if (select.said === JSON.stringify(options)) select.value = value ?? "";
-    else select.replaceChildren(...options.map(([name, text]) => element("option", { value: name, selected: name === (value ?? "") }, text)));
+    else
+      select.replaceChildren(
+        ...options.map(([name, text]) => element("option", { value: name, selected: name === (value ?? "") }, text)),
+      );
     select.said = JSON.stringify(options);
   }
 
@@ -91,13 +116,18 @@ export function matrixView({ given }, page) {
     if (table.shown !== now) {
       const heads = subjects.map(({ name }) => element("th", { scope: "col" }, element("span", {}, name)));
       const corner = element("th", { scope: "col", class: "corner" }, "From ↓ to →");
-      const rows = subjects.map(({ name, pods }, row) => element("tr", {},
-        element("th", { scope: "row", title: plural(pods, "pod") }, name),
-        ...subjects.map((_, column) => {
-          const cell = element("button", { type: "button", tabindex: -1 });
-          cell.place = [row, column];
-          return element("td", {}, cell);
-        })));
+      const rows = subjects.map(({ name, pods }, row) =>
+        element(
+          "tr",
+          {},
+          element("th", { scope: "row", title: plural(pods, "pod") }, name),
+          ...subjects.map((_, column) => {
+            const cell = element("button", { type: "button", tabindex: -1 });
+            cell.place = [row, column];
+            return element("td", {}, cell);
+          }),
+        ),
+      );
       table.replaceChildren(element("thead", {}, element("tr", {}, corner, ...heads)), element("tbody", {}, ...rows));
       at = [0, 0];
     }
@@ -108,7 +138,8 @@ export function matrixView({ given }, page) {
       const [sign, words] = SIGNS[value];
       if (cell.textContent !== sign) cell.textContent = sign;
       set(cell, {
-        class: `cell-button ${value.toLowerCase()}`, title: `${subjects[row].name} to ${subjects[column].name}: ${words}`,
+        class: `cell-button ${value.toLowerCase()}`,
+        title: `${subjects[row].name} to ${subjects[column].name}: ${words}`,
         "aria-label": `${subjects[row].name} to ${subjects[column].name}: ${words}`,
         tabindex: row === at[0] && column === at[1] ? 0 : -1,
         "aria-pressed": String(picked !== null && picked[0] === row && picked[1] === column),
@@ -149,13 +180,22 @@ export function matrixView({ given }, page) {
       why.replaceChildren(element("p", { class: "faint" }, "What decides is shown here once a cell is chosen."));
       return;
     }
-    const differ = value === "Mixed"
-      ? [element("p", {}, "Policies name addresses, which tell pods of one identity apart. This is of two of them.")] : [];
-    const steps = answer.steps.length ? answer.steps.map((step) => element("li", {}, step)) : [element("li", {}, answer.reason)];
+    const differ =
+      value === "Mixed"
+        ? [element("p", {}, "Policies name addresses, which tell pods of one identity apart. This is of two of them.")]
+        : [];
+    const steps = answer.steps.length
+      ? answer.steps.map((step) => element("li", {}, step))
+      : [element("li", {}, answer.reason)];
     why.replaceChildren(
       element("h2", {}, answer.allowed ? "✓ Allowed" : "✕ Denied"),
-      element("p", {}, `${answer.source} to ${answer.destination}, ${answer.protocol}${answer.port ? ` ${answer.port}` : ""}`),
-      ...differ, element("ol", {}, ...steps),
+      element(
+        "p",
+        {},
+        `${answer.source} to ${answer.destination}, ${answer.protocol}${answer.port ? ` ${answer.port}` : ""}`,
+      ),
+      ...differ,
+      element("ol", {}, ...steps),
       element("p", {}, element("a", { href: `#/trace${query(question)}` }, "Trace it")),
     );
   }
@@ -164,7 +204,13 @@ export function matrixView({ given }, page) {
   return {
     title: "Matrix",
     about: "Who may reach whom by policies, for pods that policies treat alike.",
-    parts: [form, hint, legend, element("div", { class: "beside" }, element("div", { class: "main-part" }, scroll), why)],
-    load, every: 30,
+    parts: [
+      form,
+      hint,
+      legend,
+      element("div", { class: "beside" }, element("div", { class: "main-part" }, scroll), why),
+    ],
+    load,
+    every: 30,
   };
 }

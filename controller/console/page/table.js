@@ -2,8 +2,8 @@
 // focus keeps it.
 //
 // A column is [heading, key of the row, more]; `more` may say that it is a number, a state, how its value is written
-// (`words`), where it leads (`link`) with what name (`linkName`), that it opens what is behind a row (`opens`, the name of
-// that), and its `shape` (a class of the style sheet).
+// (`words`), where it leads (`link`) with what name (`linkName`), that it opens what is behind a row (`opens`: the name
+// of that), and its `shape` (a class of the style sheet).
 
 import { arrange, button, element } from "./elements.js";
 import { count, quality, text } from "./words.js";
@@ -20,11 +20,17 @@ export class Table {
   // row. `nested`: inside another table.
   constructor(columns, { label, keyOf, behind, nested = false } = {}) {
     Object.assign(this, { columns, keyOf, behind });
-    this.head = element("tr", {}, ...columns.map(([heading, , more = {}]) =>
-      element("th", { scope: "col", class: more.number ? "number" : more.shape === "rate" ? "rate" : null }, heading)));
+    this.head = element(
+      "tr",
+      {},
+      ...columns.map(([heading, , more = {}]) =>
+        element("th", { scope: "col", class: more.number ? "number" : more.shape === "rate" ? "rate" : null }, heading),
+      ),
+    );
     this.body = element("tbody");
     const table = element("table", { "aria-label": label }, element("thead", {}, this.head), this.body);
-    this.scroll = nested ? table
+    this.scroll = nested
+      ? table
       : element("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, table);
     this.previous = button("Previous page", () => this.turn(-1));
     this.next = button("Next page", () => this.turn(1));
@@ -73,7 +79,11 @@ export class Table {
       this.#opened.get(key).remove();
       this.#opened.delete(key);
     } else {
-      const behind = element("tr", { class: "behind" }, element("td", { colspan: this.columns.length }, this.behind(line.row)));
+      const behind = element(
+        "tr",
+        { class: "behind" },
+        element("td", { colspan: this.columns.length }, this.behind(line.row)),
+      );
       this.#opened.set(key, behind);
       line.after(behind);
     }
@@ -100,8 +110,9 @@ export class Table {
       if (before?.said === said) return;
       const made = before ?? element(key === "name" ? "th" : "td", { scope: key === "name" ? "row" : null });
       made.said = said;
-      made.className = more.number ? "number" : more.shape ?? "";
-      if (target) made.replaceChildren(element("a", { href: `#/${target}`, "aria-label": more.linkName?.(row) }, words));
+      made.className = more.number ? "number" : (more.shape ?? "");
+      if (target)
+        made.replaceChildren(element("a", { href: `#/${target}`, "aria-label": more.linkName?.(row) }, words));
       else if (more.opens) this.#writeOpener(made, words, more.opens(row), name);
       else if (more.state) made.replaceChildren(element("span", { class: `state ${quality(words)}` }, words));
       else made.textContent = words;
@@ -114,7 +125,11 @@ export class Table {
       cell.firstChild.textContent = words;
       return;
     }
-    const opener = button(words, () => this.#open(key, opener), { class: "opener", "aria-expanded": "false", "aria-label": name });
+    const opener = button(words, () => this.#open(key, opener), {
+      class: "opener",
+      "aria-expanded": "false",
+      "aria-label": name,
+    });
     cell.append(opener);
   }
 }

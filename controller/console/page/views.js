@@ -15,7 +15,8 @@ const flowsOf = (row) => (row.status === "Disconnected" ? "" : `nodes/${encodeUR
 
 const stateWords = (status, row) => (row.drained ? `${status}, drained` : status);
 const stateNews = (row, before) => (before && before.status !== row.status ? `${row.name} is ${row.status}` : "");
-const traceFrom = (row) => (row.kind === "Pod" ? `trace?from=${encodeURIComponent(`${row.namespace}/${row.name}`)}` : "");
+const traceFrom = (row) =>
+  row.kind === "Pod" ? `trace?from=${encodeURIComponent(`${row.namespace}/${row.name}`)}` : "";
 const traceTo = ({ namespace, name, ports }) =>
   `trace?to=${encodeURIComponent(`${namespace}/svc/${name}`)}&port=${parseInt(ports[0], 10) || ""}`;
 
@@ -28,11 +29,16 @@ const NODES = {
   news: stateNews,
   columns: [
     ["Name", "name", { link: flowsOf, linkName: (row) => `Flows of ${row.name}` }],
-    ["Status", "status", { state: true, words: stateWords }], ["Addresses", "addresses"], ["Pod CIDRs", "podCIDRs"],
-    ["Pods", "pods", { number: true }], ["Flows", "flows", { number: true }],
-    ["Receives", "rxBitsPerSecond", { words: bits, shape: "rate" }], ["Sends", "txBitsPerSecond", { words: bits, shape: "rate" }],
+    ["Status", "status", { state: true, words: stateWords }],
+    ["Addresses", "addresses"],
+    ["Pod CIDRs", "podCIDRs"],
+    ["Pods", "pods", { number: true }],
+    ["Flows", "flows", { number: true }],
+    ["Receives", "rxBitsPerSecond", { words: bits, shape: "rate" }],
+    ["Sends", "txBitsPerSecond", { words: bits, shape: "rate" }],
     ["Drops", "droppedPerSecond", { words: perSecond, shape: "rate" }],
-    ["Refused", "refused", { number: true }], ["Repaired", "repaired", { number: true }],
+    ["Refused", "refused", { number: true }],
+    ["Repaired", "repaired", { number: true }],
   ],
 };
 
@@ -43,8 +49,13 @@ const PODS = {
   keyOf: named,
   namespaced: true,
   columns: [
-    NAMESPACE, ["Name", "name", { link: traceFrom, linkName: (row) => `Trace from ${row.namespace}/${row.name}` }], ["Status", "status", { state: true }], ["Addresses", "addresses"],
-    ["Node", "node"], ["Port", "portNumber", { number: true }], ["Reason", "reason"],
+    NAMESPACE,
+    ["Name", "name", { link: traceFrom, linkName: (row) => `Trace from ${row.namespace}/${row.name}` }],
+    ["Status", "status", { state: true }],
+    ["Addresses", "addresses"],
+    ["Node", "node"],
+    ["Port", "portNumber", { number: true }],
+    ["Reason", "reason"],
   ],
 };
 
@@ -57,11 +68,16 @@ const SERVICES = {
   rates: serviceRates,
   behind: endpointsOf,
   columns: [
-    NAMESPACE, ["Name", "name", { link: traceTo, linkName: (row) => `Trace to Service ${row.namespace}/${row.name}` }],
-    ["Type", "type"], ["Cluster IPs", "clusterIPs"], ["External IPs", "externalIPs"],
-    ["Ports", "ports"], ["Endpoints", "endpoints", { opens: (row) => `Endpoints of ${row.namespace}/${row.name}` }],
+    NAMESPACE,
+    ["Name", "name", { link: traceTo, linkName: (row) => `Trace to Service ${row.namespace}/${row.name}` }],
+    ["Type", "type"],
+    ["Cluster IPs", "clusterIPs"],
+    ["External IPs", "externalIPs"],
+    ["Ports", "ports"],
+    ["Endpoints", "endpoints", { opens: (row) => `Endpoints of ${row.namespace}/${row.name}` }],
     ["Connections", "connectionsPerSecond", { words: perSecond, shape: "rate" }],
-    ["Carries", "bitsPerSecond", { words: bits, shape: "rate" }], ["Reason", "reason"],
+    ["Carries", "bitsPerSecond", { words: bits, shape: "rate" }],
+    ["Reason", "reason"],
   ],
 };
 
@@ -69,11 +85,20 @@ const POLICIES = {
   title: "Policies",
   about: "Every policy, the pods it selects, and its rules in words.",
   path: "policies",
+  // Which pods they are isn't shown, and may be all: then they would be other ones all the time, too.
+  parameters: { names: 0 },
+  followed: false,
   keyOf: named,
   namespaced: true,
   columns: [
-    NAMESPACE, ["Kind", "kind"], ["Name", "name"], ["Subjects", "subjects"], ["Pods", "pods", { number: true }],
-    ["Ingress", "ingress"], ["Egress", "egress"], ["Reason", "reason"],
+    NAMESPACE,
+    ["Kind", "kind"],
+    ["Name", "name"],
+    ["Subjects", "subjects"],
+    ["Pods", "pods", { number: true }],
+    ["Ingress", "ingress"],
+    ["Egress", "egress"],
+    ["Reason", "reason"],
   ],
 };
 
@@ -85,17 +110,25 @@ const EVENTS = {
   paged: false,
   newestFirst: true,
   every: 30,
-  news: (row, before) => (before ? "" : `${row.type === "Warning" ? "Warning: " : ""}${row.reason} ${row.object} ${row.message}`),
+  news: (row, before) =>
+    before ? "" : `${row.type === "Warning" ? "Warning: " : ""}${row.reason} ${row.object} ${row.message}`,
   columns: [
-    ["Time (UTC)", "time", { shape: "plain", words: (time) => time.replace("T", " ").replace("Z", "") }], ["Type", "type", { state: true }],
-    ["Reason", "reason"], ["Object", "object", { shape: "plain" }], ["Node", "node"], ["Message", "message", { shape: "words" }],
+    ["Time (UTC)", "time", { shape: "plain", words: (time) => time.replace("T", " ").replace("Z", "") }],
+    ["Type", "type", { state: true }],
+    ["Reason", "reason"],
+    ["Object", "object", { shape: "plain" }],
+    ["Node", "node"],
+    ["Message", "message", { shape: "words" }],
     ["Count", "count", { number: true }],
   ],
 };
 
 const FLOWS = [
-  ["Table", "table"], ["Priority", "priority", { number: true }], ["Packets", "packets", { number: true }],
-  ["Object", "object", { shape: "plain" }], ["What it does", "words", { shape: "words" }],
+  ["Table", "table"],
+  ["Priority", "priority", { number: true }],
+  ["Packets", "packets", { number: true }],
+  ["Object", "object", { shape: "plain" }],
+  ["What it does", "words", { shape: "words" }],
 ];
 
 function flowsView(node, page) {
