@@ -18,10 +18,11 @@ import logging
 import resource
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from controller import dhcp, health, metrics, parts, views
 from controller.access import Access
@@ -29,6 +30,7 @@ from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
 from controller.bgp import Speaker
 from controller.capture import Captures
+from controller.change_traces import NoTraces
 from controller.changes import Changes
 from controller.channel import Channel, remove
 from controller.chronicle import Chronicle
@@ -45,12 +47,12 @@ from controller.offloads import Offloads
 from controller.packet_ins import PacketIns, Purpose, in_port
 from controller.phases import Phases
 from controller.port_loads import Load, PortLoads
-from controller.propagation import Propagation
+from controller.propagation import Done, Moments, Propagation, Timed
 from controller.replica import CLOCK_INTERVAL, Replica
 from controller.statistics import INTERVAL as STATS_INTERVAL
 from controller.statistics import OBJECTS, Statistics
 from controller.structured_log import about
-from controller.sync import Events, Phase
+from controller.sync import Events, Phase, SwitchSync
 from controller.trace.live import Tracer
 from controller.watching import Watches
 from flows.compiler import Compiler
@@ -58,16 +60,19 @@ from flows.openflow import encode
 from flows.openflow.messages import FlowStats, PacketIn, PortDesc, PortStats
 from flows.state import Port
 from flows.text import flow_text
-from flows.values import PORT_CONTROLLER, Output
+from flows.update import Update
+from flows.values import PORT_CONTROLLER, Group, Output
 from topology.announcements import Elections, Route, routes
 from topology.discovery import INTERVAL, Sender
 from topology.flow_export import FlowExport
 from topology.graph import Interconnect, Wire
 from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
-from topology.manifests import Problem
+from topology.manifests import Problem, object_words
 from topology.model import Key, Object
 from topology.services import ServiceRanges
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 #: Connections that policies deny or allow, where policies ask for it: a logger of its own, to be kept apart.
@@ -81,6 +86,8 @@ DUMP_LIMIT = 10.0
 COMPARISONS = 5
 #: Seconds after which a node whose switch is away is taken for lost, and between two looks.
 LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
+#: Objects of a change that are named in a trace of it.
+NAMED = 10
 #: Seconds for which it is looked how much ports carry.
 MEASURED = 1.0
 #: Seconds between looks at whose turn it is to say what it is wired to.
@@ -103,8 +110,9 @@ class Controller:
         interconnect: Interconnect | None = None,
         exports: Sequence[FlowExport] = (),
     ) -> None:
-        cidrs = (ranges or ServiceRanges()).cluster
-        self.compiler = Compiler(cidrs, keyed=keyed, interconnect=interconnect, exports=exports)
+        #: What of the cluster's addresses and ports is Services'.
+        self.ranges = ranges or ServiceRanges()
+        self.compiler = Compiler(self.ranges.cluster, keyed=keyed, interconnect=interconnect, exports=exports)
         #: Who watches what, and which rows are to be looked at again.
         self.changes = Changes()
         self.watches = Watches(self.changes)
@@ -125,7 +133,9 @@ class Controller:
         )
         self.durations = Durations()
         #: Changes that aren't on all their switches yet.
-        self.propagation = Propagation(self.durations.installed)
+        self.propagation = Propagation(self._installed)
+        #: Who is told what became of changes.
+        self.traces = NoTraces()
         events = Events(
             ports=self._ports_changed,
             refused=self._refused,
@@ -156,6 +166,8 @@ class Controller:
         self.offloads = Offloads(self.compiler, self.fleet)
         #: Certificates and tokens.
         self.access = Access()
+        #: What it was started with, by the names of options.
+        self.settings: Mapping[str, Any] = {}
         #: Nodes that people have drained.
         self.drains = Drains()
         #: Why no switch is heard yet; empty when they are.
@@ -181,27 +193,33 @@ class Controller:
 
     # The source speaks ------------------------------------------------------------------------------------------
 
-    def take(self, snapshot: Snapshot) -> None:
-        """The objects that there are now, all of them."""
+    def take(self, snapshot: Snapshot, told: float | None = None) -> None:
+        """The objects that there are now, all of them. `told`: when the source was told of what is new."""
         changed, gone = difference(self._taken, snapshot.objects)
         self._taken = snapshot.objects
-        self.change(changed, gone, snapshot.problems)
+        self.change(changed, gone, snapshot.problems, told)
 
-    def change(self, changed: Iterable[Object], gone: Iterable[Key], problems: tuple[Problem, ...]) -> None:
+    def change(
+        self,
+        changed: Iterable[Object],
+        gone: Iterable[Key],
+        problems: tuple[Problem, ...],
+        told: float | None = None,
+    ) -> None:
         """Objects that are new or others, the keys of those that are gone, and all that is wrong with any now."""
         gone = list(gone)
         changed = self.drains.take(changed, gone)
         self.changes_taken += 1
-        known = time.monotonic()
         self.concerns.objects(changed, gone)
         self.chronicle.drained(self.compiler.cluster.nodes, changed)
-        updates = (update for step in self.compiler.take(changed, gone) for update in step)
-        concerned = self.fleet.follow(updates)
-        # What the clock says after all that: a tenure may have ended meanwhile.
-        sent = time.monotonic()
-        self.fleet.flush(concerned, sent)
-        self.durations.compiled(sent - known)
-        self._await("object", concerned, known, sent)
+        if told is not None:
+            self.durations.heard(max(time.monotonic() - told, 0.0))
+        keys = (
+            (*(each.key for each in islice(changed, NAMED)), *islice(gone, NAMED)) if self.propagation.detailed else ()
+        )
+        words = tuple(map(object_words, keys[:NAMED]))
+        sent = self._send("object", lambda: chain.from_iterable(self.compiler.take(changed, gone)), told, words)
+        self.durations.compiled(sent.sent - sent.known)
         self.fleet.admit(time.monotonic())
         self.links.objects_changed(changed, gone, time.monotonic())
         if problems != self.problems:
@@ -210,10 +228,28 @@ class Controller:
             self.chronicle.problems(self.problems, problems)
         self.problems = problems
 
-    def _await(self, what: str, concerned: Iterable[str], known: float, sent: float) -> None:
-        """See how long a change takes to be on all switches that it was sent to."""
+    def _send(
+        self, what: str, make: Callable[[], Iterable[Update]], told: float | None = None, about: tuple[str, ...] = ()
+    ) -> Moments:
+        """Have updates made, send them, and see how long it takes until all switches that were sent some have them."""
+        known, making = time.monotonic(), Timed(make, time.monotonic)
+        concerned = self.fleet.follow(making)
+        # What the clock says after all that: a tenure may have ended meanwhile.
+        sent = time.monotonic()
+        self.fleet.flush(concerned, sent)
+        moments = Moments(known if told is None else told, known, sent, making.seconds)
         waiting = [node for node in concerned if self._is_behind(node)]
-        self.propagation.begin(what, waiting, self.fleet.cluster.version, known, sent)
+        self.propagation.begin(what, waiting, self.fleet.cluster.version, moments, about)
+        return moments
+
+    def tell_traces(self, traces: NoTraces) -> None:
+        """Somebody is to be told what became of changes."""
+        self.traces = traces
+        self.propagation.detailed = type(traces) is not NoTraces
+
+    def _installed(self, done: Done) -> None:
+        self.durations.installed(done.what, done.seconds)
+        self.traces.take(done)
 
     def _is_behind(self, node: str) -> bool:
         return self.fleet.phase(node) in (Phase.READING, Phase.SYNCING)
@@ -309,12 +345,8 @@ class Controller:
     # The switches speak -----------------------------------------------------------------------------------------
 
     def _ports_changed(self, node: str, ports: list[Port]) -> None:
-        known = time.monotonic()
         self.concerns.switch(node)
-        concerned = self.fleet.follow(self.compiler.set_ports(node, ports))
-        sent = time.monotonic()
-        self.fleet.flush(concerned, sent)
-        self._await("port", concerned, known, sent)
+        self._send("port", lambda: self.compiler.set_ports(node, ports), about=(node,))
         self.links.set_ports(node, time.monotonic())
 
     def _refused(self, node: str, refusal: Refusal) -> None:
@@ -384,33 +416,33 @@ class Controller:
 
     async def dump(self, node: str) -> list[FlowStats]:
         """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
+        return await _answer(node, self._sync_of(node).dump)
+
+    async def groups(self, node: str) -> list[Group]:
+        """A node's groups as its switch has them. Raises as `dump` does."""
+        return await _answer(node, self._sync_of(node).groups)
+
+    def _sync_of(self, node: str) -> SwitchSync:
+        """A node's switch. Raises UnknownNodeError."""
         sync = self.fleet.syncs.get(node)
         if sync is None:
             known = node in self.compiler.cluster.nodes
             raise UnknownNodeError(f"the switch of node {node!r} isn't connected" if known else f"no node {node!r}")
-        answer: asyncio.Future[list[FlowStats]] = asyncio.get_running_loop().create_future()
-        sync.dump(lambda found: None if answer.done() else answer.set_result(found))
-        try:
-            async with asyncio.timeout(DUMP_LIMIT):
-                return await answer
-        except TimeoutError:
-            raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
+        return sync
 
     async def compare(self, node: str) -> tuple[Drift, int, bool]:
         """What differs on a node's switch from what it should hold, of how many flows that it has.
 
         And whether nothing was on its way meanwhile; else what was may be told as a difference. Raises as `dump` does.
         """
-        for number in range(COMPARISONS):
-            before = self.fleet.syncs[node].settled if node in self.fleet.syncs else None
+        for _ in range(COMPARISONS):
+            before = self._sync_of(node).settled
             found = await self.dump(node)
-            sync = self.fleet.syncs.get(node)
-            if sync is None:
-                break
+            sync = self._sync_of(node)
             is_settled = before is not None and sync.settled == before
-            if is_settled or number == COMPARISONS - 1:
-                return sync.holdings.compare(found), len(found), is_settled
-        raise UnknownNodeError(f"the switch of node {node!r} isn't connected")
+            if is_settled:
+                break
+        return sync.holdings.compare(found), len(found), is_settled
 
     async def measure_ports(self) -> dict[tuple[str, str], Load]:
         """How much ports carry now, by node and name, on all switches that answer in time."""
@@ -458,6 +490,17 @@ class Controller:
     def troubles(self) -> Iterator[str]:
         """Everything that isn't as it should be, a line each."""
         return parts.troubles(self, datetime.now(UTC))
+
+
+async def _answer(node: str, ask: Callable[[Callable[[_T], None]], None]) -> _T:
+    """What a node's switch answers to a question. Raises TimeoutError."""
+    answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+    ask(lambda found: None if answer.done() else answer.set_result(found))
+    try:
+        async with asyncio.timeout(DUMP_LIMIT):
+            return await answer
+    except TimeoutError:
+        raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
 
 
 def _stats_text(stats: FlowStats) -> str:
@@ -527,7 +570,8 @@ class ManifestFeed:
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
         async for snapshot in self._source.watch():
-            controller.take(snapshot)
+            changed = self._source.changed
+            controller.take(snapshot, time.monotonic() - (time.time() - changed) if changed is not None else None)
             controller.source_troubles = tuple
             yield
 
@@ -547,7 +591,9 @@ async def run(
     bgp: Speaker | None = None,
     lldp_interval: float = INTERVAL,
     stats_interval: float = STATS_INTERVAL,
+    settings: Mapping[str, Any] | None = None,
     metrics_objects: int = OBJECTS,
+    traces: NoTraces | None = None,
 ) -> None:
     """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
     collect_seldom()
@@ -572,11 +618,15 @@ async def run(
         steps = feed.steps(controller)
         closing.push_async_callback(_close, steps)
         controller.access, controller.bgp = access, bgp
+        controller.settings = settings or {}
         if bgp is not None:
             bgp.told = controller.chronicle.router
         controller.links.discovery.interval = lldp_interval
         controller.statistics.interval = stats_interval
         controller.statistics.tell_apart(metrics_objects)
+        if traces is not None:
+            controller.tell_traces(traces)
+            closing.push_async_callback(asyncio.to_thread, traces.close)
         api = await serve(controller, socket_path)
         closing.push_async_callback(api.cleanup)
         closing.callback(remove, socket_path)

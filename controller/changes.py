@@ -47,7 +47,8 @@ class Changes:
         #: When there is time for the next look.
         self.free_at = float("-inf")
         self._listeners: dict[str, list[Listener]] = {}
-        self._watches = 0
+        #: How many watch.
+        self.watched = 0
 
     @property
     def is_watched(self) -> bool:
@@ -83,13 +84,13 @@ class Changes:
 
     def admit(self) -> None:
         """One more watch, until `dismiss`. Raises TooManyError."""
-        if self._watches >= LIMIT:
+        if self.watched >= LIMIT:
             raise TooManyError
-        self._watches += 1
+        self.watched += 1
 
     def dismiss(self) -> None:
         """One watch less."""
-        self._watches -= 1
+        self.watched -= 1
 
     def spent(self, seconds: float, now: float) -> None:
         """A look has taken this long: the next one is not before the others have had their share."""

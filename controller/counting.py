@@ -26,8 +26,10 @@ AT_A_TIME = 16
 PATIENCE, DEADLINE = 5.0, 10.0
 
 T = TypeVar("T")
-#: Asks a switch, and says when it has answered.
-Ask = Callable[[SwitchSync, Callable[[], None]], None]
+#: Takes what a switch has answered in full: how it is added, which is done unless it is too late.
+Answered = Callable[[Callable[[], None]], None]
+#: Asks a switch.
+Ask = Callable[[SwitchSync, Answered], None]
 
 
 class Counted(msgspec.Struct, Generic[T]):
@@ -65,16 +67,18 @@ class Counting:
     async def _services(self) -> Counted[Sums]:
         sums, labels = Sums(), self._compiler.services.labels()
 
-        def ask(sync: SwitchSync, answered: Callable[[], None]) -> None:
+        def ask(sync: SwitchSync, answered: Answered) -> None:
             flows: list[FlowCount] = []
 
             def take(found: Iterator[FlowCount]) -> None:
                 flows.extend(found)
 
             def end(buckets: Mapping[int, BucketIds], stats: Sequence[GroupStats]) -> None:
-                service_counts.add_flows(sums, labels, flows)
-                service_counts.add_buckets(sums, labels, buckets, stats)
-                answered()
+                def add() -> None:
+                    service_counts.add_flows(sums, labels, flows)
+                    service_counts.add_buckets(sums, labels, buckets, stats)
+
+                answered(add)
 
             sync.count_services(take, end)
 
@@ -83,15 +87,14 @@ class Counting:
     async def _policies(self) -> Counted[policy_views.Counts]:
         counts: policy_views.Counts = {}
 
-        def ask(sync: SwitchSync, answered: Callable[[], None]) -> None:
+        def ask(sync: SwitchSync, answered: Answered) -> None:
             flows: list[FlowCount] = []
 
             def take(found: Iterator[FlowCount]) -> None:
                 flows.extend(found)
 
             def end() -> None:
-                policy_views.add_counts(counts, flows)
-                answered()
+                answered(lambda: policy_views.add_counts(counts, flows))
 
             sync.count_flows(policy_views.TABLES, take, end)
 
@@ -106,7 +109,13 @@ async def ask_all(syncs: Mapping[str, SwitchSync], ask: Ask, deadline: float = D
     async def one(node: str, sync: SwitchSync) -> None:
         async with gate:
             answer: asyncio.Future[None] = loop.create_future()
-            ask(sync, lambda: None if answer.done() else answer.set_result(None))
+
+            def answered(add: Callable[[], None]) -> None:
+                if not answer.done():
+                    add()
+                    answer.set_result(None)
+
+            ask(sync, answered)
             async with asyncio.timeout(PATIENCE):
                 await answer
             del missing[node]

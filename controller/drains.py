@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,7 +22,8 @@ import msgspec
 
 from topology.model import Key, Node, Object
 
-log = logging.getLogger(__name__)
+#: Seconds for which it is waited that the source says again what it was told.
+HEARD = 2.0
 
 
 class DrainError(Exception):
@@ -41,6 +41,8 @@ class Store(Protocol):
     kind: str
     #: What is to be known of it, in words; may be empty.
     note: str
+    #: Whether it is the source that it is told, which says it from then on.
+    tells_source: bool
 
     @property
     def names(self) -> frozenset[str]:
@@ -57,6 +59,7 @@ class Memory:
     """Kept as long as this process lives."""
 
     kind = "Memory"
+    tells_source = False
     note = (
         "it ends with this controller, which has no --state-dir; if there are several, the others don't know of it, "
         "and go on giving the node work from the nodes that are theirs"
@@ -76,6 +79,7 @@ class StateDirectory:
     """Kept as a file for each drained node, `drained/NAME`, which comes and goes in one step. Raises DrainError."""
 
     kind = "StateDirectory"
+    tells_source = False
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "drained"
@@ -123,6 +127,7 @@ class Drains:
         #: Nodes as the source has them.
         self._said: dict[str, Node] = {}
         self._lock = asyncio.Lock()
+        self._news = asyncio.Event()
 
     def take(self, changed: Iterable[Object], gone: Iterable[Key]) -> list[Object]:
         """Objects of the source that have changed, nodes among them as they are to be."""
@@ -140,14 +145,25 @@ class Drains:
         async with self._lock:
             node = self._said[name]
             before = node.drained or name in self.store.names
-            if node.drained and not drained and self.store.kind != "Kubernetes":
+            if node.drained and not drained and not self.store.tells_source:
                 raise SourceSaysError(f"node {name!r} is drained by its manifest: take the annotation away there")
-            if before is not drained:
-                await self.store.put(name, drained=drained)
+            # Also where it seems to be so already: the source may be late.
+            await self.store.put(name, drained=drained)
+            if self.store.tells_source:
+                await self._heard(name, drained)
             return before is not drained
+
+    async def _heard(self, name: str, drained: bool) -> None:
+        """Wait until the source says what it was told, but not for long: it will."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARD):
+                while name in self._said and self._said[name].drained is not drained:
+                    self._news.clear()
+                    await self._news.wait()
 
     def _taken(self, node: Node) -> Node:
         self._said[node.name] = node
+        self._news.set()
         return self._marked(node)
 
     def _marked(self, node: Node) -> Node:

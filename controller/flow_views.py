@@ -20,7 +20,7 @@ from flows.services import external_addresses
 from flows.tables.digest import is_digest
 from flows.taps import is_trace
 from flows.text import flow_text
-from flows.values import Flow
+from flows.values import Flow, Group
 from flows.words import Names, flow_words
 from topology.naming import object_id
 
@@ -121,6 +121,11 @@ def differences(compiler: Compiler, node: str, drift: Drift, wanted: Wanted) -> 
                 right = told.row(should_be)
                 row |= {"object": right["object"], "shouldBe": right["words"], "shouldBeOfctl": right["ofctl"]}
             yield row
+
+
+def group_row(group: Group) -> Row:
+    """A group as people and scripts are shown it."""
+    return {"groupID": group.group_id, "buckets": len(group.buckets), "ofctl": flow_text(group, names=True)}
 
 
 def _unseen(flow: Flow) -> FlowStats:

@@ -14,6 +14,7 @@ class KubernetesDrains:
 
     kind = "Kubernetes"
     note = ""
+    tells_source = True
     names: frozenset[str] = frozenset()
 
     def __init__(self, client: Client) -> None:

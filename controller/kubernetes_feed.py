@@ -19,6 +19,7 @@ from controller import kubernetes_reports as reports
 from controller.app import Controller
 from controller.drains import Drains
 from controller.kubernetes_drains import KubernetesDrains
+from controller.kubernetes_traces import KubernetesTraces
 from controller.offloads import fault_of
 from controller.replica import Replica
 from controller.sync import Phase
@@ -59,6 +60,7 @@ class KubernetesFeed:
         self._source = KubernetesSource(client, ranges)
         self._queue = WriteQueue(random.random)
         self._events = reports.Events(socket.gethostname())
+        self._traces = KubernetesTraces(client)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def begin(self) -> Controller:
@@ -78,10 +80,11 @@ class KubernetesFeed:
 
     async def steps(self, controller: Controller) -> AsyncIterator[None]:
         async for batch in self._source.watch():
-            controller.change(batch.changed, batch.gone, batch.problems)
+            controller.change(batch.changed, batch.gone, batch.problems, self._source.heard)
             if not self._tasks:
                 self._tasks = [asyncio.create_task(self._look(controller))]
                 self._tasks += [asyncio.create_task(self._write()) for _ in range(WRITERS)]
+                self._tasks.append(asyncio.create_task(self._traces.run(controller)))
             for task in self._tasks:
                 if task.done():
                     # They never end by themselves: that one has is a fault to be seen.
@@ -97,6 +100,7 @@ class KubernetesFeed:
     def _troubles(self) -> Iterator[str]:
         yield from self._source.troubles()
         yield from self._queue.troubles()
+        yield from self._traces.troubles()
 
     # What is told ---------------------------------------------------------------------------------------------------
 

@@ -89,7 +89,12 @@ OBJECTS = _gauge("objects", "Objects of the cluster's state, by kind.", "kind")
 LOOKS = _counter("looks", "Answers of switches to what they carry.")
 TROUBLES = _gauge("troubles", "What isn't as it should be: lines of signalbox status.")
 UNDER_WAY = _gauge("changes_under_way", "Changes that aren't installed on all their switches yet.")
+TRACES = _counter("change_traces", "Traces of changes, by whether they were told or dropped.", "outcome")
 READY = _gauge("ready", "1 once the cluster's state is read and switches are heard.")
+SOURCE = _histogram(
+    "source_latency",
+    "Seconds from a file's change, or from an event's being read from Kubernetes' API server, to its being taken in.",
+)
 COMPILE = _histogram("compile", "Seconds to make flows of a change of objects and to send them.")
 INSTALL = _histogram(
     "change_installed",
@@ -97,12 +102,13 @@ INSTALL = _histogram(
     "source",
 )
 WATCHED = _histogram("watch_latency", "Seconds from a row being another to its being told to who watches it.")
+WATCHES = _gauge("watches", "Lists that are watched now.")
 
 DECLARED = (
     READY, CONNECTED, PHASE, DIGEST_AGE, FLOWS, REFUSED, BUNDLE, FLOW_MODS, BUNDLES, FAILED, REPAIRED, NODE_RATE,
     OFFLOAD_CAPABLE, OFFLOAD_ENABLED, OFFLOAD_WANTING, OFFLOAD_FLOWS, OFFLOAD_SHARE, OFFLOAD_FUNCTIONS,
-    SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES, UNDER_WAY,
-    COMPILE, INSTALL, WATCHED,
+    SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES, UNDER_WAY, TRACES,
+    WATCHES, SOURCE, COMPILE, INSTALL, WATCHED,
 )  # fmt: skip
 
 
@@ -111,16 +117,20 @@ class Durations:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._source = Histogram(SOURCE.name, SOURCE.about, buckets=BUCKETS, registry=self.registry)
         self._compile = Histogram(COMPILE.name, COMPILE.about, buckets=BUCKETS, registry=self.registry)
         self._install = Histogram(INSTALL.name, INSTALL.about, INSTALL.labels, buckets=BUCKETS, registry=self.registry)
-
         self._watched = Histogram(WATCHED.name, WATCHED.about, buckets=BUCKETS, registry=self.registry)
 
     def compiled(self, seconds: float) -> None:
         """A change of objects has been made flows of."""
         self._compile.observe(seconds)
 
-    def installed(self, source: str, seconds: float, switches: int) -> None:
+    def heard(self, seconds: float) -> None:
+        """A change is taken so long after its source was told of it."""
+        self._source.observe(seconds)
+
+    def installed(self, source: str, seconds: float) -> None:
         """A change is on the last switch that it concerns."""
         self._install.labels(source).observe(seconds)
 
@@ -152,7 +162,9 @@ class _State:
         yield LOOK_PERIOD, [([kind], controller.statistics.period(kind)) for kind in KINDS]
         yield TROUBLES, [((), sum(1 for _ in controller.troubles()))]
         yield UNDER_WAY, [((), controller.propagation.under_way)]
+        yield TRACES, [(("told",), controller.traces.told), (("dropped",), controller.traces.dropped)]
         yield READY, [((), not controller.not_ready)]
+        yield WATCHES, [((), controller.changes.watched)]
 
     def _switches(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
         found: dict[Declared, list[Sample]] = {

@@ -146,7 +146,9 @@ def _switches(controller: Controller, now: datetime, clock: float) -> _Seen:
     names, fleet = controller.compiler.cluster.nodes, controller.fleet
     phases = [fleet.phase(name) for name in names]
     synced, standby = phases.count(Phase.SYNCED), phases.count(Phase.STANDBY)
+    drained = sorted(name for name, node in names.items() if node.drained)
     message = f"{synced} of {len(phases)} in sync" + (f", {standby} of other replicas" if standby else "")
+    message += f", drained: {drained[0]}{' and others' if len(drained) > 1 else ''}" if drained else ""
     if phases and all(each is None for each in phases):
         return State.FAILED, f"none of {len(phases)} is connected"
     return State.OK if synced + standby == len(phases) else State.DEGRADED, message

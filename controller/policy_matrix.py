@@ -45,11 +45,9 @@ def matrix(
     """Who may reach whom of the identities of some namespaces; without any, of all.
 
     The last that it gives is the matrix, before which comes None now and then, so that others have their turn. Each of
-    its rows is right for a moment. Raises QuestionError.
+    its rows is right for a moment. `family` is 4, 6, or 0 for what two have in common. Raises QuestionError.
     """
     port = checked_port(protocol, port)
-    if family not in (0, 4, 6):
-        raise QuestionError(f"family is 4 or 6, not {family}")
     numbers = _numbers(compiler, namespaces)
     applied = _Applied(compiler, numbers)
     subjects = []
@@ -76,6 +74,7 @@ def matrix(
     yield {
         "protocol": protocol,
         "port": port,
+        "namespaces": compiler.policies.identities.namespaces(),
         "subjects": [_subject_row(compiler, each) for each in subjects],
         "cells": cells,
     }

@@ -188,6 +188,7 @@ class Statistics:
         #: Answers that switches have given.
         self.answers = 0
         self._service_ids: dict[Key, int] = {}
+        self._tidy_at = 0.0
 
     # Asking -----------------------------------------------------------------------------------------------------
 
@@ -203,7 +204,10 @@ class Statistics:
 
     def look(self, now: float, *, everyone: bool = False) -> None:
         """Ask the switches whose turn it is."""
-        self._forget()
+        self._forget_switches()
+        if everyone or now >= self._tidy_at:
+            self._tidy_at = now + self.interval
+            self._forget_objects()
         for index, (node, sync) in enumerate(self._fleet.syncs.items()):
             switch = self._switches.get(node)
             if switch is None:
@@ -215,7 +219,7 @@ class Statistics:
                 switch.due = now + self.interval
                 self._ask(node, sync, switch, now, index / len(self._fleet.syncs), everyone=everyone)
 
-    def _forget(self) -> None:
+    def _forget_switches(self) -> None:
         """Of nodes that are gone nothing is known, and who is away carries nothing that is known of now."""
         for node, switch in list(self._switches.items()):
             if node not in self._fleet.syncs:
@@ -224,6 +228,8 @@ class Statistics:
                     known.rates = {}
                 if node not in self._compiler.cluster.nodes:
                     del self._switches[node]
+
+    def _forget_objects(self) -> None:
         self.services_carried.keep_only(dict.fromkeys(self._ids().values()))
         self.policies_carried.keep_only(self._compiler.cluster.policies)
 
@@ -337,7 +343,7 @@ class Statistics:
 
     def overdue(self, now: float) -> list[str]:
         """Switches that are connected and haven't answered for so long that what is known of them isn't of now."""
-        age = (OVERDUE + 1) * self.interval
+        age = (OVERDUE + 1) * self.period("ports")
         answered = {node: self._switches[node].ports.at for node in self._fleet.syncs if node in self._switches}
         return sorted(node for node, at in answered.items() if at is not None and now - at > age)
 

@@ -51,26 +51,34 @@ class Rows:
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
         self._restless = RESTLESS.get(kind.name, frozenset())
+        #: By key, and for which keys that is as it is now.
         self._made: dict[Key, tuple[Shown, ...]] = {}
+        self._valid: set[Key] = set()
 
     def touch(self, key: Key) -> None:
-        self._made.pop(key, None)
+        self._valid.discard(key)
 
     def touch_all(self) -> None:
-        self._made.clear()
+        self._valid.clear()
 
     def close(self) -> None:
         pass
 
-    def of(self, keys: Sequence[Key]) -> dict[Key, tuple[Shown, ...]]:
-        """The rows of these keys; of those that are gone, none."""
-        made = {key: self._made[key] for key in keys if key in self._made}
-        for key, rows in self._make([key for key in keys if key not in made]).items():
-            made[key] = tuple(rows)
+    def of(self, keys: Sequence[Key]) -> Iterator[tuple[Key, tuple[Shown, ...]]]:
+        """The rows of these keys; of those that are gone, none. What is as it was is the same object as before."""
+        wanted = [key for key in keys if key not in self._valid]
+        found = self._make(wanted)
+        for key in wanted:
+            rows = tuple(found.get(key, ()))
+            if not rows:
+                self._made.pop(key, None)
+                continue
+            if rows != self._made.get(key):
+                self._made[key] = rows
             # What nobody tells of is made whenever it is asked for.
             if not self._restless and not any(each.is_passing for each in rows):
-                self._made[key] = made[key]
-        return made
+                self._valid.add(key)
+        return ((key, self._made.get(key, ())) for key in keys)
 
     def _make(self, keys: Sequence[Key]) -> dict[Key, list[Shown]]:
         found: dict[Key, list[Shown]] = {}
@@ -93,7 +101,9 @@ class Watch:
         self._kind = kind
         self._choice = choice
         self._wake = wake
+        #: What has been told, and what it was chosen of.
         self._known: dict[Key, tuple[Shown, ...]] = {}
+        self._seen = self._known if choice == Choice() else {}
         #: None stands for all keys.
         self._dirty: set[Key] | None = None
         self._begun = False
@@ -133,10 +143,12 @@ class Watch:
         What is touched meanwhile is looked at by the next look.
         """
         for some in self._parts():
-            rows = self._rows.of(some)
             events: list[Event] = []
-            for key in some:
-                events += self._differences(key, rows.get(key, ()))
+            for key, rows in self._rows.of(some):
+                if self._dirty is not None and any(each.is_passing for each in rows):
+                    self._dirty.add(key)
+                if rows is not self._seen.get(key, ()):
+                    events += self._differences(key, rows)
             yield events
         if not self._begun:
             self._begun = True
@@ -146,22 +158,17 @@ class Watch:
         dirty, self._dirty = self._dirty, set()
         if dirty is None:
             keys = list(self._kind.keys())
-            keys += sorted(self._known.keys() - set(keys))
+            keys += sorted(self._seen.keys() - set(keys))
         else:
             keys = sorted(dirty)
         for start in range(0, len(keys), STRIDE):
             yield keys[start : start + STRIDE]
 
     def _differences(self, key: Key, rows: tuple[Shown, ...]) -> Iterator[Event]:
-        if self._dirty is not None and any(each.is_passing for each in rows):
-            self._dirty.add(key)
+        old = {each.identity: each for each in self._known.get(key, ())}
+        _keep(self._seen, key, rows)
         chosen = self._chosen(key, rows)
-        before = self._known.pop(key, ())
-        if chosen:
-            self._known[key] = chosen
-        if chosen is before:
-            return
-        old = {each.identity: each for each in before}
+        _keep(self._known, key, chosen)
         for identity, each in {each.identity: each for each in chosen}.items():
             former = old.pop(identity, None)
             if former is None:
@@ -172,12 +179,18 @@ class Watch:
             yield Event(DELETED, each.text)
 
     def _chosen(self, key: Key, rows: tuple[Shown, ...]) -> tuple[Shown, ...]:
-        choice = self._choice
-        if choice == Choice() or not rows:
+        if self._seen is self._known or not rows:
             return rows
-        if not choice.admits(self._kind, key):
+        if not self._choice.admits(self._kind, key):
             return ()
-        return tuple(each for each in rows if choice.holds(msgspec.json.decode(each.text)))
+        return tuple(each for each in rows if self._choice.holds(msgspec.json.decode(each.text)))
+
+
+def _keep(rows: dict[Key, tuple[Shown, ...]], key: Key, of: tuple[Shown, ...]) -> None:
+    if of:
+        rows[key] = of
+    else:
+        rows.pop(key, None)
 
 
 class Watches:

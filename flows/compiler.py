@@ -63,7 +63,7 @@ class Compiler:
         self.policies = PolicyParts(self.cluster, keyed=keyed)
         identities = self.policies.identities
         self.services = ServiceParts(self.cluster, identities, identified=self.interconnect.routes)
-        self._service_cidrs = tuple(service_cidrs)
+        self.service_cidrs = tuple(service_cidrs)
         self.topology = Topology(self.interconnect)
         self._places = Places(self.cluster, identities, by_address=not keyed or self.interconnect.routes)
         self.fabric = FabricParts(self.cluster, self._places.ports)
@@ -254,7 +254,7 @@ class Compiler:
         """Every flow of a scope, made from the current state alone."""
         yield from self._nodes.flows(scope)
         if scope == CLUSTER:
-            yield from service.refusal_flows(self._service_cidrs, cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
+            yield from service.refusal_flows(self.service_cidrs, cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
             yield from self.policies.flows()
             yield from self.policies.senders.flows()
         else:

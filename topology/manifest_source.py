@@ -154,6 +154,10 @@ class ManifestSource:
         self._synced = False
         #: The files that the last snapshot is of.
         self._shown: Mapping[str, Signature] = {}
+        #: When the first of the files was changed that are new in the last snapshot, by the file system's clock, in
+        #: seconds since 1970; None where that isn't known, as of files that are gone, or where all are new.
+        self.changed: float | None = None
+        self._earliest: int | None = None
         #: How long the last scan took.
         self._scan_seconds = 0.0
 
@@ -177,6 +181,8 @@ class ManifestSource:
             elapsed = time.monotonic() - started
             # Here and not in the thread: what is yielded is in force before anybody else can ask.
             self._shown = self._settling.taken
+            earliest, self._earliest = self._earliest, None
+            self.changed = earliest / 1e9 if earliest is not None else None
             if self._synced and self._state.snapshot != before:
                 yield self._state.snapshot
             # A large or slow directory is looked at less often: never more than a twentieth of the time. What a change
@@ -211,5 +217,7 @@ class ManifestSource:
                 if read_signature not in (None, signature):
                     continue  # written to meanwhile: the next scan sees it
                 texts[str(path)] = text
+                if self._synced:
+                    self._earliest = min(signature.changed_ns, self._earliest or signature.changed_ns)
             self._settling.take(name, signature)
         return texts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -15,6 +17,9 @@ from controller.sync import Phase
 
 if TYPE_CHECKING:
     from controller.app import Controller
+
+#: Seconds for which a change that is just being made is waited for, and between looks.
+IN_FLIGHT, LOOK = 5.0, 0.02
 
 _TEXT = {"type": "string"}
 _DRAINED = {
@@ -62,16 +67,20 @@ def routes(controller: Controller) -> list[Route]:
 
     async def resync(request: web.Request) -> web.Response:
         name = _node(controller, request)
-        sync = controller.fleet.syncs.get(name)
-        if sync is None:
-            raise UnknownNodeError(f"the switch of node {name!r} isn't connected")
-        if sync.phase is Phase.STANDBY and controller.replica is not None:
-            master = controller.replica.master(name)[0] or "nobody now"
-            raise ApiError(409, f"the master of the switch of node {name!r} is {master}: ask that controller")
-        if sync.phase is not Phase.SYNCED:
-            raise ApiError(409, f"the switch of node {name!r} is being brought in sync just now ({sync.phase.value})")
-        sync.audit(full=True)
-        return answer({"node": name}, status=202)
+        deadline = time.monotonic() + IN_FLIGHT
+        while True:
+            sync = controller.fleet.syncs.get(name)
+            if sync is None:
+                raise UnknownNodeError(f"the switch of node {name!r} isn't connected")
+            if sync.phase is Phase.SYNCED:
+                sync.audit(full=True)
+                return answer({"node": name}, status=202)
+            if sync.phase is Phase.STANDBY and controller.replica is not None:
+                master = controller.replica.master(name)[0] or "nobody now"
+                raise ApiError(409, f"the master of the switch of node {name!r} is {master}: ask that controller")
+            if time.monotonic() > deadline:
+                raise ApiError(409, f"the switch of node {name!r} is being brought in sync ({sync.phase.value})")
+            await asyncio.sleep(LOOK)
 
     async def level(request: web.Request) -> web.Response:
         return answer(_level(arguments(request).get("logger", "")))

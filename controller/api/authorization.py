@@ -18,7 +18,7 @@ from aiohttp.typedefs import Middleware
 
 from controller import console
 from controller.access import Access, Caller, of_certificate
-from controller.api.callers import CALLER, reads
+from controller.api.callers import CALLER, STILL, Still, reads
 from controller.api.route import Handler
 from controller.kubernetes_access import Identity, ReviewError
 from controller.refusals import Why
@@ -45,12 +45,7 @@ def authorization(access: Access, refuse: Refuse) -> Middleware:
                 told(request, Why.TOKEN, "no valid token")
                 return _error(401, _NOBODY, {"WWW-Authenticate": "Bearer"})
             request[CALLER] = caller
-            allowed = reads(request) or caller.role == "admin"
-            if identity is not None:
-                assert access.reviews is not None
-                # As Kubernetes itself names what is no object: the method in lower case, and the path.
-                verb = "get" if reads(request) else request.method.lower()
-                allowed = await access.reviews.allows(identity, verb, request.rel_url.raw_path)
+            allowed = await _may(request, caller, identity, access)
         except ReviewError as error:
             told(request, Why.TOKEN, str(error))
             return _error(503, "Kubernetes can't be asked about your token just now", {"Retry-After": "5"})
@@ -60,9 +55,30 @@ def authorization(access: Access, refuse: Refuse) -> Middleware:
         if not allowed:
             told(request, Why.ROLE, f"{caller.name} may only read")
             return _error(403, f"{caller.name} may only read: {request.method} needs the role admin")
+        request[STILL] = may_still(request)
         return await handler(request)
 
+    def may_still(request: web.Request) -> Still:
+        async def ask() -> bool:
+            try:
+                caller, identity = await _who(request, access)
+                return caller is not None and await _may(request, caller, identity, access)
+            except ReviewError:
+                return False
+
+        return Still(ask)
+
     return authorized
+
+
+async def _may(request: web.Request, caller: Caller, identity: Identity | None, access: Access) -> bool:
+    """Whether one may do this. Raises ReviewError."""
+    if identity is None:
+        return reads(request) or caller.role == "admin"
+    assert access.reviews is not None
+    # As Kubernetes itself names what is no object: the method in lower case, and the path.
+    verb = "get" if reads(request) else request.method.lower()
+    return await access.reviews.allows(identity, verb, request.rel_url.raw_path)
 
 
 async def _who(request: web.Request, access: Access) -> tuple[Caller | None, Identity | None]:

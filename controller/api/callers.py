@@ -6,6 +6,7 @@ import logging
 import pwd
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -17,7 +18,19 @@ from controller.structured_log import WRITES, about
 log = logging.getLogger(WRITES)
 log.setLevel(logging.INFO)
 
+
+class Still:
+    """Asks whether a caller may still have what was asked for: an answer may outlast a token."""
+
+    def __init__(self, ask: Callable[[], Awaitable[bool]]) -> None:
+        self._ask = ask
+
+    async def __call__(self) -> bool:
+        return await self._ask()
+
+
 CALLER = web.RequestKey("caller", Caller)
+STILL = web.RequestKey("still", Still)
 #: What a request was about, where its path doesn't say so.
 DETAIL = web.RequestKey("detail", str)
 #: Process, user and group of who is at the other end of a Unix socket (unix(7), SO_PEERCRED).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from controller import parts, views
 from controller.api.route import Route, answer
+from controller.version import version
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -33,7 +35,22 @@ def routes(controller: Controller) -> list[Route]:
         controller.audit(full=True)
         return answer({"switches": len(fleet.syncs)}, 202)
 
+    async def settings(request: web.Request) -> web.Response:
+        return answer(
+            {
+                "version": version(),
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "settings": controller.settings,
+            }
+        )
+
     return [
+        Route(
+            path="/v1/settings",
+            about="Which controller this is, and what it was started with. Nothing of it is a secret.",
+            handler=settings,
+        ),
         Route(path="/v1/status", about="The whole in a few numbers, and everything that is wrong.", handler=status),
         Route(
             method="POST",

@@ -36,14 +36,15 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
             "description": "Administration of an Open vSwitch network from one place.",
         },
         "paths": paths,
-        "security": [{}, {"token": []}],
+        "security": [{}, {"token": []}, {"certificate": []}],
         "components": {
             "securitySchemes": {
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
                     "description": "Over TLS; on the Unix socket none is needed.",
-                }
+                },
+                "certificate": {"type": "mutualTLS", "description": "A person's, over TLS and instead of a token."},
             },
             "schemas": {
                 "Error": {

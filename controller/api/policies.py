@@ -27,17 +27,13 @@ def routes(controller: Controller) -> list[Route]:
             raise ApiError(400, str(error)) from error
 
     async def matrix(request: web.Request) -> web.Response:
-        query = request.query
+        asked = arguments(request)
+        namespaces = [each for each in asked.get("namespace", "").split(",") if each]
+        protocol, port, family = asked.get("protocol", "TCP").upper(), asked.get("port", 0), asked.get("family", 0)
         try:
-            port, family = int(query.get("port", "0")), int(query.get("family", "0"))
-        except ValueError:
-            raise ApiError(400, "port and family are numbers") from None
-        namespaces = [each for each in query.get("namespace", "").split(",") if each]
-        protocol = query.get("protocol", "TCP").upper()
-        try:
-            for answer in policy_matrix.matrix(compiler, namespaces, protocol, port, family):
-                if answer is not None:
-                    return web.json_response(answer)
+            for found in policy_matrix.matrix(compiler, namespaces, protocol, port, family):
+                if found is not None:
+                    return answer(found)
                 await asyncio.sleep(0)
         except policy_views.QuestionError as error:
             raise ApiError(400, str(error)) from error
@@ -51,10 +47,8 @@ def routes(controller: Controller) -> list[Route]:
             parameters=(
                 Parameter("namespace", "A namespace, or several with commas between; all if nothing is said."),
                 Parameter("protocol", "TCP, UDP, SCTP or ICMP; TCP if nothing is said."),
-                Parameter("port", "The destination port.", {"type": "integer"}),
-                Parameter(
-                    "family", "4 or 6; what two have in common, 4 first, if nothing is said.", {"type": "integer"}
-                ),
+                PORT,
+                FAMILY,
             ),
         ),
         Route(

@@ -32,6 +32,7 @@ from controller.api import (
     top,
     topology,
     trace,
+    whoami,
 )
 from controller.api.authorization import authorization
 from controller.api.callers import logged
@@ -102,18 +103,8 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
 
 
 _MODULES = (
-    objects,
-    flows,
-    policies,
-    topology,
-    trace,
-    captures,
-    top,
-    health,
-    metrics,
-    flow_export,
-    offload,
-    administration,
+    *(objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, offload),
+    *(administration, whoami),
 )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from controller.api.route import FAMILY, PORT, ApiError, Parameter, Route, answer, arguments
+from controller.api.route import FAMILY, PORT, ApiError, Parameter, Route, answer, arguments, flag
 from controller.trace.model import Asked, Compiled, TraceError, trace
 from controller.trace.result import Trace
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 def routes(controller: Controller) -> list[Route]:
     """The routes of this module."""
-    compiled = Compiled(controller.compiler, lambda: controller.fleet.cluster.version, keyed=controller.keyed)
+    compiled = Compiled(
+        controller.compiler,
+        lambda: controller.fleet.cluster.version,
+        keyed=controller.keyed,
+        node_ports=controller.ranges.node_ports,
+    )
 
     async def tell(request: web.Request) -> web.Response:
         said = arguments(request)
@@ -26,7 +31,7 @@ def routes(controller: Controller) -> list[Route]:
         asked = Asked(said["from"], said["to"], protocol, port, said.get("family", 0), said.get("endpoint", ""))
         try:
             if request.method == "POST":
-                live = await controller.tracer.trace(compiled, asked)
+                live = await controller.tracer.trace(compiled, asked, deliver=said.get("deliver", False))
                 return answer({"model": row(live.model), "live": row(live.live), "differences": live.differences})
             return answer(row(trace(compiled, asked)))
         except TraceError as error:
@@ -52,7 +57,7 @@ def routes(controller: Controller) -> list[Route]:
             path="/v1/trace",
             about="The same by a marked packet that is really sent and held back at its end, and what is otherwise.",
             handler=tell,
-            parameters=parameters,
+            parameters=(*parameters, flag("deliver", "Whether it arrives, rather than being held back at its end.")),
         ),
     ]
 

@@ -1,7 +1,7 @@
 """Lists that go on, as server-sent events: what `controller.watching` finds, written to whoever listens.
 
 Nothing is made for who doesn't read: the next look is after the last one has been written. Who has gone, or reads
-nothing for `WRITE_LIMIT` seconds, is let go of; so is everybody when the controller ends.
+nothing for `WRITE_LIMIT` seconds, is let go of; so is who may no longer ask, and everybody when the controller ends.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from controller.api.callers import STILL
 from controller.api.route import ApiError
 from controller.changes import TooManyError
 from controller.lists import Choice, Kind
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from controller.app import Controller
 
 #: Seconds between two looks of one watch at least; between comments, that keep a connection which has nothing to say;
-#: between looks whether the other side is there; and for which it may read nothing.
-LOOK_INTERVAL, COMMENT_INTERVAL, GONE_INTERVAL, WRITE_LIMIT = 0.5, 15.0, 1.0, 30.0
+#: between looks whether the other side is there; for which it may read nothing; and between looks whether it may watch.
+LOOK_INTERVAL, COMMENT_INTERVAL, GONE_INTERVAL, WRITE_LIMIT, ALLOWED_INTERVAL = 0.5, 15.0, 1.0, 30.0, 10.0
 _HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
@@ -86,7 +87,7 @@ class _Stream:
         self._controller = controller
         self._watch = watch
         self._heard = heard
-        self._written = time.monotonic()
+        self._written = self._allowed = time.monotonic()
 
     async def run(self) -> None:
         """Until the other side is gone, or the controller ends."""
@@ -105,10 +106,19 @@ class _Stream:
                     self._controller.durations.watched(time.monotonic() - since)
                 looked = time.monotonic()
                 continue
+            if now - self._allowed >= ALLOWED_INTERVAL:
+                self._allowed = now
+                if not await self._may_still():
+                    return
             if now - self._written >= COMMENT_INTERVAL:
                 await self._write(b":\n\n")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._heard.woken.wait(), wait)
+
+    async def _may_still(self) -> bool:
+        """Whether who watches may still do so; on this machine, for as long as the connection lasts."""
+        still = self._request.get(STILL)
+        return still is None or await still()
 
     def _is_gone(self) -> bool:
         return self._request.transport is None or self._request.transport.is_closing()
@@ -122,7 +132,8 @@ class _Stream:
             events = next(parts, None)
             text = b"".join(map(_text, events or ()))
             now = time.monotonic()
-            self._controller.changes.spent(now - began, now)
+            if is_paced:
+                self._controller.changes.spent(now - began, now)
             if events is None:
                 break
             if text:

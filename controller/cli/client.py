@@ -20,6 +20,8 @@ DEFAULT_SOCKET = Path("/run/signalbox/controller.sock")
 LABS = Path("/run/signalbox/lab")
 #: Seconds. A dump of a large table takes its time; a controller that is stopped must not hold the caller for ever.
 TIMEOUT = 30.0
+#: Seconds after which who is watched is taken for gone: of what goes on something is heard every 15.
+SILENCE = 45.0
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -120,11 +122,80 @@ def ask(
     """GET /v1/<resource>, POST or PUT, decoded. Raises click.ClickException with one line that says what to do."""
     url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
     connection, headers = _connection(where, timeout)
-    try:
+    with _plainly(where), contextlib.closing(connection):
         said = None if body is None else json.dumps(body)
         connection.request(method, url + (f"?{urlencode(query)}" if query else ""), said, headers)
         response = connection.getresponse()
         text = response.read()
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise click.ClickException(f"{where}: not a controller's answer to {url}: {text[:80]!r}") from error
+    if response.status >= 300:
+        raise click.ClickException(answer.get("error", f"{url}: {response.status} {response.reason}"))
+    return answer
+
+
+def fetch(where: Path | Remote, path: str, query: dict[str, str], timeout: float, limit: int) -> bytes:
+    """GET a path as it is answered, at most `limit` bytes of it. Raises click.ClickException."""
+    connection, headers = _connection(where, timeout)
+    with _plainly(where), contextlib.closing(connection):
+        connection.request("GET", path + (f"?{urlencode(query)}" if query else ""), headers=headers)
+        response = connection.getresponse()
+        body = response.read(limit + 1)
+    if response.status != 200:
+        raise click.ClickException(f"{path}: {_error_of(body, response)}")
+    if len(body) > limit:
+        raise click.ClickException(f"{path}: more than {limit} bytes")
+    return body
+
+
+def _error_of(body: bytes, response: http.client.HTTPResponse) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status} {response.reason}"
+
+
+def stream(where: Path | Remote, resource: list[str], body: Any, timeout: float) -> Iterator[bytes]:
+    """POST /v1/<resource>, and what is answered as it comes. Raises click.ClickException."""
+    return _pieces(
+        where, "POST", "/v1/" + "/".join(quote(part, safe="") for part in resource), json.dumps(body), timeout
+    )
+
+
+def watch(where: Path | Remote, resource: str, query: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a list has, and then what becomes of it: ADDED, MODIFIED or DELETED with a row, SYNC after the first ones.
+
+    Ends when the controller does. Raises click.ClickException.
+    """
+    path = f"/v1/{quote(resource, safe='')}?{urlencode(query | {'watch': '1'})}"
+    rest = b""
+    for piece in _pieces(where, "GET", path, None, SILENCE):
+        *events, rest = (rest + piece).split(b"\n\n")
+        for event in events:
+            fields = dict(line.split(b": ", 1) for line in event.split(b"\n") if b": " in line)
+            if b"event" in fields:
+                yield fields[b"event"].decode(), json.loads(fields.get(b"data", b"{}"))
+
+
+def _pieces(where: Path | Remote, method: str, path: str, body: str | None, timeout: float) -> Iterator[bytes]:
+    """An answer as it comes."""
+    connection, headers = _connection(where, timeout)
+    with _plainly(where), contextlib.closing(connection):
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            raise click.ClickException(_error_of(response.read(), response))
+        while piece := response.read1(1 << 16):
+            yield piece
+
+
+@contextlib.contextmanager
+def _plainly(where: Path | Remote) -> Iterator[None]:
+    """Say in a line why there is no answer."""
+    try:
+        yield
     except PermissionError as error:
         raise click.ClickException(f"{where}: permission denied (the socket is root's: use sudo)") from error
     except FileNotFoundError as error:
@@ -135,36 +206,6 @@ def ask(
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise click.ClickException(f"{where}: the controller doesn't answer: {error}") from error
-    finally:
-        connection.close()
-    try:
-        answer = json.loads(text)
-    except ValueError as error:
-        raise click.ClickException(f"{where}: not a controller's answer to {url}: {text[:80]!r}") from error
-    if response.status >= 300:
-        raise click.ClickException(answer.get("error", f"{url}: {response.status} {response.reason}"))
-    return answer
-
-
-def stream(where: Path | Remote, resource: list[str], body: Any, timeout: float) -> Iterator[bytes]:
-    """POST /v1/<resource>, and what is answered as it comes. Raises click.ClickException."""
-    connection, headers = _connection(where, timeout)
-    url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
-    try:
-        connection.request("POST", url, json.dumps(body), headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            try:
-                text = json.loads(response.read())["error"]
-            except (ValueError, KeyError):
-                text = f"{url}: {response.status} {response.reason}"
-            raise click.ClickException(text)
-        while piece := response.read1(1 << 16):
-            yield piece
-    except (OSError, http.client.HTTPException) as error:
-        raise click.ClickException(f"{where}: the controller doesn't answer: {error}") from error
-    finally:
-        connection.close()
 
 
 def _connection(where: Path | Remote, timeout: float) -> tuple[http.client.HTTPConnection, dict[str, str]]:

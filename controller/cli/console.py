@@ -25,8 +25,8 @@ def console(listen: str, socket_path: Path | None, lab: str | None) -> None:
     """Serve the console to a browser on this machine, until interrupted, and print its address.
 
     The address has a secret in it: who knows it may read all that the controller tells, as long as this command runs.
-    Nothing can be changed by it. A controller that is served over TLS has the console itself, at
-    https://HOST:PORT/console/.
+    Nothing can be changed by it, but a packet can be traced live. A controller that is served over TLS has the console
+    itself, at https://HOST:PORT/console/.
     """
     where = controller_meant(socket_path, lab)
     if not isinstance(where, Path):

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from controller.cli import listing
-from controller.cli.kinds import KINDS, title
+from controller.cli.kinds import EVENT_COLUMNS, KINDS, title
 from controller.cli.listing import Target, Wanted
-from controller.cli.printing import Column, Row, in_colour, table_of
+from controller.cli.printing import Column, Row, in_colour, printable, table_of
 from controller.cli.questions import ask, socket_options
 
 #: A heading with a line, several lines, or a table of rows.
@@ -19,14 +19,6 @@ Value = str | list[str] | tuple[Sequence[Row], Sequence[Column]]
 Part = tuple[str, Value]
 
 _BY_NAME = {kind.name: kind for kind in KINDS}
-_EVENT_COLUMNS = (
-    Column("LAST-SEEN", "time"),
-    Column("TYPE", "type", state=True),
-    Column("REASON", "reason"),
-    Column("COUNT", "count"),
-    Column("OBJECT", "object"),
-    Column("MESSAGE", "message"),
-)
 #: The newest events that are shown.
 _EVENTS = 20
 
@@ -118,7 +110,7 @@ def _node(rows: list[Row], asking: Asking) -> Iterator[Part]:
     links = [*asking.rows("links", fieldSelector=f"from={name}"), *asking.rows("links", fieldSelector=f"to={name}")]
     yield "Links", _table(links, "links")
     problems = [text for text in asking.answer("status")["problems"] if text.startswith(f"node {name}:")]
-    yield "Problems", problems
+    yield "Problems", _words(problems)
     yield _events(asking, f"node={name}")
 
 
@@ -138,7 +130,7 @@ def _conditions(row: Row) -> Iterator[Row]:
     yield _condition("InSync", status == "Synced", reasons.get(status, "changes are on their way"))
     yield _condition("NothingRefused", not row["refused"], f"refused: {row['refused']}" if row["refused"] else "")
     if "drained" in row:
-        yield _condition("Schedulable", not row["drained"], "it is drained" if row["drained"] else "")
+        yield _condition("Drained", row["drained"], "it gets no new work" if row["drained"] else "")
 
 
 def _condition(kind: str, holds: bool, reason: str) -> Row:
@@ -252,7 +244,7 @@ def _events(asking: Asking, selector: str) -> Part:
         found = asking.rows("events", fieldSelector=selector)[-_EVENTS:]
     except click.ClickException as error:
         return "Events", f"not known: {error.message}"
-    return "Events", (found, _EVENT_COLUMNS)
+    return "Events", (found, [column for column in EVENT_COLUMNS if not column.wide])
 
 
 # Words --------------------------------------------------------------------------------------------------------------
@@ -268,10 +260,10 @@ def _fields(row: Row, **headings: str) -> Iterator[Part]:
 
 def _words(value: Any) -> str | list[str]:
     if isinstance(value, dict):
-        return [f"{key}={each}" for key, each in value.items()]
+        return [printable(f"{key}={each}") for key, each in value.items()]
     if isinstance(value, list):
-        return [str(each) for each in value]
-    return "" if value is None else str(value)
+        return [printable(str(each)) for each in value]
+    return "" if value is None else printable(str(value))
 
 
 def _table(rows: Sequence[Row], kind: str, *, without: Sequence[str] = (), wide: bool = False) -> Value:

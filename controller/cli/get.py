@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from controller.cli import listing
+from controller.cli import listing, watching
 from controller.cli.kinds import Kind, title
 from controller.cli.listing import CHUNK, Wanted
 from controller.cli.printing import Column, Row, print_rows
@@ -37,6 +37,11 @@ from controller.cli.questions import dump, output_option, socket_options
     metavar="N",
     help="How many objects the controller is asked for at a time; 0: all at once.",
 )
+@click.option("-w", "--watch", is_flag=True, help="Go on with what becomes of them, a line each, until Ctrl-C.")
+@click.option("--watch-only", is_flag=True, help="Only what becomes of them, not what they are.")
+@click.option(
+    "--output-watch-events", is_flag=True, help="With --watch: say of each whether it is ADDED, MODIFIED or DELETED."
+)
 @click.option("--counters", is_flag=True, help="What all switches together have counted for each.")
 @output_option("table", "wide", "json", "yaml", "name")
 @socket_options
@@ -49,6 +54,9 @@ def get(
     sort_by: str | None,
     limit: int | None,
     chunk_size: int,
+    watch: bool,
+    watch_only: bool,
+    output_watch_events: bool,
     counters: bool,
     output: str,
     socket_path: Path | None,
@@ -56,13 +64,23 @@ def get(
 ) -> None:
     """List objects: all of a kind, those that are named, or several kinds after one another.
 
-    The kinds are nodes, pods, workloads, services, endpoints, policies, identities, links, and bgp and routes: BGP's
-    peers, and what they are told.
+    The kinds are nodes, pods, workloads, services, endpoints, policies, identities, links, events, and bgp and routes:
+    BGP's peers, and what they are told.
     """
     wanted = Wanted("" if all_namespaces else namespace, selector, field_selector, counters, chunk_size)
     targets = listing.targets(words)
     for target in targets:
         listing.check(target, wanted)
+    if watch or watch_only:
+        if len(targets) > 1 or sort_by or limit:
+            raise click.UsageError("--watch is of one kind, and doesn't go with --sort-by and --limit")
+        (target,) = targets
+        watching.check(target, wanted)
+        watching.show(
+            socket_path, lab, target, wanted, columns(target.kind, wanted), output,
+            only_changes=watch_only, with_events=output_watch_events,
+        )  # fmt: skip
+        return
     answers = []
     for target in targets:
         rows = listing.rows(socket_path, lab, target, wanted)

@@ -8,7 +8,7 @@ from controller.cli.printing import Column, Row
 
 NODE_COLUMNS = (
     Column("NAME", "name"),
-    Column("STATUS", "status", state=True),
+    Column("STATUS", "status", state=True, marks={"drained": "Drained"}),
     Column("ADDRESSES", "addresses"),
     Column("POD-CIDRS", "podCIDRs"),
     Column("PODS", "pods"),
@@ -110,6 +110,17 @@ _BGP_COLUMNS = (
 )
 _ROUTE_COLUMNS = (Column("PREFIX", "name"), Column("NEXT-HOPS", "nextHops"), Column("FOR", "owner"))
 
+EVENT_COLUMNS = (
+    Column("LAST-SEEN", "time"),
+    Column("FIRST-SEEN", "firstTime", wide=True),
+    Column("COUNT", "count"),
+    Column("TYPE", "type", state=True),
+    Column("REASON", "reason"),
+    Column("OBJECT", "object"),
+    Column("NODE", "node", wide=True),
+    Column("MESSAGE", "message"),
+)
+
 
 class Kind(msgspec.Struct, frozen=True):
     """A kind: its name, other words for it as kubectl has them, the first of which is the singular, and its columns.
@@ -124,6 +135,8 @@ class Kind(msgspec.Struct, frozen=True):
     counters: tuple[Column, ...] = ()
     #: Whether its objects have labels to select by.
     labelled: bool = False
+    #: Whether a list of it can go on.
+    watched: bool = False
 
     @property
     def singular(self) -> str:
@@ -140,17 +153,17 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 def title(row: Row) -> str:
-    """What an object is called: of links, which have no name, by their ends."""
-    return str(row.get("name") or f"{row['from']}--{row['to']}")
+    """What an object is called: links, which have no name, by their ends, and events by their number."""
+    return str(row.get("name") or row.get("number") or f"{row['from']}--{row['to']}")
 
 
 KINDS = (
-    Kind("nodes", ("node", "no"), NODE_COLUMNS, labelled=True),
-    Kind("pods", ("pod", "po"), _POD_COLUMNS, namespaced=True, labelled=True),
-    Kind("workloads", ("workload",), _WORKLOAD_COLUMNS, namespaced=True, labelled=True),
-    Kind("links", ("link",), _LINK_COLUMNS),
-    Kind("services", ("service", "svc"), SERVICE_COLUMNS, namespaced=True, counters=COUNTER_COLUMNS),
-    Kind("endpoints", ("endpoint", "ep"), ENDPOINT_COLUMNS, namespaced=True, counters=COUNTER_COLUMNS),
+    Kind("nodes", ("node", "no"), NODE_COLUMNS, labelled=True, watched=True),
+    Kind("pods", ("pod", "po"), _POD_COLUMNS, namespaced=True, labelled=True, watched=True),
+    Kind("workloads", ("workload",), _WORKLOAD_COLUMNS, namespaced=True, labelled=True, watched=True),
+    Kind("links", ("link",), _LINK_COLUMNS, watched=True),
+    Kind("services", ("service", "svc"), SERVICE_COLUMNS, namespaced=True, counters=COUNTER_COLUMNS, watched=True),
+    Kind("endpoints", ("endpoint", "ep"), ENDPOINT_COLUMNS, namespaced=True, counters=COUNTER_COLUMNS, watched=True),
     Kind("identities", ("identity", "id"), _IDENTITY_COLUMNS, namespaced=True),
     Kind(
         "policies",
@@ -158,9 +171,11 @@ KINDS = (
         _POLICY_COLUMNS,
         namespaced=True,
         counters=_VERDICT_COLUMNS,
+        watched=True,
     ),
     Kind("bgp", (), _BGP_COLUMNS),
     Kind("routes", ("route",), _ROUTE_COLUMNS),
+    Kind("events", ("event", "ev"), EVENT_COLUMNS, watched=True),
 )
 #: By every word that there is for each.
 BY_WORD = {word: kind for kind in KINDS for word in (kind.name, *kind.words)}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from controller.cli.offload_lint import lint
 from controller.cli.printing import Column, Row, print_rows
 from controller.cli.questions import ask, output_option, socket_options
 
@@ -51,3 +52,6 @@ def _in_words(row: Row) -> Row:
         told["flows"] = "/".join(str(row[key]) for key in ("flowsOffloaded", "flowsPartial", "flowsNotOffloaded"))
         told["bytes"] = f"{row['bytesPercent']}%"
     return told
+
+
+offload.add_command(lint)

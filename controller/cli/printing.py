@@ -6,7 +6,7 @@ States are coloured. `click.echo` takes colours out again where the output is no
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -27,17 +27,28 @@ _COLOURS = (("red", frozenset(_BAD)), ("yellow", frozenset(_WORRYING)), ("green"
 class Column:
     """A column: its heading, the row's key that it shows, and whether only -o wide shows it.
 
-    One that holds a state is coloured.
+    One that holds a state is coloured. `marks` are words that are added where another key of the row is true.
     """
 
-    def __init__(self, heading: str, key: str, *, wide: bool = False, state: bool = False) -> None:
+    def __init__(
+        self,
+        heading: str,
+        key: str,
+        *,
+        wide: bool = False,
+        state: bool = False,
+        marks: Mapping[str, str] | None = None,
+    ) -> None:
         self.heading = heading
         self.key = key
         self.wide = wide
         self.state = state
+        self._marks = marks or {}
 
     def text(self, row: Row) -> str:
         value = row.get(self.key)
+        if added := [word for key, word in self._marks.items() if row.get(key)]:
+            value = [value, *added]
         if value is None or value == "" or value == []:
             return "<none>"
         return ",".join(str(each) for each in value) if isinstance(value, list) else str(value)
@@ -61,7 +72,7 @@ def table_of(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], states: Sequence[bool] = ()) -> str:
     """Columns as wide as their widest cell, three spaces apart, none after the last. Those of states are coloured."""
-    lines = [list(headings), *map(list, rows)]
+    lines = [list(headings), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(headings))]
     coloured = [index for index, is_state in enumerate(states) if is_state]
     made = []
@@ -72,6 +83,33 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], states: Sequen
             cells[index] = cells[index].replace(line[index], in_colour(line[index]), 1)
         made.append("   ".join(cells).rstrip())
     return "\n".join(made)
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: names of ports, say, are what a node says they are."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+class Lines:
+    """A table that is made line by line: columns get wider, never narrower."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = columns
+        self._widths: list[int] = []
+
+    def add(self, rows: Sequence[Row]) -> list[str]:
+        """The lines of some more rows; before the first ones, the headings."""
+        headings = [column.heading for column in self._columns]
+        cells = [[column.text(row) for column in self._columns] for row in rows]
+        is_first = not self._widths
+        widest = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+        self._widths = widest if is_first else list(map(max, widest, self._widths))
+        # A line of nothing as wide as all before keeps the columns where they were.
+        ruler = [" " * width for width in self._widths]
+        made = table(headings, [ruler, *cells], [column.state for column in self._columns]).splitlines()
+        return made[:1] * is_first + made[2:]
 
 
 def in_colour(state: str) -> str:

@@ -249,6 +249,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="How many Services, and how many policies, have series of their own in /metrics; others are told together.",
 )
 @click.option(
+    "--otlp-endpoint",
+    metavar="URL",
+    help="An OpenTelemetry collector, as http://127.0.0.1:4318, that is told what became of each change, in OTLP over "
+    "HTTP. Needs the extra otlp.  [default: what OTEL_EXPORTER_OTLP_ENDPOINT says]",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -303,13 +309,14 @@ def controller(
     health: str | None,
     metrics: str | None,
     metrics_objects: int,
+    otlp_endpoint: str | None,
     log_format: str,
     log_level: str,
 ) -> None:
     """Run the controller: compile the cluster's state and keep every switch in sync with it."""
     import asyncio
 
-    from controller import structured_log
+    from controller import change_traces, structured_log
     from controller.access import Access, Tokens, TokensError
     from controller.app import Feed, ManifestFeed, run
     from controller.bgp import Speaker
@@ -338,7 +345,7 @@ def controller(
     keyed = source_identity == "tunnel-key"
     errors: tuple[type[Exception], ...] = (
         BgpSettingsError, CredentialsError, DrainError, LeaseError, RangeError, TargetError, TimesError, TokensError,
-        TopologyError, UnreadableError, flow_export.FlowExportError,
+        TopologyError, UnreadableError, change_traces.TracesError, flow_export.FlowExportError,
     )  # fmt: skip
     try:
         _check_secured(listen, insecure, (tls_cert, tls_key, tls_ca), api_listen, api_tokens)
@@ -395,7 +402,9 @@ def controller(
                     bgp=speaker,
                     lldp_interval=lldp_interval,
                     stats_interval=stats_interval,
+                    settings=_settings(),
                     metrics_objects=metrics_objects,
+                    traces=change_traces.begin(otlp_endpoint, replica_id),
                 )
             )
     except errors as error:
@@ -415,6 +424,16 @@ def reviews_by(client: Client) -> Reviews:
         return answer.status, answer.body
 
     return Reviews(post)
+
+
+def _settings() -> dict[str, Any]:
+    """What the command was started with, by the names of its options. None of them is a secret: those are in files."""
+    return {
+        option.opts[0].removeprefix("--"): str(value) if isinstance(value, Path) else value
+        for option in click.get_current_context().command.params
+        if isinstance(option, click.Option)
+        and (value := click.get_current_context().params.get(option.name or "")) is not None
+    }
 
 
 @contextlib.contextmanager

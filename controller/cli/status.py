@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from controller.cli.printing import Column, print_rows
+from controller.cli.printing import Column, print_rows, printable
 from controller.cli.questions import ask, dump, output_option, socket_options
 
 _COLUMNS = [Column("PART", "name"), Column("STATE", "state", state=True), Column("MESSAGE", "message")]
@@ -50,10 +50,10 @@ def _tell(answer: dict[str, Any]) -> None:
     if answer["problems"]:
         click.echo()
     for problem in answer["problems"]:
-        click.echo(f"- {problem}")
+        click.echo(f"- {printable(problem)}")
     for row in answer["refusedPeers"]:
         times = f"{row['count']} times, last " if row["count"] > 1 else ""
-        click.echo(f"refused: {row['peer']}, {times}{row['secondsAgo']} s ago: {row['reason']}")
+        click.echo(f"refused: {row['peer']}, {times}{row['secondsAgo']} s ago: {printable(row['reason'])}")
 
 
 def _replica_lines(replica: Any) -> Iterator[str]:

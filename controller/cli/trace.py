@@ -24,6 +24,7 @@ _WIDE_COLUMNS = [*_COLUMNS, Column("OFCTL", "ofctl")]
 @click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
 @click.option("--endpoint", metavar="ADDRESS:PORT", help="The endpoint that a Service is to choose.")
 @click.option("--live", is_flag=True, help="Really send a marked packet, have each switch tell of it, and compare.")
+@click.option("--deliver", is_flag=True, help="Let whom the packet of --live is bound for have it.")
 @output_option("text", "wide", "json", "yaml")
 @socket_options
 def trace(
@@ -36,6 +37,7 @@ def trace(
     ipv6: bool,
     endpoint: str | None,
     live: bool,
+    deliver: bool,
     output: str,
     socket_path: Path | None,
     lab: str | None,
@@ -43,15 +45,19 @@ def trace(
     """Show where the first packet of a connection from SRC to DST goes, by what the controller has compiled.
 
     Each is [NAMESPACE/]POD, node/NAME or an address; DST may be [NAMESPACE/]svc/NAME. No packet is sent; with --live
-    one is, which is held back in the last switch. The exit code is 1 where switches did otherwise than they should.
+    one is, which is held back in the last switch unless you say --deliver. The exit code is 1 where switches did
+    otherwise than they should.
     """
     said = [(name, port) for name, port in (("TCP", tcp), ("UDP", udp), ("SCTP", sctp)) if port is not None]
     if len(said) + icmp > 1:
         raise click.UsageError("say one of --tcp, --udp, --sctp and --icmp")
+    if deliver and not live:
+        raise click.UsageError("--deliver is of --live: else no packet is sent")
     protocol, port = said[0] if said else ("ICMP", 0)
     query = {"from": source, "to": destination, "protocol": protocol, "port": str(port)}
     query |= {"family": "6"} if ipv6 else {}
     query |= {"endpoint": endpoint} if endpoint else {}
+    query |= {"deliver": "1"} if deliver else {}
     answer = (order if live else ask)(socket_path, lab, "trace", **query)
     if output in ("json", "yaml"):
         dump(answer, output)

@@ -20,18 +20,19 @@ from yarl import URL
 
 from controller.console.pages import PREFIX, answer, paths
 
-#: Seconds that an answer may take, as for the command line.
-_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
+#: Seconds for which nothing may come, as for the command line: what goes on says something more often than that.
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=30.0, sock_read=30.0)
 #: What a browser on this machine calls it.
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_PASSED = ("Content-Type",)
+_PASSED = ("Content-Type", "Cache-Control")
 _SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 
 @contextlib.asynccontextmanager
 async def serve(socket: Path, host: str, port: int, secret: str) -> AsyncIterator[str]:
     """Serve there, and tell the address that a browser is given. Raises OSError where that can't be."""
-    runner = web.AppRunner(make_app(socket, secret), access_log=None, shutdown_timeout=1.0)
+    # A browser that leaves an answer which goes on is to be let go of by the controller, too.
+    runner = web.AppRunner(make_app(socket, secret), access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -63,15 +64,26 @@ def make_app(socket: Path, secret: str) -> web.Application:
         # The path as it was written: a quoted slash is part of a name.
         path = request.rel_url.raw_path.removeprefix(f"/{secret}")
         url = "http://controller" + path + (f"?{request.rel_url.raw_query_string}" if request.query_string else "")
-        session = request.app[_SESSION]
+        response = web.StreamResponse()
         try:
-            async with session.request(request.method, URL(url, encoded=True)) as told:
-                headers = {name: told.headers[name] for name in _PASSED if name in told.headers}
-                return web.Response(status=told.status, body=await told.read(), headers=headers)
-        except TimeoutError:
-            return _error(504, "the controller doesn't answer in time")
-        except (aiohttp.ClientError, OSError) as error:
-            return _error(502, f"the controller doesn't answer: {error}")
+            async with request.app[_SESSION].request(request.method, URL(url, encoded=True)) as told:
+                response.set_status(told.status)
+                response.headers.update({name: told.headers[name] for name in _PASSED if name in told.headers})
+                # Piece by piece, since some answers go on for as long as somebody reads them.
+                async for piece in told.content.iter_any():
+                    if not response.prepared:
+                        await response.prepare(request)
+                    await response.write(piece)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if response.prepared:
+                # Half an answer must not look like a whole one.
+                if request.transport is not None:
+                    request.transport.abort()
+            elif isinstance(error, TimeoutError):
+                return _error(504, "the controller doesn't answer in time")
+            else:
+                return _error(502, f"the controller doesn't answer: {error}")
+        return response
 
     app = web.Application(middlewares=[guarded])
     app.cleanup_ctx.append(lambda app: _session(app, socket))

@@ -3,8 +3,9 @@
     first ──packet-out──> the switch where it enters ──> taps of all tables ──packet-ins──> Reports ──> Trace
 
 Taps (`flows.taps`) tell of the packet with its registers, whatever the model thinks of it; which flow it met is looked
-up in what the switch itself says that it holds. In the last table of the last switch it is told and held back: no pod,
-host or anybody beyond gets it. One live trace at a time, for they all bear the same mark.
+up in what the switch itself says that it holds. In the last table of the last switch it is told and held back, so that
+no pod, host or anybody beyond gets it, unless it is to be delivered. One live trace at a time, for they all bear the
+same mark.
 """
 
 from __future__ import annotations
@@ -16,8 +17,19 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import msgspec
 
 from controller.trace import frames
-from controller.trace.model import SOURCE_PORT, Asked, Compiled, First, Met, TraceError, first, trace, witnessed
-from controller.trace.result import Trace, differences
+from controller.trace.model import (
+    SOURCE_PORT,
+    Asked,
+    Compiled,
+    First,
+    Met,
+    NotMasterError,
+    TraceError,
+    first,
+    trace,
+    witnessed,
+)
+from controller.trace.result import Place, Trace, differences
 from flows import fields as f
 from flows import taps
 from flows.compiler import Compiler
@@ -77,26 +89,30 @@ class Tracer:
             self._reports.append((node, packet))
             self._told.set()
 
-    async def trace(self, compiled: Compiled, asked: Asked) -> Answer:
-        """Send one, and compare. Raises TraceError."""
+    async def trace(self, compiled: Compiled, asked: Asked, *, deliver: bool = False) -> Answer:
+        """Send one, and compare; `deliver` lets whom it is bound for have it. Raises TraceError."""
         async with self._one:
             begun = _from_another_port(first(compiled, asked))
             if begun.question.protocol == "SCTP":
                 raise TraceError("a live trace is of TCP, UDP or ICMP; SCTP is traced by the model alone")
+            if begun.ends is not None:
+                whose = "the pod" if begun.ends is Place.POD else f"the host of {begun.node}"
+                raise TraceError(f"it never meets a switch: {whose} keeps it, or sends it on by itself")
             said = trace(compiled, asked)
             nodes = self._nodes(compiled, said, asked)
             for node in sorted(nodes):
                 if not self._may_write(node):
-                    raise TraceError(f"this controller is not the master of the switch of node {node} now")
-            await self._gather(begun, nodes)
-            met = [await self._met(node, reports) for node, reports in self._visits(begun)]
+                    raise NotMasterError(f"this controller is not the master of the switch of node {node} now")
+            await self._gather(begun, nodes, deliver)
+            visits = self._visits(begun, answered=deliver)
+            met = [await self._met(node, reports) for node, reports in visits]
             if not met:
                 raise TraceError(f"the switch of node {begun.node} told nothing of the packet")
             endpoint = _endpoint(begun, met)
             if endpoint and said.endpoint and endpoint != said.endpoint:
                 # Which one is the switch's to choose.
                 said = trace(compiled, msgspec.structs.replace(asked, endpoint=endpoint))
-            seen = witnessed(compiled, begun.question, met, endpoint)
+            seen = witnessed(compiled, begun, met, endpoint)
             return Answer(said, seen, tuple(differences(said, seen)))
 
     def _nodes(self, compiled: Compiled, said: Trace, asked: Asked) -> set[str]:
@@ -107,10 +123,10 @@ class Tracer:
         everybody = [node for node in self._compiler.cluster.nodes if self._may_write(node)]
         return nodes | set(everybody if len(everybody) <= _FEW else ())
 
-    async def _gather(self, begun: First, nodes: Iterable[str]) -> None:
+    async def _gather(self, begun: First, nodes: Iterable[str], deliver: bool) -> None:
         made = Taps(secrets.randbelow(taps.SESSIONS), taps.TRACE_SLOT, frames.LENGTH, _RATE, _LIFE)
         self._number, self._reports = secrets.randbits(63), []
-        flows = list(_taps(made, begun.packet[f.ETH_TYPE]))
+        flows = list(_taps(made, begun.packet[f.ETH_TYPE], deliver=deliver))
         loop = asyncio.get_running_loop()
         try:
             for node in nodes:
@@ -130,8 +146,11 @@ class Tracer:
             for node in nodes:
                 self._send(node, made.unmade())
 
-    def _visits(self, begun: First) -> list[_Visit]:
-        """What each switch told, visit by visit, in the order of the way: words of two switches may cross."""
+    def _visits(self, begun: First, *, answered: bool) -> list[_Visit]:
+        """What each switch told, visit by visit, in the order of the way: words of two switches may cross.
+
+        `answered`: what doesn't follow may be an answer, which has the mark, too, where it repeats what was asked.
+        """
         left: list[_Visit] = []
         for node, packet in self._reports:
             there = next((each for name, each in reversed(left) if name == node), None)
@@ -142,8 +161,11 @@ class Tracer:
         found: list[_Visit] = []
         while left:
             following = (each for each in left if self._follows(begun, found[-1] if found else None, each))
-            found.append(next(following, left[0]))
-            left.remove(found[-1])
+            next_one = next(following, None if answered and found else left[0])
+            if next_one is None:
+                break
+            found.append(next_one)
+            left.remove(next_one)
         return found
 
     def _follows(self, begun: First, before: _Visit | None, visit: _Visit) -> bool:
@@ -182,13 +204,13 @@ def _from_another_port(begun: First) -> First:
     return msgspec.structs.replace(begun, packet=packet)
 
 
-def _taps(made: Taps, ethertype: int) -> Iterable[Flow]:
+def _taps(made: Taps, ethertype: int, *, deliver: bool) -> Iterable[Flow]:
     about = (f.ETH_TYPE(ethertype), f.IP_DSCP(frames.DSCP))
     for table in TABLES:
         if table is OUTPUT:
-            # What goes to another switch goes on; what would leave is held.
+            # What goes to another switch goes on; what would leave is held, if it isn't to arrive.
             for way in Exit:
-                held = way in (Exit.PORT, Exit.GATEWAY)
+                held = way in (Exit.PORT, Exit.GATEWAY) and not deliver
                 yield made.flow(table, (*about, EXIT(way)), way, held=held)
         elif table not in (DIGEST, HOST):
             yield made.flow(table, about, 0)

@@ -7,11 +7,12 @@ one: `Compiled` makes them again when the state has changed. Every question is a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import msgspec
 
 from controller import policy_views, views
+from controller.trace import hosts
 from controller.trace.result import (
     End,
     Hop,
@@ -38,8 +39,7 @@ from flows.text import flow_text
 from flows.update import CLUSTER
 from flows.values import PORT_CONTROLLER, PORT_IN_PORT, Bucket, Ct, Flow, Group, Output, OutputBits, Program, ToGroup
 from flows.words import Names, flow_words
-from topology.graph import Mode
-from topology.model import Node, Service
+from topology.model import Pod, Service
 from topology.naming import (
     GATEWAY_MAC,
     GATEWAY_PORT,
@@ -49,6 +49,7 @@ from topology.naming import (
     gateway_addresses,
 )
 from topology.policies import Direction, Tier
+from topology.services import ServiceRanges
 from topology.verdicts import Party
 
 #: The port that a connection is opened from, where there are ports.
@@ -78,18 +79,35 @@ class TraceError(ValueError):
     """The question makes no sense, or the model has no answer; the text says why."""
 
 
+class NotYetError(TraceError):
+    """Something isn't there that may be in a moment: a pod's port, a switch. No packet was sent."""
+
+
+class NotMasterError(TraceError):
+    """Another controller writes to a switch that a live trace wants to tap. No packet was sent."""
+
+
 class Compiled:
     """The flows and groups that switches are to have; those of the cluster are kept for as long as it is the same."""
 
-    def __init__(self, compiler: Compiler, version: Callable[[], object], *, keyed: bool = True) -> None:
-        """`version` changes whenever the cluster's scope does."""
+    def __init__(
+        self,
+        compiler: Compiler,
+        version: Callable[[], object],
+        *,
+        keyed: bool = True,
+        node_ports: tuple[int, int] = ServiceRanges().node_ports,
+    ) -> None:
+        """`version` changes whenever the cluster's scope does; `node_ports` are those that hosts give to Services."""
         self.compiler = compiler
         self.keyed = keyed
+        self._node_ports = range(node_ports[0], node_ports[1] + 1)
         self._version = version
         self._of: object = None
         self._flows: list[Flow] = []
         self._groups: list[Group] = []
         self._names: Mapping[int, str] = {}
+        self._notes: list[hosts.Told] = []
 
     def names(self) -> Mapping[int, str]:
         """What cookies' object ids stand for, but those of pods: there are many, and a packet meets few of them."""
@@ -103,11 +121,18 @@ class Compiled:
         down = [port.number for port in self.compiler.ports(node) if not port.up]
         return Interpreter([*shared[0], *self.compiler.flows(node)], [*shared[1], *self.compiler.groups(node)], down)
 
+    def host(self, node: str) -> hosts.Host:
+        """What a node's host is to do."""
+        self._refresh()
+        notes = [*self._notes, *hosts.told(self.compiler.flows(node))]
+        return hosts.Host(self.compiler.cluster, node, notes, self.compiler.service_cidrs, self._node_ports)
+
     def _refresh(self) -> None:
         version = (self._version(),)
         if version != self._of:
             self._flows = list(self.compiler.flows(CLUSTER))
             self._groups = list(self.compiler.groups(CLUSTER))
+            self._notes = list(hosts.told(self._flows))
             self._names = views.object_names(self.compiler, with_pods=False)
             self._of = version
 
@@ -127,16 +152,26 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class First(msgspec.Struct, frozen=True):
-    """The first packet of a connection, as it enters the switch of `node`; `by_host`: from the host there."""
+    """The first packet of a connection, as it enters the switch of `node`, and what hosts have done before.
+
+    Where it never meets a switch, `ends` says where it is: the host of `node` keeps it, or sends it to the world; or a
+    pod there has sent it to itself.
+    """
 
     node: str
-    by_host: bool
     packet: dict[Field, int]
     question: Question
+    hops: tuple[Hop, ...] = ()
+    ends: Place | None = None
 
     @property
     def destination(self) -> str:
         return _socket_of(self.packet, "destination")
+
+    @property
+    def asked(self) -> str:
+        """Where it was bound for, before a host gave it another destination."""
+        return _socket(ip_address(self.question.destination_address), self.question.port)
 
 
 class Met(msgspec.Struct, frozen=True):
@@ -164,7 +199,7 @@ def trace(compiled: Compiled, asked: Asked) -> Trace:
     """Where the first packet of a connection goes. Raises TraceError."""
     begun = first(compiled, asked)
     try:
-        return _Way(compiled, begun.question, asked.endpoint).walk(begun)
+        return _Way(compiled, begun, asked.endpoint).walk()
     except InterpreterError as error:
         raise TraceError(f"the model has no answer: {error}") from error
 
@@ -188,12 +223,47 @@ def first(compiled: Compiled, asked: Asked) -> First:
         port=0 if protocol == "ICMP" else port,
         family=target.version,
     )
-    return First(start.node, start.mac == GATEWAY_MAC, _packet(start, sender.address, target, question), question)
+    packet = _packet(start, sender.address, target, question)
+    if sender.pod is not None and target in _own_addresses(compiler, sender.pod):
+        return First(start.node, packet, question, ends=Place.POD)
+    if start.mac == GATEWAY_MAC:
+        return _by_hosts(compiled, start.node, packet, question)
+    return First(start.node, packet, question)
 
 
-def witnessed(compiled: Compiled, question: Question, met: Sequence[Met], endpoint: str) -> Trace:
+def _own_addresses(compiler: Compiler, pod: Pod) -> tuple[Address, ...]:
+    return next((local.addresses for each, local in compiler.local_pods(pod.node) if each.key == pod.key), ())
+
+
+def _by_hosts(compiled: Compiled, node: str, packet: dict[Field, int], question: Question) -> First:
+    """The same for what is at a node's host, be it the host's own or the world's."""
+    hops: list[Hop] = []
+    while len(hops) < 3:
+        match compiled.host(node).way(packet):
+            case hosts.Kept():
+                return First(node, packet, question, tuple(hops), Place.HOST)
+            case hosts.Sent("", _):
+                return First(node, packet, question, tuple(hops), Place.WORLD)
+            case hosts.Sent(other, _):
+                hops.append(Hop(source=node, target=other, how="Routed"))
+                node = other
+            case hosts.Bridged(changed):
+                port = port_of(compiled.compiler, node, GATEWAY_PORT)
+                return First(node, changed | {f.IN_PORT: port}, question, tuple(hops))
+    raise TraceError(f"hosts send the packet round: {', '.join(hop.target for hop in hops)}")
+
+
+def port_of(compiler: Compiler, node: str, name: str) -> int:
+    """The number of a port of a node's switch. Raises NotYetError."""
+    number = next((port.number for port in compiler.ports(node) if port.name == name), None)
+    if number is None:
+        raise NotYetError(f"the switch of node {node} isn't known to have the port {name}")
+    return number
+
+
+def witnessed(compiled: Compiled, begun: First, met: Sequence[Met], endpoint: str) -> Trace:
     """A trace of what switches told, in their order. Raises TraceError where that makes no sense."""
-    return _Way(compiled, question, endpoint).witnessed(met)
+    return _Way(compiled, begun, endpoint).witnessed(met)
 
 
 # Who it is ----------------------------------------------------------------------------------------------------------
@@ -203,7 +273,7 @@ def _pair(compiler: Compiler, source: str, destination: str, family: int) -> tup
     """The two ends, of one family."""
     try:
         sources = policy_views.parties(compiler, source)
-        service = _service(compiler, destination)
+        service = service_of(compiler, destination)
         if service is not None:
             targets = list(service.cluster_ips)
         else:
@@ -217,7 +287,7 @@ def _pair(compiler: Compiler, source: str, destination: str, family: int) -> tup
     raise TraceError(f"{source} and {destination} have no {f'IPv{family}' if family else 'family'} in common")
 
 
-def _service(compiler: Compiler, text: str) -> Service | None:
+def service_of(compiler: Compiler, text: str) -> Service | None:
     """The Service that `[NAMESPACE/]svc/NAME` is; None where the text is of another form. Raises TraceError."""
     *namespace, kind, name = ["", *text.split("/")]
     if kind not in ("svc", "service"):
@@ -236,11 +306,11 @@ def _start(compiler: Compiler, source: Party, target: Address) -> _Start:
         for pod, local in compiler.local_pods(source.pod.node):
             if pod.key == source.pod.key:
                 return _Start(pod.node, local.port, local.mac)
-        raise TraceError(f"pod {source.pod.namespace}/{source.pod.name} is on no port of a switch that is known")
+        raise NotYetError(f"pod {source.pod.namespace}/{source.pod.name} is on no port of a switch that is known")
     node = source.node.name if source.node is not None else _entry(compiler, target)
     gateway = next((port.number for port in compiler.ports(node) if port.name == GATEWAY_PORT), None)
     if gateway is None:
-        raise TraceError(f"the switch of node {node} isn't known: it hasn't said which ports it has")
+        raise NotYetError(f"the switch of node {node} isn't known: it hasn't said which ports it has")
     return _Start(node, gateway, GATEWAY_MAC)
 
 
@@ -269,17 +339,17 @@ def _packet(start: _Start, source: Address, target: Address, question: Question)
 class _Way:
     """One packet's way, as far as it has come."""
 
-    def __init__(self, compiled: Compiled, question: Question, endpoint: str) -> None:
+    def __init__(self, compiled: Compiled, begun: First, endpoint: str) -> None:
         self._compiled = compiled
         self._compiler = compiled.compiler
-        self._question = question
+        self._begun = begun
         self._wanted = endpoint
         self._objects = dict(compiled.names())
         self._names = Names(
             identities=policy_views.identity_names(self._compiler), rules=policy_views.rule_names(self._compiler)
         )
         self._visits: list[Visit] = []
-        self._hops: list[Hop] = []
+        self._hops: list[Hop] = list(begun.hops)
         self._judgements: list[Judgement] = []
         self._service = ""
         self._endpoint = ""
@@ -287,19 +357,21 @@ class _Way:
         #: What the group did that was asked last, by this switch.
         self._chosen: Program = ()
 
-    def walk(self, begun: First) -> Trace:
+    def walk(self) -> Trace:
         """From the first switch to the end."""
-        node, packet = begun.node, begun.packet
-        routed = self._routed_to(node, packet) if begun.by_host else None
-        if routed is not None:
-            # What a host sends to another node without a tunnel never meets its own switch.
-            self._hops.append(Hop(source=node, target=routed, how="Routed"))
-            return self._brought(routed, packet)
-        return self._go(node, packet)
+        begun = self._begun
+        if begun.ends is Place.POD:
+            # It speaks to itself, without its switch.
+            return self._at_pod(begun.node, begun.packet[f.IN_PORT])
+        if begun.ends is not None:
+            return self._end(Verdict.DELIVERED, _at(begun.ends, begun.node, begun.packet))
+        return self._go(begun.node, begun.packet)
 
     def witnessed(self, met: Sequence[Met]) -> Trace:
         """From what switches told."""
         walk = Walk((), ())
+        if self._wanted:
+            self._service, self._endpoint = self._begun.asked, self._wanted
         for index, each in enumerate(met):
             pods = (self._compiler.cluster.pods[key].key for key in self._compiler.cluster.pods_on.get(each.node, ()))
             self._objects |= views.names_of(pods)
@@ -316,7 +388,8 @@ class _Way:
         if not left.out_port:
             return self._dropped(end.node, walk)
         if left.left == GATEWAY_PORT:
-            return self._at_host(end.node, walk, end.last)
+            # It is held there: what hosts would do with it is the model's to say.
+            return self._out_of(end.node, walk, end.last)
         if left.left == TUNNEL_PORT or self._wire(end.node, left.left) is not None:
             why = f"it left by {left.left}, and no switch told of it after that"
             return self._end(Verdict.DROPPED, End(place=Place.SWITCH, node=end.node, name=end.node, why=why))
@@ -356,11 +429,7 @@ class _Way:
             number = packet[f.IN_PORT] if emission.port == PORT_IN_PORT else emission.port
             name = self._port_name(node, number)
             if name == GATEWAY_PORT:
-                routed = self._routed_to(node, emission.packet)
-                if routed is None:
-                    return self._at_host(node, walk, emission.packet)
-                self._hops.append(Hop(source=node, target=routed, how="Routed"))
-                return self._brought(routed, emission.packet)
+                return self._out_of(node, walk, emission.packet)
             if name == TUNNEL_PORT:
                 node, packet = self._through_tunnel(node, emission.packet)
                 continue
@@ -371,12 +440,17 @@ class _Way:
             node, packet = wired[0], self._entering(*wired, emission.packet)
         raise TraceError(f"the packet is still on its way after {_LONGEST} switches")
 
-    def _brought(self, node: str, packet: Packet) -> Trace:
-        """What a host gets from another one is for itself, or for its switch."""
-        if self._is_own(node, packet):
-            return self._end(Verdict.DELIVERED, _at(Place.HOST, node, packet))
-        entered = self._entering(node, GATEWAY_PORT, packet) | {f.ETH_SRC: GATEWAY_MAC, f.ETH_DST: ROUTER_MAC}
-        return self._go(node, entered)
+    def _out_of(self, node: str, walk: Walk, packet: Packet) -> Trace:
+        """From where a switch hands a packet to its host."""
+        sent = self._compiled.host(node).beyond(packet)
+        if sent is None:
+            return self._at_host(node, walk, packet)
+        carried = {field: value for field, value in sent.packet.items() if field in _CARRIED}
+        brought = _by_hosts(self._compiled, sent.node, carried, self._begun.question)
+        self._hops += [Hop(source=node, target=sent.node, how="Routed"), *brought.hops]
+        if brought.ends is not None:
+            return self._end(Verdict.DELIVERED, _at(brought.ends, brought.node, brought.packet))
+        return self._go(brought.node, brought.packet | {f.ETH_SRC: GATEWAY_MAC, f.ETH_DST: ROUTER_MAC})
 
     def _through_tunnel(self, node: str, packet: Packet) -> tuple[str, Packet]:
         value = packet.get(f.TUN_DST)
@@ -390,21 +464,8 @@ class _Way:
 
     def _entering(self, node: str, port: str, packet: Packet) -> dict[Field, int]:
         """A packet as the next switch gets it: without what the one before knew of it."""
-        number = next((each.number for each in self._compiler.ports(node) if each.name == port), None)
-        if number is None:
-            raise TraceError(f"the switch of node {node} isn't known to have the port {port}")
+        number = port_of(self._compiler, node, port)
         return {field: value for field, value in packet.items() if field in _CARRIED} | {f.IN_PORT: number}
-
-    def _routed_to(self, node: str, packet: Packet) -> str | None:
-        """The other node to which a node's host sends a packet by itself, by its destination; None if none."""
-        target, interconnect = _address(packet, "destination"), self._compiler.interconnect
-        here = self._compiler.cluster.nodes[node]
-        for other in self._compiler.cluster.nodes.values():
-            if other.name != node and _has(other, target):
-                near = set(interconnect.subnets_of(other)) & set(interconnect.subnets_of(here))
-                routed = interconnect.mode is Mode.ROUTED or any(each.version == target.version for each in near)
-                return other.name if routed else None
-        return None
 
     def _wire(self, node: str, port: str) -> tuple[str, str] | None:
         """The other end of the wire at a port: node and port."""
@@ -443,15 +504,16 @@ class _Way:
         changes = list(_translations(packet, emission.packet)) if emission is not None else []
         endpoint = self._sent_to(walk)
         if endpoint:
-            self._service, self._endpoint = _socket_of(packet, "destination"), endpoint
+            self._service, self._endpoint = self._begun.asked, endpoint
             if emission is None:
                 # It was dropped with the endpoint's address.
-                changes.append(Translation(end="destination", before=self._service, after=endpoint))
+                before = _socket_of(packet, "destination")
+                changes.append(Translation(end="destination", before=before, after=endpoint))
         self._visits.append(
             Visit(
                 node=node,
                 entered=self._port_name(node, entry),
-                entered_from=self._behind(node, entry),
+                entered_from=self._entered_from(node, packet),
                 in_port=entry,
                 steps=steps,
                 translations=tuple(changes),
@@ -497,6 +559,17 @@ class _Way:
         found = self._compiler.pod_at(node, number)
         return f"pod {found[0].namespace}/{found[0].name}" if found is not None else f"port {name}"
 
+    def _entered_from(self, node: str, packet: Packet) -> str:
+        found = self._behind(node, packet[f.IN_PORT])
+        bound_for = _socket_of(packet, "destination")
+        if self._port_name(node, packet[f.IN_PORT]) == GATEWAY_PORT and bound_for not in (
+            self._begun.asked,
+            self._endpoint,
+        ):
+            # Its own address means nothing in the switch: ports of it that lead to others go by another.
+            found += f", which sends it to {bound_for}"
+        return found
+
     # Ends -------------------------------------------------------------------------------------------------------
 
     def _dropped(self, node: str, walk: Walk) -> Trace:
@@ -535,7 +608,7 @@ class _Way:
 
     def _end(self, verdict: Verdict, end: End) -> Trace:
         return Trace(
-            question=self._question,
+            question=self._begun.question,
             verdict=verdict,
             end=end,
             visits=tuple(self._visits),
@@ -545,10 +618,6 @@ class _Way:
             endpoints=self._endpoints,
             judgements=tuple(self._judgements),
         )
-
-
-def _has(node: Node, address: Address) -> bool:
-    return address in node.addresses or any(address in cidr for cidr in node.pod_cidrs)
 
 
 def _address(packet: Packet, end: str) -> Address:
@@ -585,7 +654,12 @@ def _socket(address: Address, port: int) -> str:
 def _endpoint_of(program: Program) -> str:
     """Where a program sends connections; empty where it doesn't, or only names an endpoint."""
     for action in program:
-        if isinstance(action, Ct) and action.nat is not None and action.nat.address_min is not None:
+        if (
+            isinstance(action, Ct)
+            and action.nat is not None
+            and action.nat.kind == "dst"
+            and action.nat.address_min is not None
+        ):
             number, port = action.nat.address_min, action.nat.port_min or 0
             return _socket(IPv6Address(number) if action.nat.ipv6 else IPv4Address(number), port)
     return ""

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 from guests import Guest
+from linting import Linted, Record
 from probes import PODS, pod_netns, serves, until
 
 from deploy.lab.cluster import Lab, owner, settings_for
 from deploy.lab.substrate import switch_environment
 
 HERE = Path(__file__).parent
+_LINTED = pytest.StashKey[dict[str, Linted]]()
 NEEDED = ("ovs-vswitchd", "ovsdb-server", "nft", "ethtool", "ping", "nsenter")
 
 
@@ -98,6 +100,20 @@ def guest(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Guest]:
     here = Guest(lab, f"g{abs(hash(request.node.nodeid)) % 10**8}", "node-2")
     yield here
     here.leave()
+
+
+@pytest.fixture
+def offload_record(request: pytest.FixtureRequest) -> Record:
+    """Has what the linter says of a scenario's datapath flows printed in the end."""
+    linted = request.config.stash.setdefault(_LINTED, {})
+    return linted.__setitem__
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if linted := config.stash.get(_LINTED, {}):
+        terminalreporter.section("datapath flows that TC takes")
+        for scenario, found in linted.items():
+            terminalreporter.write_line(f"{scenario}: {found}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,7 +25,7 @@ def answer(port, client, line, here=""):
         "peer_port": client[1],
         "here": here,
     }
-    return json.dumps(words | {"line": line.decode().strip()}).encode() + b"\n"
+    return json.dumps(words | {"line": line.decode(errors="replace").strip()}).encode() + b"\n"
 
 
 def serve_one(connection, port, client):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attribution import orphans
 from callers import call, ofctl, service, to, vips
 from policing import policed
 from probes import pod_netns, until
@@ -37,7 +38,7 @@ def test_no_flow_is_without_an_object_and_all_is_said_in_words(lab: Lab) -> None
         dumps = {node: rows(lab, node) for node in lab.nodes}
         for node, found in dumps.items():
             assert len(found) == len([line for line in ofctl(lab, node, "dump-flows", "br-int") if "priority=" in line])
-            assert [row["ofctl"] for row in found if not row["object"] or not row["decoded"]] == [], node
+        assert orphans(lab) == []
         found = [row for each in dumps.values() for row in each]
         kinds = {row["object"].split()[0] for row in found}
         assert kinds >= {"Pipeline", "Node", "Pod", "Service", "NetworkPolicy", "ClusterNetworkPolicy"}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attribution import orphans
 from callers import SERVERS, applied, balanced, call, names, path_of, row, service, to, unlink, write
 from probes import addresses, inside, node_addresses, pings, until
 
@@ -224,6 +225,7 @@ def test_a_load_balancer_s_address_leads_to_the_node_that_answers_for_it(lab: La
         until(lambda: all(address in kernel(lab) for address in balanced(lab, "web")), "the router's kernel knows")
         for address in balanced(lab, "web"):
             assert set(names(call(lab.layout.outside, to(address, 80))[0])) <= set(SERVERS)
+        assert orphans(lab) == []
         unlink(lab, web)
         gone = until(lambda: router.routes() == pod_routes(lab), "the Service's addresses are withdrawn")
         print(f"withdrawn after {gone:.2f} s")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 from guests import Guest
+from linting import Record, established
 from probes import inside, node_addresses, ping_all, pings
 
 from deploy.lab.cluster import Lab, owner, settings_for
@@ -30,7 +30,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         here.down()
 
 
-def test_everything_reaches_everything_in_a_cluster_of_one_family(lab: Lab, tmp_path: Path) -> None:
+def test_everything_reaches_everything_in_a_cluster_of_one_family(lab: Lab, offload_record: Record) -> None:
     family = lab.settings.ip_family
     version = {"ipv4": 4, "ipv6": 6}[family]
     guests = [Guest(lab, f"pod{number}", node) for number, node in enumerate(["node-1", "node-1", "node-2"])]
@@ -50,5 +50,9 @@ def test_everything_reaches_everything_in_a_cluster_of_one_family(lab: Lab, tmp_
     assert f" mtu {mtu} " in inside(guests[0].netns, ["ip", "link", "show", "eth0"]).stdout
     assert pings(guests[0].netns, pods[2], size=mtu - headers) == 1
     assert pings(guests[0].netns, pods[2], size=mtu - headers + 1, wait=0.3) == 0
+    pinged = [(guest.netns, address) for guest in guests for address in pods if address not in guest.addresses]
+    found = established(lab, [], [*pinged, (guests[0].netns, nodes[1]), (lab.netns_of_node("node-2"), pods[0])])
+    offload_record(f"{family} alone, {lab.settings.encap}", found)
+    assert found.failed == [] and len(found.judged) > 20
     for guest in guests:
         guest.leave()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import make_pod_lab
+from linting import flows_of
 from probes import addresses, inside, pings, pod_netns, until
 
 from deploy.lab.cluster import Lab
@@ -174,10 +175,16 @@ def test_only_netflow_gives_each_connection_a_flow_of_its_own_in_the_datapath(la
         )  # fmt: skip
         return sum(b1 in line for line in dumped.stdout.splitlines())
 
-    found = {}
+    found, offloadable = {}, {}
     for protocol, port in (("ipfix", IPFIX), ("sflow", SFLOW), ("netflow", NETFLOW)):
         export(lab, f"{protocol}:{collector(lab)}:{port}")
         found[protocol] = cached()
+        judged = [each for each in flows_of(lab, "node-1") if not each.occasion]
+        offloadable[protocol] = all(each.offloadable for each in judged)
+        why = {reason.why for each in judged for reason in each.reasons if reason.kind != "chain"}
+        assert why <= {"the bridge samples packets for sFlow or IPFIX, whatever its flows are"}, (protocol, why)
+    # And the price of the others: docs/offload.md.
+    assert offloadable == {"ipfix": False, "sflow": False, "netflow": True}
     assert max(found["ipfix"], found["sflow"]) < 15 and found["netflow"] >= 30, found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 import pytest
+from attribution import orphans
 from callers import OUTSIDE, Outcome, call, names, to
 from guests import Guest
 from probes import HERE, PORT, addresses, inside, node_addresses, pod_netns, until
@@ -83,6 +84,7 @@ def test_one_number_is_had_by_a_pod_each_at_loopback_at_an_address_and_for_anoth
     serve("by-udp", own, "UDP")
     serve("by-ipv6", own6)
     lab.wait_for_sync()
+    assert orphans(lab) == []
     node = lab.netns_of_node(NODE)
     ways = {"by-address": (own, "tcp"), "by-udp": (own, "udp"), "by-ipv6": (own6, "tcp")}
 

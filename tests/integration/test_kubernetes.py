@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from api_process import ROOT, Api
 from probes import PODS, pings, pod_netns, until
 
 from deploy.lab import processes
 from deploy.lab.cluster import Lab
+
+#: Of the Service that the test makes.
+VIP = "10.96.7.1"
 
 
 def as_kubernetes_has_it(lab: Lab) -> Iterator[dict[str, Any]]:
@@ -42,6 +46,7 @@ def api(lab: Lab, tmp_path: Path) -> Iterator[Api]:
     here = Api(lab.layout.net, tmp_path)
     layout = lab.layout
     try:
+        here.tell("define", yaml.safe_load((ROOT / "deploy/kubernetes/base/traceflows.yaml").read_text()))
         here.tell("put", *as_kubernetes_has_it(lab))
         argv = [
             sys.executable, "-m", "deploy.command", "controller", "--listen", f"unix:{layout.openflow}",
@@ -99,3 +104,64 @@ def reason(api: Api, node: str) -> str:
     found = api.tell("get", "Node", "", node) or {}
     conditions = found.get("status", {}).get("conditions", [])
     return "".join(each["reason"] for each in conditions if each["type"] == "NetworkUnavailable")
+
+
+def test_traceflows_end_with_what_switches_did(lab: Lab, api: Api) -> None:
+    port = {"protocol": "TCP", "port": 80}
+    api.tell(
+        "put",
+        {
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "closed"},
+            "spec": {"podSelector": {"matchLabels": {"app": "c1"}}, "ingress": []},
+        },
+        {
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"type": "ClusterIP", "clusterIP": VIP, "clusterIPs": [VIP], "ports": [port]},
+        },
+        {
+            "kind": "EndpointSlice",
+            "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [address(lab, "b1")], "conditions": {"ready": True}}],
+        },
+    )
+    until(lambda: {row["name"] for row in lab.ask("services")["items"]} == {"web"}, "the Service is there")
+    until(lambda: {row["name"] for row in lab.ask("policies")["items"]} == {"closed"}, "the policy is there")
+    until(lambda: in_sync(lab), "all switches in sync")
+    source = {"pod": "a1"}
+    for name, spec in {
+        "denied": {"source": source, "destination": {"pod": "c1"}, "packet": port},
+        "served": {"source": source, "destination": {"service": "web"}, "packet": port},
+        "wrong": {"source": source, "destination": {"pod": "c1"}, "packet": {"protocol": "UDP"}},
+    }.items():
+        status, answer = api.tell(
+            "create",
+            {
+                "apiVersion": "signalbox.io/v1alpha1",
+                "kind": "Traceflow",
+                "metadata": {"name": name},
+                "spec": spec,
+            },
+        )
+        assert status == 201, answer
+    denied, served, wrong = (answer_to(api, name) for name in ("denied", "served", "wrong"))
+    assert (denied["phase"], denied["verdict"], denied["live"]) == ("Succeeded", "Dropped", True), denied
+    assert denied["differences"] == [] and any("default/closed" in each for each in denied["policies"]), denied
+    assert (served["verdict"], served["differences"]) == ("Delivered", []), served
+    assert served["end"].startswith("pod default/b1 on ")
+    assert (served["service"], served["endpoint"]) == (f"{VIP}:80", f"{address(lab, 'b1')}:8080")
+    assert any(
+        f"becomes {served['endpoint']}" in each for hop in served["hops"] for each in hop.get("translations", ())
+    )
+    assert wrong["phase"] == "Failed" and wrong["message"].startswith("spec.packet.port: "), wrong
+
+
+def answer_to(api: Api, name: str) -> dict[str, Any]:
+    def status_of() -> dict[str, Any]:
+        return dict(api.tell("get", "Traceflow", "", name)["status"])
+
+    until(lambda: status_of()["phase"] in ("Succeeded", "Failed"), f"{name} is answered")
+    return status_of()

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from attribution import orphans, owners
 from probes import until
 
 from controller.cli import client
@@ -111,6 +112,8 @@ def test_all_of_many_wires_that_come_at_once_are_found(lab: Lab) -> None:
     with wired(lab, *many):
         took = until(lambda: everywhere(lab, many), "all wires are found", timeout=10)
         print(f"64 found within {took:.2f} s")
+        assert orphans(lab) == []
+        assert {f"Node {name}" for name in lab.nodes} <= owners(lab)
     until(lambda: everywhere(lab, []), "the wires are lost", timeout=2)
 
 

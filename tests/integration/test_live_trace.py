@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from callers import ofctl
+from callers import OUTSIDE, ofctl
 from policing import policed
-from probes import until
+from probes import pod_netns, until
 from test_trace_agreement import DOCUMENTS
 
 from controller.cli import client
 from deploy.lab.cluster import Lab
+from deploy.lab.layout import netns_path
 
 QUESTIONS = {
     "a pod on another node": ("red/near", "red/web1", "TCP", 8080, "Delivered"),
-    "a pod on its own node": ("red/near", "red/near", "UDP", 9, "Delivered"),
+    "a pod on its own node": ("red/web1", "red/near", "UDP", 9, "Delivered"),
     "one whose policy denies it": ("blue/far", "red/web1", "TCP", 8081, "Dropped"),
     "a Service": ("red/near", "red/svc/one", "TCP", 80, "Delivered"),
     "a Service of several": ("red/far", "red/svc/web", "TCP", 80, "Delivered"),
     "a Service without endpoints": ("red/far", "red/svc/empty", "TCP", 80, "Rejected"),
     "a node": ("red/web1", "node/node-1", "UDP", 53, "Delivered"),
+    "another node": ("red/web1", "node/node-2", "UDP", 53, "Delivered"),
+    "a pod, from a node": ("node/node-3", "red/web1", "TCP", 8080, "Dropped"),
+    "a Service, from a node": ("node/node-3", "red/svc/clients", "TCP", 80, "Delivered"),
+    "a Service, from beyond": ("OUTSIDE", "LOAD BALANCER", "TCP", 80, "Delivered"),
     "the world": ("red/web1", "192.0.2.77", "ICMP", 0, "Delivered"),
 }
 
@@ -30,8 +39,11 @@ def lab(policy_lab: Lab) -> Lab:
     return policy_lab
 
 
-def live(lab: Lab, source: str, target: str, protocol: str, port: int, family: int) -> dict[str, Any]:
+def live(
+    lab: Lab, source: str, target: str, protocol: str, port: int, family: int, *, deliver: bool = False
+) -> dict[str, Any]:
     query = {"from": source, "to": target, "protocol": protocol, "port": str(port), "family": str(family)}
+    query |= {"deliver": "1"} if deliver else {}
     found: dict[str, Any] = client.ask(client.socket_of_lab(lab.layout.name), ["trace"], query, method="POST")
     return found
 
@@ -48,13 +60,20 @@ def taps(lab: Lab) -> list[str]:
 def test_switches_do_what_the_model_says_of_every_kind_of_way(lab: Lab, family: int) -> None:
     with policed(lab, *DOCUMENTS):
         lab.wait_for_sync()
+        (row,) = (row for row in lab.ask("services")["items"] if row["name"] == "clients")
+        addresses = {
+            "OUTSIDE": OUTSIDE[family == 6],
+            "LOAD BALANCER": next(each for each in row["externalIPs"] if (":" in each) == (family == 6)),
+            "192.0.2.77": "192.0.2.77" if family == 4 else "2001:db8::77",
+        }
         for title, (source, target, protocol, port, verdict) in QUESTIONS.items():
-            if family == 6 and target[0].isdigit():
-                target = "2001:db8::77"
+            source, target = addresses.get(source, source), addresses.get(target, target)
             found = live(lab, source, target, protocol, port, family)
             assert found["differences"] == [], (title, found["differences"])
             assert found["live"]["verdict"] == verdict == found["model"]["verdict"], title
             assert found["live"]["visits"][0]["steps"], title
+            assert found["live"]["service"] == found["model"]["service"], title
+            assert found["live"]["endpoint"] == found["model"]["endpoint"], title
 
 
 def test_a_flow_that_somebody_put_there_is_shouted(lab: Lab) -> None:
@@ -87,3 +106,43 @@ def test_nobody_gets_the_packet_and_nothing_is_left_of_it(lab: Lab) -> None:
     lab.wait_for_sync()
     after = lab.ask("nodes")["items"]
     assert [row["digest"] for row in before] == [row["digest"] for row in after]
+
+
+@contextlib.contextmanager
+def listening(netns: str, port: int) -> Iterator[list[bytes]]:
+    """What comes to a UDP port meanwhile; it is all there when the block is left."""
+    program = (
+        "import select, socket, sys\n"
+        f"link = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\nlink.bind(('::', {port}))\nprint(flush=True)\n"
+        "while sys.stdin not in (ready := select.select([link, sys.stdin], [], [])[0]) or link in ready:\n"
+        "    if link in ready: print(link.recv(1000).hex(), flush=True)\n"
+    )
+    argv = ["nsenter", f"--net={netns_path(netns)}", "--", sys.executable, "-I", "-c", program]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        found: list[bytes] = []
+        yield found
+        process.stdin.close()
+        found += map(bytes.fromhex, process.stdout.read().split())
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_packet_that_is_to_be_delivered_arrives_and_another_doesn_t(lab: Lab, family: int) -> None:
+    lab.wait_for_sync()
+    asked = ("red/near", "red/far", "UDP", 7777, family)
+    with listening(pod_netns(lab, "far", "red"), 7777) as got:
+        held = live(lab, *asked)
+        delivered = live(lab, *asked, deliver=True)
+    assert held["differences"] == delivered["differences"] == []
+    assert held["live"]["end"] == delivered["live"]["end"] and delivered["live"]["end"]["name"] == "red/far"
+    assert [each[:16] for each in got] == [b"signalbox trace "]
+
+
+@pytest.mark.parametrize("target", ["red/far", "node/node-1"])
+def test_an_answer_to_what_was_delivered_is_no_part_of_its_way(lab: Lab, target: str) -> None:
+    lab.wait_for_sync()
+    # An echo bears the mark of the ping, and the number in it.
+    for protocol, port in (("ICMP", 0), ("TCP", 8080), ("UDP", 8080)):
+        found = live(lab, "red/near", target, protocol, port, 4, deliver=True)
+        assert found["differences"] == [], (protocol, found["differences"])

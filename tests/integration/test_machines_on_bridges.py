@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attribution import orphans, owners
 from callers import AT_ONCE, OUTSIDE, applied, call, ip, names, service, signalbox, to, vips
+from linting import Record, established
 from machines import Machine
 from policing import policed, policy
 from probes import HERE, addresses, answers, inside, node_addresses, pings, pod_netns, until
@@ -76,6 +78,19 @@ def test_machines_and_pods_on_all_nodes_reach_each_other(
         answers(pod_netns(lab, pod), m2.addresses[family])
 
 
+def test_established_connections_of_machines_are_of_flows_that_tc_takes(
+    lab: Lab, machines: tuple[Machine, Machine], offload_record: Record
+) -> None:
+    m1, m2 = machines
+    calls = [to(address, PORT) for address in m1.addresses]
+    places = [m2.netns, pod_netns(lab, "c1"), pod_netns(lab, "c3"), lab.netns_of_node("node-2")]
+    callers = [(netns, calls) for netns in places]
+    callers.append((m1.netns, [to(address, 8080) for pod in ("s1", "s2") for address in addresses(lab, pod)]))
+    found = established(lab, callers, [(m1.netns, address) for address in m2.addresses])
+    offload_record("machines", found)
+    assert found.failed == [] and len(found.judged) > 40
+
+
 @FAMILIES
 def test_every_node_reaches_a_machine_and_a_machine_every_node(
     lab: Lab, machines: tuple[Machine, Machine], family: int
@@ -123,6 +138,8 @@ def test_policies_know_a_machine_by_its_labels(lab: Lab, machines: tuple[Machine
     with policed(lab, guarded, servers):
         assert served(m2.netns, m1.addresses[family]) == ["m1"]
         assert served(m2.netns, pod) == ["s1"]
+        assert orphans(lab) == []
+        assert {"Pod default/m1", "Pod default/m2"} <= owners(lab)
         for netns in (pod_netns(lab, "c1"), pod_netns(lab, "c3")):
             (outcomes,) = call(netns, to(m1.addresses[family], PORT, timeout=AT_ONCE))
             assert set(names(outcomes)) == {"ETIMEDOUT"}
@@ -167,6 +184,7 @@ def test_a_machine_that_asks_by_dhcp_is_told_what_is_declared_of_it(lab: Lab, tm
         asking.plug()
         with applied(lab, asking.document(dhcp=True, mtu=1350)):
             until(functools.partial(ready, lab, "asking"), "asking is ready")
+            assert orphans(lab) == []
             done = inside(asking.netns, ["env", f"TOLD={told}", *argv])
             assert done.returncode == 0, done.stderr
             _, bound = told.read_text().splitlines()

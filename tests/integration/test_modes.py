@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
+from attribution import orphans
 from callers import SERVERS, Held, applied, call, endpoints, names, node_port, service, to, vips
 from conftest import make_service_lab
+from linting import Record, established
 from policing import forget_flows, policy
 from probes import addresses, inside, node_addresses, ping_all, pings, pod_netns, until
 
@@ -35,6 +37,12 @@ INTERRUPTION = 3.0
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     yield from make_service_lab("o", tmp_path_factory.mktemp("modes"), segments=2)
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, mtu: int) -> str:
+    """The mode's name."""
+    return "-".join(request.node.callspec.params["mtu"][:2])
 
 
 @pytest.fixture(scope="module", params=WAYS, ids=lambda way: "-".join(way[:2]))
@@ -99,6 +107,7 @@ def test_services_are_reached_by_their_addresses_and_node_ports(lab: Lab, mtu: i
     hosts = service("hosts", host, type="NodePort", selector={"app": "host"})
     nobody = service("nobody", type="NodePort", selector={"app": "nobody"})
     with applied(lab, everybody, hosts, nobody):
+        assert orphans(lab) == []
         nodes = [address for node in lab.nodes for address in node_addresses(lab, node)]
         ports = {name: node_port(lab, name) for name in ("everybody", "hosts", "nobody")}
         there = {each["pod"] for each in endpoints(lab, "hosts")}
@@ -124,6 +133,22 @@ def test_services_are_reached_by_their_addresses_and_node_ports(lab: Lab, mtu: i
                     assert found <= there, (place, each, found)
                 else:
                     assert found <= set(SERVERS), (place, each, found)
+
+
+def test_established_connections_are_of_flows_that_tc_takes(lab: Lab, way: str, offload_record: Record) -> None:
+    forget_flows(lab)
+    with applied(lab, service("linted", type="NodePort")):
+        calls = [
+            to(address, 8080, kind) for pod in SERVERS for address in addresses(lab, pod) for kind in ("tcp", "udp")
+        ]
+        calls += [to(address, 7070) for node in lab.nodes for address in node_addresses(lab, node)]
+        services = [to(address, 80) for address in vips(lab, "linted")] * 4
+        services += [to(address, node_port(lab, "linted")) for address in node_addresses(lab, "node-2")] * 4
+        callers = [(pod_netns(lab, pod), [*calls, *services]) for pod in ("c1", "c3")]
+        callers += [(lab.netns_of_node("node-1"), services), (lab.layout.outside, services[-8:])]
+        found = established(lab, callers)
+    offload_record(f"between nodes, {way}", found)
+    assert found.failed == [] and len(found.judged) > 100
 
 
 def test_policies_know_senders_on_other_nodes(lab: Lab, mtu: int) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import make_policy_lab
+from test_offload_policies import (  # noqa: F401
+    test_connections_that_policies_let_through_are_of_flows_that_tc_takes,
+)
 from test_policies_change import (  # noqa: F401
     afresh,
     guest,

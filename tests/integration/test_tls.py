@@ -375,8 +375,14 @@ def test_the_admin_api_is_asked_from_another_host(lab: Lab, tmp_path: Path) -> N
     try:
         until(lambda: "listening on" in log.read_text(), "it listens")
         asked = ["get", "nodes", "-o", "name", "--server", f"https://{address}:6680", "--ca", str(tmp_path / "ca.crt")]
-        for token, code, said in [("a-token-that-may-read", 0, "node/node-1\n"), ("another", 1, "a valid token is")]:
-            environment = ["env", f"SIGNALBOX_TOKEN={token}", f"PYTHONPATH={os.pathsep.join(sys.path)}"]
+        person, node = certificates.make_user(tmp_path, "bob", "read-only"), certificates.make_node(tmp_path, "node-1")
+        for shown, code, said in [
+            (["SIGNALBOX_TOKEN=a-token-that-may-read"], 0, "node/node-1\n"),
+            (["SIGNALBOX_TOKEN=another"], 1, "a valid token is"),
+            ([f"SIGNALBOX_CERT={person.certificate}", f"SIGNALBOX_KEY={person.key}"], 0, "node/node-1\n"),
+            ([f"SIGNALBOX_CERT={node.certificate}", f"SIGNALBOX_KEY={node.key}"], 1, "a valid token is"),
+        ]:
+            environment = ["env", *shown, f"PYTHONPATH={os.pathsep.join(sys.path)}"]
             done = inside(lab.layout.outside, [*environment, sys.executable, "-m", "deploy.command", *asked])
             assert done.returncode == code and said in done.stdout + done.stderr
     finally:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 import pytest
-from callers import Document, service
+from callers import OUTSIDE, Document, service
 from policing import HOST_PORT, cluster_policy, pods_of, policed, policy
-from probes import HERE, pod_netns
+from probes import HERE, node_addresses, pod_netns
 from test_trace import trace as traced
 
 from deploy.lab.cluster import Lab
@@ -24,9 +26,12 @@ from flows import fields as f
 from flows import packets
 from flows.packets import Fields
 from flows.pipeline import SERVICE_STATS
-from topology.naming import ROUTER_MAC, parse_mac
+from flows.registers import Identity
+from topology.naming import ENTRY_ADDRESSES, GATEWAY_MAC, GATEWAY_PORT, ROUTER_MAC, parse_mac
 
-QUESTIONS, SEED, AT_A_TIME = 1000, 7, 125
+SEED, AT_A_TIME = 7, 125
+#: How many questions of each kind there are.
+KINDS = {"pod": 360, "node": 70, "from a node": 90, "Service": 180, "load balancer": 110, "node port": 190}
 #: Datagrams without an answer that are sent again at a time, and how often.
 FEW, AGAIN = 4, 10
 PODS = ("red/web1", "red/web2", "red/near", "red/far", "blue/near", "blue/far")
@@ -45,7 +50,10 @@ def ports(target: int) -> list[Document]:
 
 
 DOCUMENTS = (
-    in_red(service("web", *ports(8080), selector={"app": "web"})),
+    in_red(service("web", *ports(8080), selector={"app": "web"}, type="LoadBalancer")),
+    # These nobody isolates.
+    in_red(service("clients", *ports(8080), selector={"app": "client"}, type="LoadBalancer")),
+    in_red(service("local", *ports(8081), selector={"who": "far"}, type="LoadBalancer", externalTrafficPolicy="Local")),
     in_red(service("one", *ports(8081), selector={"who": "web1"})),
     in_red(service("empty", *ports(8080), selector={"app": "nothing"})),
     policy(
@@ -76,25 +84,54 @@ def lab(policy_lab: Lab) -> Lab:
 
 
 class Question(NamedTuple):
-    """One connection, or datagram, from a pod."""
+    """One connection, or datagram, from a pod, a node's host or an address beyond; `kind` is what it is to."""
 
     source: str
     target: str
     protocol: str
     port: int
     family: int
+    kind: str
 
 
-def at_random(count: int) -> list[Question]:
-    """Questions that all differ, in an order that is the same in every run."""
-    targets = [*PODS, *(f"node/node-{number}" for number in (1, 2, 3)), "red/svc/web", "red/svc/one", "red/svc/empty"]
-    every = [
-        Question(source, target, protocol, port, family)
-        for source, target, protocol, family in itertools.product(PODS, targets, ("TCP", "UDP"), (4, 6))
-        for port in ((80, 81) if "svc" in target else (HOST_PORT, 9999) if target.startswith("node/") else PORTS)
-        if source != target
-    ]
-    return random.Random(SEED).sample(every, count)
+def at_random(lab: Lab) -> list[Question]:
+    """Questions that all differ: as many of a kind as `KINDS` says, the same in every run as far as addresses are."""
+    found: dict[str, list[Question]] = {}
+    for each in every(lab):
+        if each.source != each.target:
+            found.setdefault(each.kind, []).append(each)
+    assert found.keys() == KINDS.keys()
+    chance = random.Random(SEED)
+    return [each for kind, count in KINDS.items() for each in chance.sample(found[kind], count)]
+
+
+def every(lab: Lab) -> Iterator[Question]:
+    """Whatever may be asked."""
+    nodes = [f"node/{name}" for name in lab.nodes]
+    services = {row["name"]: row for row in lab.ask("services")["items"]}
+    for protocol, family in itertools.product(("TCP", "UDP"), (4, 6)):
+        outside = OUTSIDE[family == 6]
+        for source, target in itertools.product(PODS, PODS):
+            for port in PORTS:
+                yield Question(source, target, protocol, port, family, "pod")
+        for source, target in itertools.product((*PODS, outside), nodes):
+            for port in (HOST_PORT, 9999):
+                yield Question(source, target, protocol, port, family, "node")
+        for source, target in itertools.product(nodes, (*PODS, *nodes)):
+            for port in (8080, 8083) if "node" not in target else (HOST_PORT, 9999):
+                yield Question(source, target, protocol, port, family, "from a node")
+        for source, name in itertools.product((*PODS, *nodes), services):
+            yield Question(source, f"red/svc/{name}", protocol, 80, family, "Service")
+            if name == "one":
+                yield Question(source, f"red/svc/{name}", protocol, 81, family, "Service")
+        for source, row in itertools.product((*PODS, *nodes, outside), services.values()):
+            for address in row["externalIPs"]:
+                if (":" in address) == (family == 6):
+                    yield Question(source, address, protocol, 80, family, "load balancer")
+            for port, node in itertools.product(row["ports"], lab.nodes):
+                if match := re.fullmatch(rf"\d+:(\d+)/{protocol}", port):
+                    address = node_addresses(lab, node)[family == 6]
+                    yield Question(source, address, protocol, int(match[1]), family, "node port")
 
 
 def by_model(lab: Lab, question: Question) -> list[dict[str, Any]]:
@@ -125,10 +162,9 @@ def by_probe(lab: Lab, asked: list[Question], expected: list[bool], addresses: l
         batch = range(start, min(start + AT_A_TIME, len(asked)))
         questions = []
         for index in batch:
-            namespace, name = asked[index].source.split("/")
             questions.append(
                 {
-                    "netns": netns_path(pod_netns(lab, name, namespace)), "kind": asked[index].protocol.lower(),
+                    "netns": netns_path(place(lab, asked[index].source)), "kind": asked[index].protocol.lower(),
                     "address": addresses[index], "port": asked[index].port, "expected": expected[index],
                 }
             )  # fmt: skip
@@ -138,6 +174,14 @@ def by_probe(lab: Lab, asked: list[Question], expected: list[bool], addresses: l
         )  # fmt: skip
         found += json.loads(done.stdout)
     return found
+
+
+def place(lab: Lab, source: str) -> str:
+    """The namespace that a question is asked from."""
+    namespace, _, name = source.rpartition("/")
+    if namespace == "node":
+        return lab.netns_of_node(name)
+    return pod_netns(lab, name, namespace) if namespace else lab.layout.outside
 
 
 def ask_again(
@@ -177,7 +221,10 @@ class Switches:
         target = trace["question"]["destination_address"]
         port = question.port
         for number, visit in enumerate(trace["visits"]):
-            packet = self._packet(question, trace, visit["in_port"], (target, port), by_tunnel=number > 0)
+            if ", which sends it to " in visit["entered_from"]:
+                # A node port: its host gives it another destination.
+                target = str(next(each for each in ENTRY_ADDRESSES if each.version == question.family))
+            packet = self._packet(question, trace, visit, (target, port), number)
             tables, ports, told = traced(self._lab, packet, visit["node"])
             ours = [step["number"] for step in visit["steps"]]
             out = [visit["out_port"]] if visit["out_port"] else []
@@ -192,19 +239,32 @@ class Switches:
         return found
 
     def _packet(
-        self, question: Question, trace: dict[str, Any], in_port: int, target: tuple[str, int], *, by_tunnel: bool
+        self, question: Question, trace: dict[str, Any], visit: dict[str, Any], target: tuple[str, int], number: int
     ) -> Fields:
         make = packets.tcp if question.protocol == "TCP" else packets.udp
-        macs = (1, 2) if by_tunnel else (parse_mac(self._pods[question.source]["mac"]), ROUTER_MAC)
-        told = trace["question"]
+        told, macs, key = trace["question"], (1, 2), {}
+        if visit["entered"] == GATEWAY_PORT:
+            macs = (GATEWAY_MAC, ROUTER_MAC)
+        elif number == 0:
+            macs = (parse_mac(self._pods[question.source]["mac"]), ROUTER_MAC)
+        else:
+            key = {f.TUN_ID: self._sender(question, trace)}
         ends = (ip_address(told["source_address"]), told["source_port"]), (ip_address(target[0]), target[1])
-        key = {f.TUN_ID: self._identities[question.source]} if by_tunnel else {}
-        return make(in_port, macs, *ends) | key
+        return make(visit["in_port"], macs, *ends) | key
+
+    def _sender(self, question: Question, trace: dict[str, Any]) -> int:
+        """What a tunnel says of who has sent it."""
+        if question.source in self._identities:
+            return self._identities[question.source]
+        # At another node's port a node is of the world, whose packets to Services are judged where they come in.
+        first = trace["visits"][0]["node"]
+        return Identity.OTHER_NODE if question.source == f"node/{first}" else Identity.JUDGED
 
 
 def test_the_model_the_switches_and_real_connections_agree_about_questions_at_random(lab: Lab) -> None:
     with policed(lab, *DOCUMENTS):
-        asked = at_random(QUESTIONS)
+        asked = at_random(lab)
+        assert len(set(asked)) == len(asked) == 1000
         models = {each: by_model(lab, each) for each in asked}
         outcomes = {each: [outcome(trace, each.port) for trace in models[each]] for each in models}
         addresses = [models[each][0]["question"]["destination_address"] for each in asked]
@@ -218,8 +278,7 @@ def test_the_model_the_switches_and_real_connections_agree_about_questions_at_ra
     faults, table = [], Counter[tuple[str, str, str]]()
     for question, seen in zip(asked, probed, strict=True):
         came = seen if seen in ("", "refused") else "answered"
-        kind = "Service" if "svc" in question.target else "node" if question.target.startswith("node/") else "pod"
-        table[kind, question.protocol, came or "silence"] += 1
+        table[question.kind, question.protocol, came or "silence"] += 1
         reached = {
             each["end"]["name"].rpartition("/")[2]
             for each, told_of in zip(models[question], outcomes[question], strict=True)
@@ -231,7 +290,9 @@ def test_the_model_the_switches_and_real_connections_agree_about_questions_at_ra
     faults += [f"{question}: {each}" for question, found in told.items() for each in found]
     print(f"\n{len(asked)} different questions, {len(faults)} faults")
     for (kind, protocol, came), count in sorted(table.items()):
-        print(f"  {kind:8} {protocol:4} {came:9} {count:5}")
+        print(f"  {kind:13} {protocol:4} {came:9} {count:5}")
     assert not faults, "\n".join(faults[:20])
     # All that can come of a question has come of some.
     assert {came for _, _, came in table} == {"answered", "refused", "silence"}
+    for kind in ("Service", "load balancer", "node port"):
+        assert sum(count for key, count in table.items() if (key[0], key[2]) == (kind, "answered")) >= KINDS[kind] / 3

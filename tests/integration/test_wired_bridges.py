@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 from bridges import Bridges, join
+from linting import Linted, Record
 from probes import until
 
+from flows.offload.datapath import read_dump
+from flows.offload.lint import lint
+from flows.offload.trace_text import blame, question, read_trace
+from flows.pipeline import FABRIC
 from topology.graph import Wire
 
 
@@ -85,6 +90,42 @@ def test_connections_are_spread_over_equal_ways(diamond: Bridges) -> None:
     told = carried(diamond, "d", 200)
     shares = [told[wire] for wire in diamond.wires if "a" in (wire.a, wire.b)]
     assert sum(shares) >= 100 and min(shares) > 0.25 * sum(shares), told
+
+
+def test_established_connections_of_one_way_are_of_flows_that_tc_takes(
+    triangle: Bridges, offload_record: Record
+) -> None:
+    found = linted(triangle, "a", "b")
+    offload_record("wires, one way", found)
+    assert found.failed == [] and len(found.judged) > 8
+
+
+def test_only_the_choice_between_equal_ways_is_not_tc_s_to_make(diamond: Bridges, offload_record: Record) -> None:
+    found = linted(diamond, "a", "d")
+    offload_record("wires, two equal ways", found)
+    refused = [each for _, each in found.judged if not each.offloadable]
+    reasons = {(reason.kind, reason.what.partition("(")[0]) for each in refused for reason in each.reasons}
+    assert {("action", "hash"), ("match", "dp_hash")} <= reasons <= {*HASHED}, reasons
+    # The group of table Fabric: in transit as at the source.
+    for each in refused:
+        asked = [reason for reason in each.reasons if reason.kind != "chain"]
+        steps = read_trace(diamond.appctl("ofproto/trace", "ovs-netdev", question(each.flow))).steps
+        for flow in (line for reason in asked for line in blame(reason, steps)):
+            assert f"table={FABRIC.number} " in flow and "group:" in flow, flow
+
+
+#: What a choice by hash is made of.
+HASHED = (("action", "hash"), ("match", "dp_hash"), ("chain", "recirc_id"))
+
+
+def linted(bridges: Bridges, source: str, target: str) -> Linted:
+    """What the linter says of pings that were answered before."""
+    for version in (4, 6):
+        answers(bridges, source, target, version)
+    bridges.appctl("revalidator/purge")
+    for version in (4, 6):
+        assert bridges.ping(source, target, "-i0.02", "-c5", "-W1", version=version) == 5
+    return Linted(tuple(("", each) for each in lint(read_dump(bridges.appctl("dpctl/dump-flows", "-m")))))
 
 
 def test_where_two_switches_in_a_row_choose_the_second_spreads_what_the_first_sent_it(tmp_path: Path) -> None:

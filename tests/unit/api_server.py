@@ -2,6 +2,11 @@
 
 `put` and `remove` change what it holds, `settings` make it slow, absent, forgetful or repetitive. Every request is
 recorded. Knows no validation and no kind's meaning: an object is what was put.
+
+A kind that a CustomResourceDefinition was given for (`define`) is there, and objects of it that come by `create` or by
+requests are pruned, defaulted and validated by its schema, and their status is written by its subresource alone.
+Limits: of a definition its first version counts, of schemas what `custom_resources` knows (no CEL), no conversion, no
+finalizers, no managed fields; patches are merge patches, whatever they are called.
 """
 
 from __future__ import annotations
@@ -15,17 +20,20 @@ import sys
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
 from aiohttp import web
+from custom_resources import defaulted, faults, immutable_faults, pruned, structural_faults
 
-from topology.kubernetes.resources import RESOURCES
+from topology.kubernetes.resources import RESOURCES, TRACEFLOWS
 
 Json = dict[str, Any]
 #: Kind, namespace and name, and JSON before and after the object's version.
 Encoded = tuple[str, tuple[str, str], bytes, bytes]
 _VERSION = "@version@"
+_FOLLOWED = (*RESOURCES, TRACEFLOWS)
 #: Plural, by kind, of what isn't in the cluster's state.
 _BESIDES = {
     "Event": ("events.k8s.io/v1", "events"),
@@ -95,9 +103,10 @@ class ApiServer:
         #: Set before `start`: HTTPS, and only that.
         self.tls: ssl.SSLContext | None = None
         self._chance = chance or random.Random(0)
-        self._by_path = {(each.api, each.plural): each.kind for each in RESOURCES}
+        self._by_path = {(each.api, each.plural): each.kind for each in _FOLLOWED}
         self._by_path |= {place: kind for kind, place in _BESIDES.items()}
-        self._namespaced = {each.kind for each in RESOURCES if each.namespaced} | _BESIDES.keys()
+        self._namespaced = {each.kind for each in _FOLLOWED if each.namespaced} | _BESIDES.keys()
+        self._definitions: dict[str, Json] = {}
         self._kinds: dict[str, _Kind] = {kind: _Kind() for kind in self._by_path.values()}
         self._news = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -105,6 +114,54 @@ class ApiServer:
         self._snapshots: dict[tuple[str, str], list[bytes]] = {}
 
     # What it holds ------------------------------------------------------------------------------------------------
+
+    def define(self, definition: Json) -> None:
+        """Take a CustomResourceDefinition. Raises ValueError where it isn't one that a server takes."""
+        (version, *_) = definition["spec"]["versions"]
+        found = list(structural_faults(version["schema"]["openAPIV3Schema"]))
+        if found:
+            raise ValueError("; ".join(found))
+        kind = definition["spec"]["names"]["kind"]
+        place = f"{definition['spec']['group']}/{version['name']}", definition["spec"]["names"]["plural"]
+        if self._by_path.get(place) != kind:
+            raise ValueError(f"there is no place for {kind} at {place}")
+        self._definitions[kind] = version
+
+    def create(self, given: Json) -> tuple[int, Json]:
+        """What a POST of an object comes to: status and body."""
+        kind, meta = given["kind"], dict(given["metadata"])
+        if kind in self._namespaced:
+            meta.setdefault("namespace", "default")
+        name = (meta.get("namespace", ""), meta["name"])
+        if self.get(kind, *name) is not None:
+            return 409, json.loads(_status_body(409, f"{meta['name']} already exists"))
+        meta["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        made, wrong = self._admitted(kind, given | {"metadata": meta}, None, "")
+        if wrong:
+            return 422, json.loads(_status_body(422, f'{kind} "{meta["name"]}" is invalid: {wrong}'))
+        # An object that replaces one of its name is another one.
+        made["metadata"].setdefault("uid", f"uid-{kind}-{'-'.join(name)}-{self.version}")
+        self.put(made | {"kind": kind})
+        return 201, self.get(kind, *name) or {}
+
+    def _admitted(self, kind: str, new: Json, old: Json | None, part: str) -> tuple[Json, str]:
+        """An object as it is taken, and what is wrong with it; `part` is the subresource that it came by."""
+        version = self._definitions.get(kind)
+        if version is None:
+            return new, ""
+        schema = version["schema"]["openAPIV3Schema"]
+        if "status" in version.get("subresources", {}):
+            mine, others = ("status", old or {}) if part == "status" else ("spec", {**new, **(old or {})})
+            kept = {key: value for key, value in others.items() if key not in (mine, "status" if old is None else mine)}
+            new = kept | {"metadata": new["metadata"]} | ({mine: new[mine]} if mine in new else {})
+        ours = {key: value for key, value in new.items() if key in schema["properties"]}
+        ours = defaulted(schema, pruned(schema, ours))
+        wrong = list(faults(schema, ours))
+        if old is not None:
+            # What is stored has its defaults, too.
+            wrong += immutable_faults(schema, ours, defaulted(schema, old))
+        rest = {key: value for key, value in new.items() if key in ("apiVersion", "metadata")}
+        return rest | ours, ", ".join(wrong)
 
     def put(self, *objects: Json) -> None:
         """Make or replace objects. Their metadata gets a version, and a uid if it has none."""
@@ -273,7 +330,8 @@ class ApiServer:
         return {"allowed": allowed}
 
     def _there(self, kind: str) -> bool:
-        return not any(each.optional and each.kind == kind for each in RESOURCES) or kind in self.settings.optional
+        optional = any(each.optional and each.kind == kind for each in _FOLLOWED)
+        return not optional or kind in self.settings.optional or kind in self._definitions
 
     @staticmethod
     def _parse(path: str) -> tuple[str, str, str, str, str] | None:
@@ -401,12 +459,10 @@ class ApiServer:
     ) -> web.StreamResponse:
         found = self.get(kind, namespace, name)
         if request.method == "POST":
-            name = body["metadata"]["name"]
-            if self.get(kind, namespace, name) is not None:
-                return _status(409, f"{name} already exists")
-            body["metadata"]["namespace"] = namespace
-            self.put(body | {"kind": kind})
-            return web.json_response(self.get(kind, namespace, name), status=201)
+            if kind in self._namespaced:
+                body["metadata"]["namespace"] = namespace
+            status, made = self.create(body | {"kind": kind})
+            return web.json_response(made, status=status)
         if found is None and request.headers.get("Content-Type") == "application/apply-patch+yaml" and not part:
             self.put(body | {"kind": kind})
             return web.json_response(self.get(kind, namespace, name), status=201)
@@ -416,6 +472,9 @@ class ApiServer:
             return web.json_response(found)
         if request.method == "PATCH":
             content = request.headers["Content-Type"]
+            for each in ("uid", "resourceVersion"):
+                if body.get("metadata", {}).get(each, found["metadata"][each]) != found["metadata"][each]:
+                    return _status(409, f"{name} has been modified")
             patched = _merge(found, {key: value for key, value in body.items() if key != "kind"}, content)
             meta = found["metadata"]
             if part == "status":
@@ -423,6 +482,9 @@ class ApiServer:
                 meta = meta | {"annotations": patched["metadata"].get("annotations", {})} if kind == "Node" else meta
                 patched = found | {"status": patched.get("status")}
             patched["metadata"] = meta
+            patched, wrong = self._admitted(kind, patched, found, part)
+            if wrong:
+                return _status(422, f'{kind} "{name}" is invalid: {wrong}')
             self.put(patched | {"kind": kind})
             return web.json_response(self.get(kind, namespace, name))
         expected = body["preconditions" if request.method == "DELETE" else "metadata"]["resourceVersion"]
@@ -507,6 +569,10 @@ async def _obey() -> None:
                     server.remove(*rest)
                 case "get":
                     answer = server.get(*rest)
+                case "create":
+                    answer = server.create(*rest)
+                case "define":
+                    server.define(*rest)
                 case "stop":
                     await server.stop()
                 case "start":

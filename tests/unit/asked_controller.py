@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
 
+from aiohttp import web
 from click.testing import CliRunner, Result
 from fake_switch import Wire
 from policy_objects import has
@@ -59,10 +60,15 @@ OBJECTS: tuple[Object, ...] = (
 class Asked:
     """The controller, and what asks it."""
 
-    def __init__(self, controller: Controller, socket: Path, wire: Wire) -> None:
+    def __init__(self, controller: Controller, socket: Path, wire: Wire, runner: web.AppRunner) -> None:
         self.controller = controller
         self.wire = wire
         self._socket = socket
+        self._runner = runner
+
+    async def end(self) -> None:
+        """Nobody answers any more."""
+        await self._runner.cleanup()
 
     async def run(self, *words: str, color: bool = False) -> Result:
         """What a command prints, while the switch answers what it is asked."""
@@ -81,6 +87,7 @@ async def asked(directory: Path, *objects: Object) -> AsyncIterator[Asked]:
     controller.not_ready = ""
     runner = await serve(controller, directory / "api.sock")
     try:
-        yield Asked(controller, directory / "api.sock", connect(controller, switch_of(1, pod_port("web-1", 1))))
+        wire = connect(controller, switch_of(1, pod_port("web-1", 1)))
+        yield Asked(controller, directory / "api.sock", wire, runner)
     finally:
         await runner.cleanup()

@@ -43,6 +43,12 @@ def _walk(kind: str, value: Any, path: str) -> Iterator[str]:
     elif kind == "object" and path.endswith(".items"):
         # Of a custom resource's schema: what a list in it holds, which the client leaves open.
         yield from _model(models.V1JSONSchemaProps, value, path)
+    elif kind == "object" and path.endswith(".subresources.status"):
+        if value != {}:
+            yield f"{path} has no fields"
+    elif kind == "object" and path.endswith(".default"):
+        # Any value; whether it is one of the schema's is looked at where schemas are (`custom_resources`).
+        return
     elif hasattr(models, kind):
         yield from _model(getattr(models, kind), value, path)
     elif not _is(kind, value):

@@ -17,9 +17,10 @@ from click.testing import CliRunner, Result
 from fake_switch import FakeSwitch, Wire
 from test_sync import UPLINKS, assert_in_sync, drifted, node, pod, pod_port, snapshot, started
 
-from controller.api import serve
+from controller.api import administration, serve
 from controller.app import Controller
 from controller.drains import DrainError, Drains, StateDirectory
+from controller.sync import Phase
 from deploy.command import main
 
 
@@ -129,6 +130,21 @@ async def test_one_switch_is_compared_and_repaired(api: Api) -> None:
     assert_in_sync(api.controller, "n1", api.switch)
     assert api.controller.fleet.syncs["n1"].counters.repaired == 3
     assert "isn't connected" in (await api.ask("POST", "nodes/n2/resync", status=404))["error"]
+
+
+async def test_a_change_that_is_just_being_made_is_waited_for(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = api.controller.fleet.syncs["n1"]
+    api.controller.change([node(3)], [], ())
+    assert sync.phase is Phase.SYNCING
+    asked = asyncio.create_task(api.ask("POST", "nodes/n1/resync", status=202))
+    await asyncio.sleep(0.1)
+    assert not asked.done() and sync.counters.audits == 0
+    api.wire.pump()
+    await asked
+    assert sync.counters.audits == 1
+    monkeypatch.setattr(administration, "IN_FLIGHT", 0.0)
+    api.controller.change([node(4)], [], ())
+    assert "(Syncing)" in (await api.ask("POST", "nodes/n1/resync", status=409))["error"]
 
 
 # What is logged -------------------------------------------------------------------------------------------------------

@@ -227,3 +227,8 @@ def test_a_wrong_token_takes_as_long_as_a_nearly_right_one(tmp_path: Path) -> No
     # The first of the list, the last, and none: the same work, within what a machine that does other things allows.
     times = [least(f"{number:032d}") for number in (0, 199, 500)]
     assert max(times) < 2 * min(times)
+
+
+async def test_callers_are_told_who_they_are_and_what_they_may_do(remote: Remote) -> None:
+    for token, name, role in ((READER, "bob", "read-only"), (ADMIN, "alice", "admin")):
+        assert await remote.ask(f"Bearer {token}", "/v1/whoami") == (200, {"name": name, "role": role})

@@ -268,6 +268,19 @@ async def test_of_several_controllers_only_the_master_of_the_first_shard_has_any
     assert [str(each.prefix) for each in controller.routes() or ()] == ["10.244.1.0/24"]
 
 
+def test_whether_a_peer_is_up_is_told_to_who_wants_to_hear_it(tmp_path: Path) -> None:
+    settings = options(f"{ONE}@64999")
+    assert settings is not None
+    speaker = Speaker(settings, tmp_path / "bgp")
+    heard: list[tuple[str, bool]] = []
+    speaker.told = lambda peer, line, is_up: heard.append((peer, is_up))
+    come_up(speaker.sessions, ONE)
+    go_down(speaker.sessions, ONE)
+    speaker.sessions.heard(b"error\n", 0.0)
+    speaker._tell_news()
+    assert heard == [(str(ONE), True), (str(ONE), False)]
+
+
 def test_routes_are_made_anew_only_when_something_has_changed() -> None:
     controller = started(node(1))
     before = controller.routes()

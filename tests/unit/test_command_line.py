@@ -359,3 +359,11 @@ def test_states_are_coloured_on_a_terminal_or_where_it_is_wanted(monkeypatch: py
     for env in ({"NO_COLOR": "1"}, {"NO_COLOR": "1", "CLICOLOR_FORCE": "1"}):
         assert "\x1b" not in CliRunner().invoke(main, words, color=True, env=env).output
     assert "\x1b" not in run("--color", "always", *words, "-o", "json").output
+
+
+def test_what_a_terminal_would_obey_is_not_printed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, {"items": [{"namespace": "default", "name": "a", "reason": "port \x1b[2Jx\n is refused"}]})
+    told = run("--color", "always", "get", "pods", "-o", "wide", "--socket", "/s").output.splitlines()
+    assert len(told) == 2 and told[1].endswith("port \\x1b[2Jx\\n is refused")
+    answering(monkeypatch, STATUS | {"problems": ["node n1: port \x1b]0;x\x07"]})
+    assert "- node n1: port \\x1b]0;x\\x07\n" in run("--color", "always", "status", "--socket", "/s").output

@@ -64,6 +64,8 @@ async def test_a_node_is_told_with_its_conditions_pods_links_and_problems(cluste
     away = await described(cluster, "nodes", "n2")
     assert below(away, "Conditions")[1] == ["Connected", "False", "its", "switch", "isn't", "connected"]
     assert beside(away, "Problems") == "node n2: its switch isn't connected"
+    assert below(text, "Events")[1][3] == "SwitchConnected"
+    assert beside(away, "Events") == "<none>"
 
 
 async def test_a_service_is_told_with_its_endpoints(cluster: Asked) -> None:

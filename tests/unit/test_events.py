@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_sync import node, started
 
 from controller import events
 from controller.audit import Drift
 from controller.chronicle import FINDING, Chronicle
 from controller.events import KEPT, KEPT_OF_ONE, LONGEST, NORMAL, WARNING, WITHIN, EventLog
+from flows.openflow.messages import FlowStats
 from topology.graph import Wire
 from topology.manifests import Problem
 
@@ -105,6 +110,18 @@ def test_one_switch_can_t_push_out_what_there_is_of_others() -> None:
     assert all(len(str(row["message"])) <= LONGEST for row in rows(log))
 
 
+def test_the_log_has_what_the_ring_has_when_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log = EventLog()
+    chronicle = Chronicle(log, lambda: MOMENT)
+    chronicle.lost(frozenset({"n1"}), ["n1", "n2"])
+    chronicle.lost(frozenset(), ["n1", "n2"])
+    assert [row["reason"] for row in rows(log)] == ["NodeLost", "NodeBack"]
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("WARNING" if row["type"] == WARNING else "INFO", f"Node n1: {row['message']}") for row in rows(log)
+    ]
+
+
 def test_objects_are_rejected_and_accepted_once_nothing_is_wrong_with_them() -> None:
     log = EventLog()
     chronicle = Chronicle(log, lambda: MOMENT)
@@ -148,7 +165,20 @@ def test_who_is_master_is_told_of_shards_whose_master_is_another() -> None:
     ]
 
 
+def test_nodes_are_told_of_that_are_drained_and_that_work_again() -> None:
+    controller = started(node(1), node(2))
+    for drained in (True, True, False):
+        controller.change([msgspec.structs.replace(node(1), drained=drained), node(2)], (), ())
+    assert [(row["reason"], row["node"]) for row in rows(controller.events)] == [("Drained", "n1"), ("Undrained", "n1")]
+
+
 def test_drift_is_told_in_numbers() -> None:
     log = EventLog()
-    Chronicle(log, lambda: MOMENT).drifted("n1", Drift())
-    assert told(log)[0][:3] == ("Warning", "DriftRepaired", "Node n1")
+    stats = FlowStats(0, 1, 0, None, 0, 0, 0.0, b"")
+    chronicle = Chronicle(log, lambda: MOMENT)
+    chronicle.drifted("n1", Drift(foreign=(stats,)))
+    chronicle.drifted("n1", Drift(foreign=(stats, stats)))
+    assert [row["message"] for row in rows(log)] == [
+        "a flow wasn't as it should be and was repaired: 1 foreign",
+        "flows weren't as they should be and were repaired: 2 foreign",
+    ]

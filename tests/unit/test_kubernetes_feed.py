@@ -30,7 +30,7 @@ from controller.replica import Replica
 from flows.state import Port
 from topology.kubernetes import reflector as reflectors
 from topology.kubernetes.client import Client, TransportError
-from topology.kubernetes.resources import RESOURCES
+from topology.kubernetes.resources import RESOURCES, TRACEFLOWS
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
 from topology.services import ServiceRanges
 
@@ -50,7 +50,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def server() -> AsyncIterator[ApiServer]:
     async with serving() as here:
-        here.settings.optional = {each.kind for each in RESOURCES if each.optional}
+        here.settings.optional = {each.kind for each in (*RESOURCES, TRACEFLOWS) if each.optional}
         here.put(namespace("default"), namespace("signalbox"), node("n1", 1), node("n2", 2))
         yield here
 
@@ -295,6 +295,11 @@ async def test_a_node_is_drained_by_its_annotation_for_all_controllers(server: A
     # By whichever of them it is said.
     assert (await ones[1].ask("/v1/nodes/n1/undrain", "POST"))["changed"]
     await asyncio.gather(*(here.until_drained("n1", False) for here in ones))
+    # Its answer means that it is so, at that controller.
+    for act, drained in (("drain", True), ("undrain", False), ("undrain", False), ("drain", True)):
+        told = await ones[0].ask(f"/v1/nodes/n1/{act}", "POST")
+        assert (await ones[0].ask("/v1/nodes/n1"))["drained"] is drained
+    assert told["changed"]
     server.settings.refuse["nodes"] = 403
     assert "PATCH /api/v1/nodes/n1/status: 403" in (await ones[1].ask("/v1/nodes/n1/drain", "POST"))["error"]
     for here in ones:
@@ -394,6 +399,11 @@ async def test_the_rights_that_are_granted_are_those_that_are_used(server: ApiSe
         {"kind": "AdminNetworkPolicy", "metadata": {"name": "a"}, "spec": {**admin, "priority": 1}},
         {"kind": "BaselineAdminNetworkPolicy", "metadata": {"name": "default"}, "spec": admin},
         network_policy("default", "p", ingress=[{"fromm": []}]),
+        {
+            "kind": "Traceflow",
+            "metadata": {"name": "t"},
+            "spec": {"source": {}, "destination": {}, "ttlSecondsAfterFinished": 0},
+        },
     )
     here = Running(server, tmp_path, "a")
     await until((tmp_path / "of").exists, "the controller listens")

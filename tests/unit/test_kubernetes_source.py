@@ -15,8 +15,8 @@ from api_server import ApiServer, serving
 from kubernetes_objects import cluster_policy, endpoint_slice, namespace, network_policy, node, pod, service
 
 from topology.kubernetes import client as clients
+from topology.kubernetes import follower as followers
 from topology.kubernetes import reflector as reflectors
-from topology.kubernetes import source as sources
 from topology.kubernetes.client import Client, KubeconfigError
 from topology.kubernetes.source import KubernetesSource
 from topology.kubernetes.state import Batch
@@ -68,7 +68,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflectors, "LONGEST_DELAY", 0.1)
     monkeypatch.setattr(reflectors, "PROBE_INTERVAL", 0.1)
     monkeypatch.setattr(reflectors, "PAGE", 3)
-    monkeypatch.setattr(sources, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(followers, "IDLE_SECONDS", 0.5)
     monkeypatch.setattr(clients, "SILENCE", 0.5)
     monkeypatch.setattr(clients, "ANSWER", 2.0)
 
@@ -357,3 +357,15 @@ async def test_a_server_that_cant_prove_who_it_is_is_told_nothing(
     assert server.requests == [] and here.batches == []
     await here.close()
     await server.stop()
+
+
+async def test_a_batch_says_when_the_first_of_its_events_was_read(server: ApiServer, tmp_path: Path) -> None:
+    follower = Follower(await connected(server, tmp_path))
+    try:
+        await until(lambda: len(follower.names("Pod")) == 10, "everything is known")
+        before = time.monotonic()
+        server.put(pod("default", "late", "n1", ["10.244.1.99"]))
+        await until(lambda: "late" in follower.names("Pod"), "the pod is known")
+        assert follower.source.heard is not None and before <= follower.source.heard <= time.monotonic()
+    finally:
+        await follower.close()

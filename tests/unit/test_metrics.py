@@ -99,3 +99,13 @@ def test_what_a_policy_drops_is_counted_by_its_flows() -> None:
 def test_a_name_with_quotes_and_line_ends_breaks_no_line() -> None:
     controller = started(structs.replace(node(1), name='n"1\\\n'))
     assert samples(controller)["signalbox_switch_connected", frozenset({("node", 'n"1\\\n')})] == 0
+
+
+def test_how_long_a_change_waited_to_be_taken_is_told_where_its_source_says_when_it_was() -> None:
+    controller = started(node(1))
+    key = ("signalbox_source_latency_seconds_count", frozenset[tuple[str, str]]())
+    assert samples(controller)[key] == 0
+    controller.take(snapshot(node(1), node(2)), told=time.monotonic() - 0.3)
+    found = samples(controller)
+    assert found[key] == 1
+    assert 0.3 <= found["signalbox_source_latency_seconds_sum", frozenset()] < 5

@@ -40,6 +40,12 @@ def test_an_expression_asks_for_what_there_is(expression: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
-def test_prometheus_takes_the_rules() -> None:
-    done = subprocess.run(["promtool", "check", "rules", ALERTS], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_prometheus_takes_the_rules_and_the_dashboard_s_questions(tmp_path: Path) -> None:
+    # With what Grafana puts in for its variable.
+    asked = [each.replace("$__rate_interval", "5m") for each in panels()]
+    rows = [{"record": f"panel:{number}", "expr": each} for number, each in enumerate(asked)]
+    dashboard = tmp_path / "dashboard.yaml"
+    dashboard.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rows}]}))
+    for rules in (ALERTS, dashboard):
+        done = subprocess.run(["promtool", "check", "rules", rules], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -198,7 +198,7 @@ def test_of_a_service_that_is_gone_nothing_is_told(serving: Serving) -> None:
     serving.look(1003)
     serving.controller.take(snapshot(node(1), node(2)))
     serving.wire.pump()
-    serving.statistics.look(time.monotonic())
+    serving.statistics.look(time.monotonic() + serving.statistics.interval)
     assert serving.totals() == {}
     serving.controller.take(snapshot(node(1), node(2), *WEB))
     serving.wire.pump()

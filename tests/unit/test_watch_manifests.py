@@ -217,3 +217,20 @@ async def test_whoever_wrote_a_file_learns_when_it_is_in_force(tmp_path: Path) -
     assert source.edition != edition(scan(tmp_path)[0])
     await until(snapshots, {"a"})
     assert source.edition == edition(scan(tmp_path)[0])
+
+
+async def test_a_snapshot_says_when_the_first_of_its_new_files_was_changed(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(namespace("a"))
+    source = ManifestSource(tmp_path, interval=0.005)
+    snapshots = source.watch()
+    await until(snapshots, {"a"})
+    # Of what was there at first nobody asks how long it took to be heard.
+    assert source.changed is None
+    before = time.time()
+    (tmp_path / "b.yaml").write_text(namespace("b"))
+    await until(snapshots, {"a", "b"})
+    # File systems' clocks tick some hundred times a second.
+    assert source.changed is not None and before - 0.1 <= source.changed <= time.time()
+    (tmp_path / "b.yaml").unlink()
+    await until(snapshots, {"a"})
+    assert source.changed is None

@@ -97,6 +97,11 @@ CLUSTER_POLICIES = tuple(
 #: Our own: hosts and virtual machines on bridges' ports (`topology.workload_manifests`).
 WORKLOADS = Resource(kind="Workload", group="signalbox.io", version="v1alpha1", plural="workloads", optional=True)
 
-#: Everything that is watched.
+#: Our own: questions where a packet goes (`topology.kubernetes.traceflows`). No part of the cluster's state.
+TRACEFLOWS = Resource(
+    kind="Traceflow", group="signalbox.io", version="v1alpha1", plural="traceflows", namespaced=False, optional=True
+)
+
+#: Everything that the cluster's state is made of.
 RESOURCES = (NODES, NAMESPACES, PODS, SERVICES, SLICES, NETWORK_POLICIES, *CLUSTER_POLICIES, WORKLOADS)
 BY_KIND = {each.kind: each for each in RESOURCES}

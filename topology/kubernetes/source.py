@@ -14,9 +14,10 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from topology.kubernetes.client import Client, TransportError
+from topology.kubernetes.client import Client
+from topology.kubernetes.follower import follow
 from topology.kubernetes.objects import READERS
-from topology.kubernetes.reflector import IDLE_SECONDS, Reflector, Request, Step, WatchError
+from topology.kubernetes.reflector import Found, Gone, Reflector
 from topology.kubernetes.resources import RESOURCES
 from topology.kubernetes.state import Batch, KubernetesState
 from topology.services import ServiceRanges
@@ -46,6 +47,9 @@ class KubernetesSource:
         self._clock = clock
         self._news = asyncio.Event()
         self._batches = 0
+        #: When the first event of the last batch was read; None of the first batch, which is all that there is.
+        self.heard: float | None = None
+        self._waiting_since: float | None = None
 
     @property
     def edition(self) -> str:
@@ -86,12 +90,20 @@ class KubernetesSource:
                         task.result()
                 if self.synced:
                     self._batches += 1
+                    self.heard = self._waiting_since if self._batches > 1 else None
+                    self._waiting_since = None
                     yield self.state.collect()
                     await asyncio.sleep(PACE)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tell(self) -> None:
+        """There is something to collect."""
+        if self._waiting_since is None:
+            self._waiting_since = self._clock()
+        self._news.set()
 
     async def _until_news(self) -> None:
         while not self._news.is_set():
@@ -105,37 +117,13 @@ class KubernetesSource:
         self._news.clear()
 
     async def _follow(self, reflector: Reflector) -> None:
-        while True:
-            await asyncio.sleep(reflector.wait_until - self._clock())
-            request = reflector.ask(self._clock())
-            before = reflector.synced
-            try:
-                if request.step is Step.WATCH:
-                    await self._stream(reflector, request)
-                else:
-                    answer = await self._client.ask("GET", request.path)
-                    found = reflector.answered(answer.status, answer.body, self._clock(), answer.retry_after)
-                    self.state.take(reflector.resource.kind, found)
-            except TransportError as error:
-                reflector.failed(f"{request.step.value}: {error}", self._clock())
-                log.debug("%s: %s: %s", reflector.resource.plural, request.step.value, error)
-            if self.state.pending or reflector.synced != before:
-                self._news.set()
+        before = reflector.synced
 
-    async def _stream(self, reflector: Reflector, request: Request) -> None:
-        kind = reflector.resource.kind
-        async with self._client.stream(request.path, IDLE_SECONDS) as stream:
-            if stream.status != 200:
-                found = reflector.answered(stream.status, stream.body, self._clock(), stream.retry_after)
-                self.state.take(kind, found)
-                return
-            reflector.opened()
-            try:
-                async for chunk in stream.chunks:
-                    self.state.take(kind, reflector.received(chunk, self._clock()))
-                    if self.state.pending:
-                        self._news.set()
-            except WatchError as error:
-                self.state.take(kind, error.found)
-                return
-            reflector.ended(self._clock())
+        def take(items: list[Found | Gone]) -> None:
+            nonlocal before
+            self.state.take(reflector.resource.kind, items)
+            if self.state.pending or reflector.synced != before:
+                before = reflector.synced
+                self._tell()
+
+        await follow(self._client, reflector, take, self._clock)

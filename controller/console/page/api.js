@@ -1,21 +1,29 @@
-// Asks the admin API, with a token where one is needed. The token is kept in memory alone: a reload asks again.
+// Asks the admin API, with a token where one is needed, or the certificate that the browser shows. The token is kept in
+// memory alone: a reload asks again.
+
+// Milliseconds in which a list that is followed is to be there.
+const FOLLOWED = 10000;
 
 let token = "";
 
-export class TokenNeeded extends Error {}
+// What is said of a question that has failed, in words for people.
+export class Problem extends Error {}
+export class TokenNeeded extends Problem {}
 // It may not be asked by who asks; or not so, by anybody.
-export class Forbidden extends Error {}
-export class Refused extends Error {}
+export class Forbidden extends Problem {}
+export class Refused extends Problem {}
 
 export function useToken(text) {
   token = text.trim();
 }
 
 // The answer to GET /v1/PATH, or to another method. Raises TokenNeeded, Forbidden, Refused, or
-// another Error, with the API's own words.
+// another Problem, with the API's own words.
 export async function ask(path, signal, method = "GET") {
   const response = await request(path, signal, method);
-  return response.json().catch(() => { throw new Error("The controller's answer is cut off."); });
+  return response.json().catch(() => {
+    throw new Problem("The controller's answer is cut off.");
+  });
 }
 
 // The parameters that have a value, as a query.
@@ -24,19 +32,59 @@ export function query(parameters) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
+// Hear that a list has become another, from now on: `changed` is called for each change, `ended` once, whatever ends
+// it, and whether it was followed until then. Returns what makes it end. A list that isn't told whole in time can't be
+// followed, as behind a proxy that gathers answers.
+export function follow(path, changed, ended) {
+  const control = new AbortController();
+  const late = setTimeout(() => control.abort(), FOLLOWED);
+  let isWhole = false;
+  function hear(kind) {
+    if (kind === "SYNC") {
+      clearTimeout(late);
+      isWhole = true;
+    } else if (isWhole) changed();
+  }
+  listen(path, control.signal, hear)
+    .catch(() => {})
+    .then(() => {
+      clearTimeout(late);
+      ended(isWhole);
+    });
+  return () => control.abort();
+}
+
+// Server-sent events: `hear` is told the kind of each. (EventSource sends no token.)
+async function listen(path, signal, hear) {
+  const response = await request(path, signal);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line.startsWith("event: ")) hear(line.slice(7));
+  }
+}
+
 async function request(path, signal, method = "GET") {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let response;
   try {
-    response = await fetch(new URL(`../v1/${path}`, document.baseURI), { method, headers, signal, credentials: "omit" });
+    response = await fetch(new URL(`../v1/${path}`, document.baseURI), {
+      method,
+      headers,
+      signal,
+      credentials: "same-origin",
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The controller doesn't answer.");
+    throw new Problem("The controller doesn't answer.");
   }
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
   if (response.status === 401) throw new TokenNeeded(token ? "This token isn't valid." : "");
   if (response.status === 403) throw new Forbidden(answer.error || "This isn't allowed.");
   const words = answer.error || `${response.status} ${response.statusText}`;
-  throw response.status < 500 ? new Refused(words) : new Error(words);
+  throw response.status < 500 ? new Refused(words) : new Problem(words);
 }

@@ -4,7 +4,7 @@
 // elements; `load` asks and shows, and raises what `ask` raises; `every` is after how many seconds it is asked again, 0
 // for never; `close`, if there is one, is called before another view is shown.
 
-import { TokenNeeded, useToken } from "./api.js";
+import { Problem, TokenNeeded, useToken } from "./api.js";
 import { element } from "./elements.js";
 import { VIEWS, placeOf } from "./views.js";
 
@@ -18,8 +18,8 @@ function say(words) {
   byId("said").textContent = words;
 }
 
-// What a view may ask of the page: to be loaded now, and to say something.
-const page = { say, reload: () => load({ busy: true }) };
+// What a view may ask of the page: to say something, and to be loaded: because somebody wants it, or quietly.
+const page = { say, reload: () => load({ busy: true }), again };
 
 async function load({ busy = false } = {}) {
   clearTimeout(shown.timer);
@@ -46,7 +46,7 @@ async function load({ busy = false } = {}) {
 
 // Say what went wrong; after how many seconds it is tried again.
 function tell(error) {
-  if (!(error instanceof Error)) throw error;
+  if (!(error instanceof Problem)) console.error(error);
   const needed = error instanceof TokenNeeded;
   byId("token-form").hidden = !needed;
   if (needed) {
@@ -57,7 +57,9 @@ function tell(error) {
   shown.failed = !needed;
   byId("view").hidden = shown.since === null;
   const old = shown.since ? ` What is shown is of ${shown.since.toLocaleTimeString("en", { hour12: false })}.` : "";
-  const words = needed ? error.message : `${error.message}${old}`;
+  const said =
+    error instanceof Problem ? error.message : "The controller's answer isn't what this page expects: reload it.";
+  const words = needed ? said : `${said}${old}`;
   // The same again isn't news.
   if (byId("problem").textContent !== words) byId("problem").textContent = words;
   return needed ? 0 : AGAIN;
@@ -100,8 +102,11 @@ byId("theme").addEventListener("click", () => {
   localStorage.setItem("signalbox-theme", theme);
   useTheme(theme);
 });
-byId("views").append(...Object.entries(VIEWS).map(([name, { nav }]) =>
-  element("li", {}, element("a", { href: `#/${name}`, "data-view": name }, nav))));
+byId("views").append(
+  ...Object.entries(VIEWS).map(([name, { nav }]) =>
+    element("li", {}, element("a", { href: `#/${name}`, "data-view": name }, nav)),
+  ),
+);
 byId("skip").addEventListener("click", (event) => {
   // The fragment says which view it is, so the link mustn't change it.
   event.preventDefault();
@@ -118,5 +123,17 @@ document.addEventListener("visibilitychange", () => {
   shown.overdue = false;
   load();
 });
-addEventListener("hashchange", () => { show(); byId("main").focus(); });
+// A page that a browser keeps to go back to must not hold connections, of which there are few.
+addEventListener("pagehide", () => {
+  clearTimeout(shown.timer);
+  shown.question?.abort();
+  shown.view?.close?.();
+});
+addEventListener("pageshow", (event) => {
+  if (event.persisted) show();
+});
+addEventListener("hashchange", () => {
+  show();
+  byId("main").focus();
+});
 show();

@@ -1,6 +1,7 @@
 // A drawing of boxes, hubs and lines in SVG. It is changed in place, so that what has the focus keeps it.
 //
-// It is one stop of the Tab key; arrow keys go from box to box, Enter or Space picks one. What is in it is in tables too.
+// It is one stop of the Tab key; arrow keys go from box to box, Enter or Space picks one. What is in it is in tables,
+// too.
 
 import { arrange, button, drawn, element, set } from "./elements.js";
 import { quality } from "./words.js";
@@ -19,32 +20,44 @@ export class Drawing {
     this.lines = drawn("g");
     this.hubs = drawn("g");
     this.boxes = drawn("g");
-    this.svg = drawn("svg", { role: "group", "aria-label": label, class: "drawing" }, this.lines, this.hubs, this.boxes);
+    this.svg = drawn(
+      "svg",
+      { role: "group", "aria-label": label, class: "drawing" },
+      this.lines,
+      this.hubs,
+      this.boxes,
+    );
     this.svg.addEventListener("keydown", (event) => this.#key(event));
     this.svg.addEventListener("click", (event) => this.#pick(event.target.closest("[data-key]")));
     this.scroll = element("div", { class: "scroll canvas" }, this.svg);
-    this.bar = element("div", { class: "bar" },
-      button("Zoom out", () => this.#scale(this.#zoom / ZOOM.step)), button("Zoom in", () => this.#scale(this.#zoom * ZOOM.step)),
-      button("Fit", () => this.#scale(1)));
+    this.bar = element(
+      "div",
+      { class: "bar" },
+      button("Zoom out", () => this.#scale(this.#zoom / ZOOM.step)),
+      button("Zoom in", () => this.#scale(this.#zoom * ZOOM.step)),
+      button("Fit", () => this.#scale(1)),
+    );
     this.parts = [this.scroll, this.bar];
   }
 
   // boxes: { key, x, y, width, height, title, lines, state, said, mark, faint, picked, cells, level }
-  // hubs: { key, x, y, width, height, title, faint, mark }; lines: { key, from, to, bend, level, width, dashes, label, title, way, faint }
+  // hubs: { key, x, y, width, height, title, faint, way };
+  // lines: { key, from, to, bend, level, width, dashes, label, along, title, way, faint }
   show({ width, height, boxes, hubs, lines }) {
     this.#size = [width + 2 * MARGIN, height + 2 * MARGIN];
     set(this.svg, { viewBox: `${-MARGIN} ${-MARGIN} ${this.#size[0]} ${this.#size[1]}` });
     this.#scale(this.#zoom);
     const fresh = new Map();
-    const made = (items, draw, kind) => items.map((item) => {
-      const key = `${kind} ${item.key}`;
-      const group = this.#groups.get(key) ?? drawn("g");
-      const now = JSON.stringify(item);
-      if (group.shown !== now) draw(group, item);
-      group.shown = now;
-      fresh.set(key, group);
-      return group;
-    });
+    const made = (items, draw, kind) =>
+      items.map((item) => {
+        const key = `${kind} ${item.key}`;
+        const group = this.#groups.get(key) ?? drawn("g");
+        const now = JSON.stringify(item);
+        if (group.shown !== now) draw(group, item);
+        group.shown = now;
+        fresh.set(key, group);
+        return group;
+      });
     arrange(this.lines, made(lines, drawLine, "line"));
     arrange(this.hubs, made(hubs, drawHub, "hub"));
     const stops = made(boxes, drawBox, "box");
@@ -61,9 +74,16 @@ export class Drawing {
   #scale(zoom) {
     this.#zoom = Math.min(ZOOM.most, Math.max(ZOOM.least, zoom));
     // Fitting is as wide as there is room, but not larger than drawn.
-    set(this.svg, this.#zoom === 1
-      ? { width: "100%", height: null, class: "drawing fits" }
-      : { width: Math.round(this.#size[0] * this.#zoom), height: Math.round(this.#size[1] * this.#zoom), class: "drawing" });
+    set(
+      this.svg,
+      this.#zoom === 1
+        ? { width: "100%", height: null, class: "drawing fits" }
+        : {
+            width: Math.round(this.#size[0] * this.#zoom),
+            height: Math.round(this.#size[1] * this.#zoom),
+            class: "drawing",
+          },
+    );
     this.svg.style.maxWidth = this.#zoom === 1 ? `${Math.round(this.#size[0] * 1.15)}px` : "none";
   }
 
@@ -115,8 +135,11 @@ function drawBox(group, { key, x, y, width, height, title, lines, state, said, m
   group.dataset.key = key;
   const kind = state ? quality(state) : "plain";
   set(group, {
-    class: `box ${kind}${faint ? " away" : ""}${picked ? " picked" : ""}`, role: "button", "aria-label": said,
-    "aria-pressed": picked === undefined ? null : String(picked), transform: `translate(${left} ${top})`,
+    class: `box ${kind}${faint ? " away" : ""}${picked ? " picked" : ""}`,
+    role: "button",
+    "aria-label": said,
+    "aria-pressed": picked === undefined ? null : String(picked),
+    transform: `translate(${left} ${top})`,
   });
   const parts = [
     drawn("title", {}, said),
@@ -125,7 +148,17 @@ function drawBox(group, { key, x, y, width, height, title, lines, state, said, m
     ...lines.map((line, place) => words(line, { class: "line-of-text", x: 12, y: 37 + 15 * place }, width - 16)),
   ];
   if (state) parts.push(drawn("rect", { class: "stripe", width: 5, height: height - 12, x: 0, y: 6, rx: 2 }));
-  if (level) parts.push(drawn("line", { class: `line ${level}`, x1: 12, x2: width - 12, y1: height - 8, y2: height - 8, "stroke-width": 4 }));
+  if (level)
+    parts.push(
+      drawn("line", {
+        class: `line ${level}`,
+        x1: 12,
+        x2: width - 12,
+        y1: height - 8,
+        y2: height - 8,
+        "stroke-width": 4,
+      }),
+    );
   if (cells) parts.push(...drawCells(cells, width, 37 + 15 * lines.length - 8));
   if (mark) parts.push(...drawMark(mark, width));
   group.replaceChildren(...parts);
@@ -155,7 +188,10 @@ function drawMark({ text, kind }, width) {
 }
 
 function drawHub(group, { x, y, width, height, title, faint, way }) {
-  set(group, { class: `hub${faint ? " away" : ""}${way ? " way" : ""}`, transform: `translate(${x - width / 2} ${y - height / 2})` });
+  set(group, {
+    class: `hub${faint ? " away" : ""}${way ? " way" : ""}`,
+    transform: `translate(${x - width / 2} ${y - height / 2})`,
+  });
   group.replaceChildren(
     drawn("title", {}, `Network ${title}`),
     drawn("rect", { class: "sheet", width, height, rx: height / 2 }),
@@ -171,7 +207,9 @@ function drawLine(group, { from, to, bend = 0, level, width, dashes, label, alon
   set(group, { class: `${faint ? "away" : ""}` });
   const parts = [drawn("title", {}, title)];
   if (way) parts.push(drawn("path", { class: `way-line ${way}`, d: path }));
-  parts.push(drawn("path", { class: `line ${level}`, d: path, "stroke-width": width, "stroke-dasharray": dashes || null }));
+  parts.push(
+    drawn("path", { class: `line ${level}`, d: path, "stroke-width": width, "stroke-dasharray": dashes || null }),
+  );
   if (label) {
     const [a, b, c] = [(1 - along) ** 2, 2 * along * (1 - along), along ** 2];
     const at = [0, 1].map((axis) => a * from[axis] + b * control[axis] + c * to[axis]);

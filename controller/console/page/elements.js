@@ -16,8 +16,7 @@ export function set(made, attributes) {
   return made;
 }
 
-export const element = (tag, attributes = {}, ...children) =>
-  filled(document.createElement(tag), attributes, children);
+export const element = (tag, attributes = {}, ...children) => filled(document.createElement(tag), attributes, children);
 
 export const drawn = (tag, attributes = {}, ...children) =>
   filled(document.createElementNS(SVG, tag), attributes, children);
@@ -46,7 +45,9 @@ export function arrange(parent, elements) {
   const wanted = new Set(elements);
   while (at && !wanted.has(at)) at = at.nextSibling;
   for (const each of elements) {
-    if (each === at) do at = at.nextSibling; while (at && !wanted.has(at));
+    if (each === at)
+      do at = at.nextSibling;
+      while (at && !wanted.has(at));
     else parent.insertBefore(each, at);
   }
   for (const each of [...parent.childNodes]) if (!wanted.has(each)) each.remove();

@@ -32,7 +32,7 @@ export function groupsOf({ nodes, networks, links }, way) {
   const homes = way === NETWORK ? homesOf(networks, links) : null;
   const found = new Map();
   for (const node of nodes) {
-    const name = homes ? homes.get(node.name) ?? "no network" : node.labels?.[way] ?? `no ${way}`;
+    const name = homes ? (homes.get(node.name) ?? "no network") : (node.labels?.[way] ?? `no ${way}`);
     if (!found.has(name)) found.set(name, []);
     found.get(name).push(node);
   }
@@ -40,10 +40,11 @@ export function groupsOf({ nodes, networks, links }, way) {
   for (const [name, members] of [...found].sort((a, b) => natural(a[0], b[0]))) {
     members.sort((a, b) => natural(a.name, b.name));
     if (members.length <= LARGE) groups.set(name, members);
-    else for (let at = 0; at < members.length; at += PART) {
-      const part = members.slice(at, at + PART);
-      groups.set(`${name}: ${part[0].name} to ${part.at(-1).name}`, part);
-    }
+    else
+      for (let at = 0; at < members.length; at += PART) {
+        const part = members.slice(at, at + PART);
+        groups.set(`${name}: ${part[0].name} to ${part.at(-1).name}`, part);
+      }
   }
   return groups;
 }
@@ -52,9 +53,7 @@ export function groupsOf({ nodes, networks, links }, way) {
 // left out.
 export function partOf(topology, members) {
   const names = new Set(members.map((node) => node.name));
-  const links = topology.links.filter(
-    ({ from, to, kind }) => names.has(from) && (kind !== "wire" || names.has(to)),
-  );
+  const links = topology.links.filter(({ from, to, kind }) => names.has(from) && (kind !== "wire" || names.has(to)));
   const used = new Set(links.map((link) => link.to));
   return { nodes: members, networks: topology.networks.filter((each) => used.has(each.name)), links };
 }

@@ -61,7 +61,10 @@ function walk(start, neighbours) {
     const name = waiting.pop();
     found.push(name);
     const next = [...neighbours.get(name)].filter((other) => !seen.has(other)).sort(natural);
-    next.reverse().forEach((other) => { seen.add(other); waiting.push(other); });
+    next.reverse().forEach((other) => {
+      seen.add(other);
+      waiting.push(other);
+    });
   }
   return found;
 }
@@ -87,7 +90,12 @@ function layers(edge, neighbours) {
   const found = [[...edge].sort(natural)];
   const seen = new Set(edge);
   for (;;) {
-    const next = new Set(found.at(-1).flatMap((name) => [...neighbours.get(name)]).filter((name) => !seen.has(name)));
+    const next = new Set(
+      found
+        .at(-1)
+        .flatMap((name) => [...neighbours.get(name)])
+        .filter((name) => !seen.has(name)),
+    );
     if (next.size === 0) return found.reverse();
     next.forEach((name) => seen.add(name));
     found.push([...next].sort(natural));
@@ -102,11 +110,13 @@ function ordered(rows, neighbours) {
     for (const index of order) {
       const other = rows[index + (down ? -1 : 1)];
       if (!other) continue;
-      const middle = new Map(rows[index].map((name, place) => {
-        const near = [...neighbours.get(name)].map((each) => other.indexOf(each)).filter((each) => each >= 0);
-        const own = (place + 0.5) / rows[index].length;
-        return [name, near.length ? near.reduce((sum, at) => sum + at + 0.5, 0) / near.length / other.length : own];
-      }));
+      const middle = new Map(
+        rows[index].map((name, place) => {
+          const near = [...neighbours.get(name)].map((each) => other.indexOf(each)).filter((each) => each >= 0);
+          const own = (place + 0.5) / rows[index].length;
+          return [name, near.length ? near.reduce((sum, at) => sum + at + 0.5, 0) / near.length / other.length : own];
+        }),
+      );
       rows[index].sort((a, b) => middle.get(a) - middle.get(b) || natural(a, b));
     }
   }
@@ -144,8 +154,14 @@ function ringPart(names, network) {
   let right = 0;
   let down = 0;
   for (const ring of rings) {
-    right = Math.max(right + (right ? BOX.width + GAP.across : BOX.width * 1.35 * wide), ring.length * (BOX.width + GAP.across) * wide / 6.28);
-    down = Math.max(down + (down ? BOX.height + GAP.down : BOX.height * 1.9 * wide), ring.length * (BOX.height + GAP.down) * wide / 6.28);
+    right = Math.max(
+      right + (right ? BOX.width + GAP.across : BOX.width * 1.35 * wide),
+      (ring.length * (BOX.width + GAP.across) * wide) / 6.28,
+    );
+    down = Math.max(
+      down + (down ? BOX.height + GAP.down : BOX.height * 1.9 * wide),
+      (ring.length * (BOX.height + GAP.down) * wide) / 6.28,
+    );
     // Two are beside the hub, more begin above it.
     const start = ring.length === 2 ? Math.PI : -Math.PI / 2;
     ring.forEach((name, place) => {
@@ -198,7 +214,10 @@ export function homesOf(networks, links) {
 
 // Parts beside one another as long as there is room, then below.
 function arrange(parts) {
-  const room = Math.max(...parts.map((part) => part.width), 2.4 * Math.sqrt(parts.reduce((sum, part) => sum + part.width * part.height, 0)));
+  const room = Math.max(
+    ...parts.map((part) => part.width),
+    2.4 * Math.sqrt(parts.reduce((sum, part) => sum + part.width * part.height, 0)),
+  );
   const placed = { width: 0, height: 0, boxes: new Map(), hubs: new Map() };
   let [x, y, tallest] = [0, 0, 0];
   for (const part of parts) {

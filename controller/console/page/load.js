@@ -38,20 +38,46 @@ export function labelOf(link) {
 }
 
 export function wordsOf(link) {
-  const ports = [[link.from, link.fromPort], [link.to, link.toPort]].map(([name, port]) => (port ? `${name} ${port}` : name));
-  const carried = link.txBitsPerSecond === null || link.txBitsPerSecond === undefined
-    ? "not measured"
-    : `sends ${bits(link.txBitsPerSecond)}, receives ${bits(link.rxBitsPerSecond)}`;
-  const part = link.load === null || link.load === undefined ? "" : `, ${percent(link.load)} of ${bits(link.speedBitsPerSecond)}`;
+  const ports = [
+    [link.from, link.fromPort],
+    [link.to, link.toPort],
+  ].map(([name, port]) => (port ? `${name} ${port}` : name));
+  const carried =
+    link.txBitsPerSecond === null || link.txBitsPerSecond === undefined
+      ? "not measured"
+      : `sends ${bits(link.txBitsPerSecond)}, receives ${bits(link.rxBitsPerSecond)}`;
+  const part =
+    link.load === null || link.load === undefined ? "" : `, ${percent(link.load)} of ${bits(link.speedBitsPerSecond)}`;
   return `${ports[0]} to ${ports[1]}: ${link.state}, ${carried}${part}`;
 }
 
 export const percent = (part) => `${(100 * part).toFixed(part < 0.0995 ? 1 : 0)} %`;
 
 export function legend() {
-  const items = Object.entries(LEVELS).map(([level, [words, width, dashes]]) => element("li", {},
-    drawn("svg", { width: 36, height: 12, "aria-hidden": "true" },
-      drawn("line", { x1: 1, y1: 6, x2: 35, y2: 6, class: `line ${level}`, "stroke-width": width, "stroke-dasharray": dashes || null })),
-    words));
-  return element("div", { class: "legend" }, element("span", { class: "faint" }, "Links: "), element("ul", {}, ...items));
+  const items = Object.entries(LEVELS).map(([level, [words, width, dashes]]) =>
+    element(
+      "li",
+      {},
+      drawn(
+        "svg",
+        { width: 36, height: 12, "aria-hidden": "true" },
+        drawn("line", {
+          x1: 1,
+          y1: 6,
+          x2: 35,
+          y2: 6,
+          class: `line ${level}`,
+          "stroke-width": width,
+          "stroke-dasharray": dashes || null,
+        }),
+      ),
+      words,
+    ),
+  );
+  return element(
+    "div",
+    { class: "legend" },
+    element("span", { class: "faint" }, "Links: "),
+    element("ul", {}, ...items),
+  );
 }

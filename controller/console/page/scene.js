@@ -11,13 +11,17 @@ const WORST = ["unmeasured", "idle", "flow", "low", "some", "high"];
 // Between two wires of the same nodes.
 const BEND = 34;
 
-// `marks` has for a node what is said at its corner, `ways` for a link's key how it is lit; with either, all else is faint.
+// `marks` has for a node what is said at its corner, `remarks` what is in its box, `ways` for a link's key how it is
+// lit; all else is faint then.
 export function scene(topology, { chosen = "", marks = null, ways = null, remarks = null } = {}) {
   const { width, height, boxes, hubs } = layout(topology);
   const places = new Map([...boxes, ...hubs]);
-  const lit = new Set(ways ? topology.links.filter((link) => ways.has(keyOf(link))).flatMap(({ from, to }) => [from, to]) : []);
+  const lit = new Set(
+    ways ? topology.links.filter((link) => ways.has(keyOf(link))).flatMap(({ from, to }) => [from, to]) : [],
+  );
   return {
-    width, height,
+    width,
+    height,
     boxes: topology.nodes.map((node) => box(node, boxes.get(node.name), { chosen, marks, remarks })),
     hubs: topology.networks.map(({ name }) => {
       const [x, y] = hubs.get(name);
@@ -34,8 +38,16 @@ function box(node, [x, y], { chosen, marks, remarks }) {
   const remark = remarks?.get(node.name);
   const said = `${node.name}: ${node.status}, ${plural(node.pods, "pod")}${mark ? `, ${mark.said}` : ""}`;
   return {
-    key: node.name, x, y, ...BOX, title: node.name, state: node.status, said, mark,
-    lines: remark ?? [node.status, plural(node.pods, "pod")], faint: marks !== null && !mark,
+    key: node.name,
+    x,
+    y,
+    ...BOX,
+    title: node.name,
+    state: node.status,
+    said,
+    mark,
+    lines: remark ?? [node.status, plural(node.pods, "pod")],
+    faint: marks !== null && !mark,
     ...(marks ? {} : { picked: node.name === chosen }),
   };
 }
@@ -51,10 +63,17 @@ function linesOf(links, places, ways) {
     const level = levelOf(link);
     const way = ways?.get(keyOf(link));
     return {
-      key: keyOf(link), from: places.get(link.from), to: places.get(link.to), level,
-      bend: side * BEND * 2 * (beside.indexOf(link) - (beside.length - 1) / 2), width: widthOf(link, level),
-      dashes: LEVELS[level][2], label: labelled && (!ways || way) ? labelOf(link) : "", title: wordsOf(link),
-      way, faint: Boolean(ways) && !way,
+      key: keyOf(link),
+      from: places.get(link.from),
+      to: places.get(link.to),
+      level,
+      bend: side * BEND * 2 * (beside.indexOf(link) - (beside.length - 1) / 2),
+      width: widthOf(link, level),
+      dashes: LEVELS[level][2],
+      label: labelled && (!ways || way) ? labelOf(link) : "",
+      title: wordsOf(link),
+      way,
+      faint: Boolean(ways) && !way,
       // Words of lines that cross are at other heights.
       along: link.kind === "wire" ? 0.35 + 0.15 * (place % 3) : 0.4,
     };
@@ -69,15 +88,22 @@ export function tiles(groups, topology) {
   const links = Map.groupBy(topology.links, (link) => link.from);
   const boxes = [...groups].map(([name, nodes], place) => {
     const its = nodes.flatMap((node) => links.get(node.name) ?? []);
-    const level = its.map(levelOf).reduce((worst, each) => (WORST.indexOf(each) > WORST.indexOf(worst) ? each : worst), "unmeasured");
+    const level = its
+      .map(levelOf)
+      .reduce((worst, each) => (WORST.indexOf(each) > WORST.indexOf(worst) ? each : worst), "unmeasured");
     const bad = nodes.filter((node) => quality(node.status) === "bad").length;
     const waiting = nodes.filter((node) => quality(node.status) === "waiting").length;
-    const well = [bad && `${bad} disconnected`, waiting && `${waiting} not in sync`].filter(Boolean).join(", ") || "all in sync";
+    const well =
+      [bad && `${bad} disconnected`, waiting && `${waiting} not in sync`].filter(Boolean).join(", ") || "all in sync";
     const pods = nodes.reduce((sum, node) => sum + node.pods, 0);
     return {
-      key: name, x: (place % across) * (TILE.width + TILE.gap) + TILE.width / 2,
+      key: name,
+      x: (place % across) * (TILE.width + TILE.gap) + TILE.width / 2,
       y: Math.floor(place / across) * (TILE.height + TILE.gap) + TILE.height / 2,
-      width: TILE.width, height: TILE.height, title: name.replace(/^.*: /, ""), level,
+      width: TILE.width,
+      height: TILE.height,
+      title: name.replace(/^.*: /, ""),
+      level,
       lines: [`${plural(nodes.length, "node")}, ${plural(pods, "pod")}`, well],
       said: `${name}: ${plural(nodes.length, "node")}, ${well}, ${plural(pods, "pod")}, links: ${LEVELS[level][0]}`,
       cells: nodes.map((node) => quality(node.status)),
@@ -85,7 +111,10 @@ export function tiles(groups, topology) {
   });
   const rows = Math.ceil(groups.size / across);
   return {
-    width: Math.min(across, groups.size) * (TILE.width + TILE.gap) - TILE.gap, height: rows * (TILE.height + TILE.gap) - TILE.gap,
-    boxes, hubs: [], lines: [],
+    width: Math.min(across, groups.size) * (TILE.width + TILE.gap) - TILE.gap,
+    height: rows * (TILE.height + TILE.gap) - TILE.gap,
+    boxes,
+    hubs: [],
+    lines: [],
   };
 }

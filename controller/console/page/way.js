@@ -26,9 +26,10 @@ export function remarksOf({ visits, verdict, end }) {
   remarks.get(visits[0].node).push(`from ${visits[0].entered_from.replace(/^pod /, "")}`);
   const last = visits.at(-1);
   const stop = last.steps.at(-1)?.table ?? "";
-  const words = verdict === "Delivered"
-    ? { Pod: `to ${end.name}`, Host: "to the host", World: "to the world" }[end.place] ?? ""
-    : `${verdict.toLowerCase()} in ${stop}`;
+  const words =
+    verdict === "Delivered"
+      ? ({ Pod: `to ${end.name}`, Host: "to the host", World: "to the world" }[end.place] ?? "")
+      : `${verdict.toLowerCase()} in ${stop}`;
   remarks.get(last.node).push(words);
   return remarks;
 }
@@ -41,7 +42,9 @@ export function waysOf({ visits, hops }, links) {
     const some = links.filter((link) => kinds.includes(link.kind));
     if (how === "Wire") {
       const port = visits[place]?.left;
-      const wires = some.filter(({ from, to }) => (from === source && to === target) || (from === target && to === source));
+      const wires = some.filter(
+        ({ from, to }) => (from === source && to === target) || (from === target && to === source),
+      );
       const used = wires.find((link) => (link.from === source ? link.fromPort : link.toPort) === port) ?? wires[0];
       if (used) ways.set(keyOf(used), "way");
       return;

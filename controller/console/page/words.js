@@ -23,7 +23,8 @@ export function short(number) {
   return `${number.toFixed(digits)}${PREFIXES[size] && ` ${PREFIXES[size]}`}`;
 }
 
-const perSecond = (number, unit) => (/[kMGT]$/.test(short(number)) ? `${short(number)}${unit}/s` : `${short(number)} ${unit}/s`);
+const perSecond = (number, unit) =>
+  /[kMGT]$/.test(short(number)) ? `${short(number)}${unit}/s` : `${short(number)} ${unit}/s`;
 export const bits = (number) => perSecond(number, "bit");
 export const bytes = (number) => perSecond(number, "B");
 
