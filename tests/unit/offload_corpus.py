@@ -21,6 +21,8 @@ CORPUS: list[tuple[str, Flow, Flow, str]] = [
     ("ct_state", (f"ct_state(0x2a/0x3d),{_IP}", "3"), (f"ct_state(0x6a/0x7d),{_IP}", "3"), "snat"),
     # A bit that a packet has counts only if it is matched.
     ("ct_state", (f"ct_state(0xea/0x3d),{_IP}", "3"), (f"ct_state(0xea/0xbd),{_IP}", "3"), "dnat"),
+    # A whole value is all bits of it.
+    ("ct_state", (f"ct_state(+est+trk),{_IP}", "3"), (f"ct_state(est|trk),{_IP}", "3"), "dnat"),
     ("ct_state", (f"ct_state(+inv+trk),{_IP}", "drop"), (f"ct_state(+inv+rel+trk),{_IP}", "drop"), "+inv"),
     ("ct_state", (f"ct_state(+new-rpl+trk),{_IP}", "3"), (f"ct_state(+new+rpl+trk),{_IP}", "3"), "+new"),
     ("ct_tuple4", (f"ct_tuple4(src=1.2.3.4/0.0.0.0),{_IP}", "3"), (f"ct_tuple4(src=1.2.3.4),{_IP}", "3"), "tuple"),
@@ -94,6 +96,8 @@ CORPUS: list[tuple[str, Flow, Flow, str]] = [
     # TC looks at the packet that made the flow, whether its protocol is matched or not.
     ("set ipv4", (_V4.format("proto=6/0,"), "set(ipv4(ttl=63)),3"), (_V4.format("proto=47/0,"), "set(ipv4(ttl=63)),3"),
      "protocol 47"),
+    ("set ipv6", (_V6.format("proto=0/0,"), "set(ipv6(hlimit=63)),3"),
+     (_V6.format("proto=0,"), "set(ipv6(hlimit=63)),3"), "protocol 0"),
     ("set eth", (_SCTP, "set(eth(src=0a:58:00:00:00:01,dst=0a:58:00:00:00:02)),3"),
      (_SCTP, "set(eth(type=5)),3"), "type"),
     ("set tcp", (_TCP, "set(tcp(src=80,dst=81)),3"), (_SCTP, "set(sctp(src=80,dst=81)),3"), "sctp"),
@@ -126,6 +130,13 @@ TAKEN = [
     "eth_type(0x0800),ipv4(proto=132,frag=no),sctp(src=80,dst=81)",
     "eth_type(0x0800),ipv4(proto=1,frag=first),icmp(type=8,code=0)",
     "eth_type(0x86dd),ipv6(proto=58,frag=no),icmpv6(type=128,code=0)",
+    # As TC's own flows are dumped.
+    "skb_priority(0/0),skb_mark(0/0),ct_state(0/0x23),ct_zone(0/0),ct_mark(0/0x2),ct_label(0/0x1),dp_hash(0/0),"
+    "packet_type(ns=0/0,id=0/0),eth(src=0a:58:00:00:00:01,dst=00:00:00:00:00:00/00:00:00:00:00:00),eth_type(0x0800),"
+    "ipv4(src=0.0.0.0/0.0.0.0,dst=0.0.0.0/0.0.0.0,proto=0/0,tos=0/0,ttl=0/0,frag=no)",
+    "tunnel(tun_id=0x5,src=10.0.0.2,dst=10.0.0.1,ttl=0/0,tp_dst=6081,geneve({class=0x102,type=0x80,len=4,0x10002/0x7f}),"
+    "flags(+key)),ct_state(-new-trk),ct_mark(0/0x2),eth_type(0x0800),ipv4(proto=17,ttl=63,frag=no)",
+    "tunnel(tun_id=0x5,src=10.0.0.2,dst=10.0.0.1,geneve({len=4}),flags(df|csum|key)),eth_type(0x0800)",
     "ct_state(+trk),ct_zone(0x5b04),ct_mark(0x1/0x3),ct_label(0x1/0xffffffff),eth_type(0x0800),ipv4(frag=no)",
     "tunnel(tun_id=0x5,ipv6_src=fd00::2,ipv6_dst=fd00::1,tos=0,ttl=64,tp_src=1/0,tp_dst=4789,flags(+csum+key))",
 ]
