@@ -134,7 +134,10 @@ const FLOWS = [
 function flowsView(node, page) {
   const about = "Flows as this node's switch has them now, in the order in which packets meet them.";
   const path = `nodes/${encodeURIComponent(node)}/flows`;
-  return listView({ title: `Flows of ${node}`, about, path, columns: FLOWS, paged: false, followed: false }, page);
+  return listView(
+    { title: `Flows of ${node}`, about, path, columns: FLOWS, paged: false, followed: false, every: 0 },
+    page,
+  );
 }
 
 const nodesView = ({ words }, page) =>
