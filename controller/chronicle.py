@@ -2,19 +2,24 @@
 
     Controller, Fleet, Links, Speaker ──what happens──> Chronicle ──tell──> EventLog
 
-Says nothing that the log doesn't say, or the state: it is the same news, short, for who looks a while later.
+It is the log's news, short, for who looks a while later. What is logged where it happens is only told here; all else
+is logged here, too, so that the log has everything when the ring has gone with its controller.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from controller.audit import Drift
 from controller.events import NORMAL, WARNING, EventLog
+from controller.structured_log import about
 from topology.graph import Wire
 from topology.manifests import Problem
 from topology.model import Node, Object
+
+log = logging.getLogger(__name__)
 
 #: Seconds from the first wire that is found for which it is no news that there are wires.
 FINDING = 10.0
@@ -33,6 +38,12 @@ class Chronicle:
     def _tell(self, type: str, reason: str, *, object: str = "", node: str = "", message: str) -> None:
         self._events.tell(self._clock(), type, reason, object=object, node=node, message=message)
 
+    def _log(self, type: str, reason: str, *, object: str = "", node: str = "", message: str) -> None:
+        """Tell, and log."""
+        level = logging.WARNING if type == WARNING else logging.INFO
+        log.log(level, "%s", f"{object}: {message}" if object else message, extra=about(node=node, object=object))
+        self._tell(type, reason, object=object, node=node, message=message)
+
     # Switches -----------------------------------------------------------------------------------------------------
 
     def connected(self, node: str) -> None:
@@ -42,7 +53,7 @@ class Chronicle:
         self._tell(WARNING, "SwitchDisconnected", object=f"Node {node}", node=node, message=reason)
 
     def in_sync(self, node: str) -> None:
-        self._tell(NORMAL, "InSync", object=f"Node {node}", node=node, message="its switch holds all that it should")
+        self._log(NORMAL, "InSync", object=f"Node {node}", node=node, message="its switch holds all that it should")
 
     def refused(self, node: str, maker: str, error: str, text: str) -> None:
         self._tell(WARNING, "Refused", object=maker, node=node, message=f"{error}: {text}")
@@ -61,9 +72,9 @@ class Chronicle:
             return False
         for node in sorted(down - self._down):
             text = "its switch has been away for long: others announce its addresses of load balancers"
-            self._tell(WARNING, "NodeLost", object=f"Node {node}", node=node, message=text)
+            self._log(WARNING, "NodeLost", object=f"Node {node}", node=node, message=text)
         for node in sorted((self._down - down).intersection(nodes)):
-            self._tell(NORMAL, "NodeBack", object=f"Node {node}", node=node, message="its switch is back")
+            self._log(NORMAL, "NodeBack", object=f"Node {node}", node=node, message="its switch is back")
         self._down = down
         return True
 
@@ -77,7 +88,7 @@ class Chronicle:
             self._tell(WARNING, "ObjectRejected", object=each.object, message=place + each.reason)
         still = {each.object for each in new}
         for object in sorted({each.object for each in old} - still):
-            self._tell(NORMAL, "ObjectAccepted", object=object, message="nothing is wrong with it any more")
+            self._log(NORMAL, "ObjectAccepted", object=object, message="nothing is wrong with it any more")
 
     def drained(self, before: Mapping[str, Node], changed: Iterable[Object]) -> None:
         """Nodes as they were, and objects that are others now."""
@@ -87,9 +98,9 @@ class Chronicle:
                 continue
             if new.drained:
                 text = "it gets no new connections of Services and answers for no addresses"
-                self._tell(NORMAL, "Drained", object=f"Node {new.name}", node=new.name, message=text)
+                self._log(NORMAL, "Drained", object=f"Node {new.name}", node=new.name, message=text)
             else:
-                self._tell(NORMAL, "Undrained", object=f"Node {new.name}", node=new.name, message="it gets work again")
+                self._log(NORMAL, "Undrained", object=f"Node {new.name}", node=new.name, message="it gets work again")
 
     # Wires, replicas, routers -------------------------------------------------------------------------------------
 
@@ -106,7 +117,7 @@ class Chronicle:
 
     def _link(self, type: str, reason: str, ends: tuple[str, str, str, str], text: str) -> None:
         a, a_port, b, b_port = ends
-        self._tell(type, reason, object=f"Link {a}:{a_port} - {b}:{b_port}", node=a, message=text)
+        self._log(type, reason, object=f"Link {a}:{a_port} - {b}:{b_port}", node=a, message=text)
 
     def masters(self, masters: Mapping[int, str]) -> bool:
         """Who is master of which shard now, empty for nobody. Whether that is otherwise than before."""
@@ -118,9 +129,9 @@ class Chronicle:
         for name, shards in sorted(of.items()):
             words = f"shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))}"
             if name:
-                self._tell(NORMAL, "MasterChanged", object=f"Replica {name}", message=f"it is master of {words} now")
+                self._log(NORMAL, "MasterChanged", object=f"Replica {name}", message=f"it is master of {words} now")
             else:
-                self._tell(WARNING, "MasterChanged", message=f"nobody is master of {words}: switches go on as they are")
+                self._log(WARNING, "MasterChanged", message=f"nobody is master of {words}: switches go on as they are")
         return bool(changed)
 
     def router(self, peer: str, line: str, is_up: bool) -> None:

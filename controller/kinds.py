@@ -260,6 +260,7 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             by=3,
             keys=_Sorted(cluster.policies, change),
             rows=lambda keys, counted: policy_views.policies(compiler, counted, keys),
+            nameless=lambda keys, counted: policy_views.policies(compiler, counted, keys, names=False),
             known=lambda key: dict(zip(("kind", "namespace", "name"), key, strict=True)),
             count=controller.counting.policies,
             counted=_JUDGED,

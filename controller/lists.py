@@ -53,6 +53,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     keys: Callable[[], Sequence[Key]]
     rows: Callable[[Sequence[Key], Any], Iterator[Row]]
     known: Callable[[Key], Mapping[str, str]] | None = None
+    #: The same rows without the names of pods, where these may be many.
+    nameless: Callable[[Sequence[Key], Any], Iterator[Row]] | None = None
     labels: Callable[[Key], Labels] | None = None
     #: Asks all switches what they have counted, for the fields `counted`.
     count: Callable[[], Awaitable[Counted[Any]]] | None = None

@@ -88,15 +88,21 @@ def named(compiler: Compiler, text: str) -> list[Key]:
     return sorted(key for key in compiler.cluster.policies if key[2] == name and key[1] in where)
 
 
-def policies(compiler: Compiler, counts: Counts | None = None, only: Iterable[Key] | None = None) -> Iterator[Row]:
-    """Every policy, or only some: its rules, the pods that it selects and what they came to, in packets."""
+def policies(
+    compiler: Compiler, counts: Counts | None = None, only: Iterable[Key] | None = None, *, names: bool = True
+) -> Iterator[Row]:
+    """Every policy, or only some: its rules, the pods that it selects and what they came to, in packets.
+
+    Without `names` it isn't told which pods these are: of a policy of the cluster that may be all of them.
+    """
     parts = compiler.policies
     for key in sorted(compiler.cluster.policies) if only is None else only:
         policy = compiler.cluster.policies.get(key)
         if policy is None:
             continue
-        identities = parts.subjects(policy)
-        pods = sorted("/".join(pod) for number in identities for pod in parts.identities.pods(number))
+        known, identities = parts.identities, parts.subjects(policy)
+        pods = known.total if policy.subjects.everybody else sum(map(known.count, identities))
+        listed = ("/".join(pod) for number in identities for pod in known.pods(number)) if names else ()
         row: Row = {
             "kind": policy.kind,
             "namespace": policy.namespace,
@@ -104,8 +110,8 @@ def policies(compiler: Compiler, counts: Counts | None = None, only: Iterable[Ke
             "tier": _TIERS[policy.tier],
             "priority": policy.priority if policy.tier is not Tier.NETWORK_POLICY else None,
             "subjects": _pods_words(policy.subjects),
-            "pods": len(pods),
-            "podNames": pods,
+            "pods": pods,
+            "podNames": sorted(listed),
             "directions": [each.value for each in Direction if policy.rules(each) is not None],
             "ingress": [_rule_words(rule, "from") for rule in policy.ingress or ()],
             "egress": [_rule_words(rule, "to") for rule in policy.egress or ()],

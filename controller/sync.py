@@ -646,20 +646,23 @@ class SwitchSync:
     ) -> None:
         """Ask what Services have carried here: flows that count, and at the end buckets of groups and their counts."""
         buckets: dict[int, BucketIds] = {}
+        counted: dict[int, GroupStats] = {}
 
         def take_stats(message: Message, now: float) -> None:
-            then(buckets, message.items if isinstance(message, GroupStatsReply) else ())
+            items = message.items if isinstance(message, GroupStatsReply) else ()
+            counted.update((each.group_id, each) for each in items if any(each.bucket_packets))
 
         def take_groups(reply: UnreadReply) -> None:
             try:
-                buckets.update((each.group_id, each) for each in bucket_ids(reply.message))
+                buckets.update((each.group_id, each) for each in bucket_ids(reply.message, counted))
             except DecodeError as error:
                 raise SyncError(str(error)) from error
 
         self.count_flows((SERVICE.number, ENDPOINT.number, SERVICE_STATS.number), take, lambda: None)
-        self._count(encode.group_desc_request, take_groups, lambda: None)
-        # Answered in the order asked: with the last everything is there.
+        # Before what the groups are, of which then only those are read that have met packets.
         self._request(encode.group_stats_request, take_stats)
+        # Answered in the order asked: with the last everything is there.
+        self._count(encode.group_desc_request, take_groups, lambda: then(buckets, list(counted.values())))
 
     def _count(
         self, make: Callable[[int], bytes], take: Callable[[UnreadReply], None], then: Callable[[], None]

@@ -83,10 +83,16 @@ def nodes(compiler: Compiler, fleet: Fleet) -> Iterator[Row]:
             "status": phase.value if phase is not None else "Disconnected",
             "addresses": [str(address) for address in node.addresses],
             "podCIDRs": [str(cidr) for cidr in node.pod_cidrs],
-            "pods": sum(1 for _ in compiler.local_pods(name)),
+            "pods": _scheduled(compiler, name),
             "transit": node.is_transit,
             "labels": dict(node.labels),
         }
+
+
+def _scheduled(compiler: Compiler, node: str) -> int:
+    """The pods that are to be on a node's bridge. Which of them are attached takes long to say of all nodes at once."""
+    cluster = compiler.cluster
+    return sum(1 for key in cluster.pods_on.get(node, ()) if not cluster.pods[key].host_network)
 
 
 def networks(compiler: Compiler) -> Iterator[Row]:

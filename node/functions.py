@@ -22,6 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from node.netlink import (
     LinkError,
     PodLink,
+    allow_tc_offload,
     index_in,
     inside,
     kernel,
@@ -44,6 +45,8 @@ def lend(link: PodLink, function: Function) -> None:
             if function.representor:
                 _take_representor(route, function.representor, link)
                 quiet_host_end(route, link)
+                # Before the switch has it. Where it can't be, the node's report says what is offloaded.
+                allow_tc_offload(link.host_name)
             if function.is_userspace:
                 _set_administratively(route, function, link.mac)
             else:

@@ -59,6 +59,9 @@ class PodLink(msgspec.Struct, frozen=True, kw_only=True):
     gateways: tuple[Address, ...]
     #: The datapath runs in user space and takes packets from the host's end beside the kernel.
     userspace: bool
+    #: An Ethernet network: the switch answers for nobody there. It has routes of its own, or none.
+    plain: bool = False
+    routes: tuple[tuple[Network, Address | None], ...] = ()
     #: What the pod may send: bits a second, and bits at once. The kernel's own datapath has the switch see to that.
     limit: Limit | None = None
 
@@ -140,22 +143,32 @@ def quiet_host_end(route: Any, link: PodLink) -> None:
 def set_up_pod_end(route: Any, link: PodLink) -> None:
     index = index_in(route, link.name)
     # The switch answers for every address, so there is nobody to find a duplicate, and nobody advertises routes.
-    _write(f"ipv6/conf/{link.name}/accept_dad", 0)
-    _write(f"ipv6/conf/{link.name}/accept_ra", 0)
+    if not link.plain:
+        _write(f"ipv6/conf/{link.name}/accept_dad", 0)
+        _write(f"ipv6/conf/{link.name}/accept_ra", 0)
     if link.userspace:
         _no_checksum_offload(link.name)
     route.link("set", index=index_in(route, "lo"), state="up")
     route.link("set", index=index, state="up")
-    for address, cidr, gateway in zip(link.addresses, link.pod_cidrs, link.gateways, strict=True):
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        flags = {} if address.version == 4 else {"flags": _NODAD}
+    for address, cidr in zip(link.addresses, link.pod_cidrs, strict=True):
+        flags = {"flags": _NODAD} if address.version == 6 and not link.plain else {}
+        family = _family(address)
         route.addr("add", index=index, address=str(address), prefixlen=cidr.prefixlen, family=family, **flags)
-        everywhere = "0.0.0.0/0" if address.version == 4 else "::/0"
-        route.route("add", dst=everywhere, gateway=str(gateway), oif=index, family=family)
+    for network, gateway in (*((_everywhere(each), each) for each in link.gateways), *link.routes):
+        via = {"gateway": str(gateway)} if gateway is not None else {}
+        route.route("add", dst=str(network), oif=index, family=_family(network), **via)
     if link.limit is not None:
         # A token bucket; what has to wait longer than this, in seconds, is dropped.
         rate, burst = f"{link.limit.rate}bit", link.limit.burst // 8
         route.tc("add", "tbf", index=index, handle=0, rate=rate, burst=burst, latency="50ms")
+
+
+def _everywhere(address: Address) -> Network:
+    return ip_network("0.0.0.0/0" if address.version == 4 else "::/0")
+
+
+def _family(of: Address | Network) -> int:
+    return socket.AF_INET if of.version == 4 else socket.AF_INET6
 
 
 def _no_checksum_offload(name: str) -> None:

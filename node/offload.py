@@ -130,6 +130,15 @@ def _in_legacy_mode(legacy: list[Nic]) -> str:
     )
 
 
+def _let_interfaces(survey: Survey) -> None:
+    """Uplinks and representors take flows only where their feature hw-tc-offload is on."""
+    for nic in survey.nics:
+        for name in (nic.uplink, *nic.representors.values()) if nic.offloads else ():
+            problem = netlink.allow_tc_offload(name)
+            if problem:
+                log.debug("%s: hw-tc-offload: %s", name, problem)
+
+
 def _lost(rows: Rows) -> str:
     """Which pod has lost its function's interfaces, if one has: those of a NIC that is reset are made anew."""
     for name, row in sorted(rows.interfaces.items()):
@@ -188,7 +197,7 @@ class Offload:
         if read.identity and f"{read.identity} {read.policy}" != before:
             await database.transact(ovsdb.remember_offload(f"{read.identity} {read.policy}"))
         if database.rows.options.get("hw-offload") == "true":
-            await asyncio.to_thread(self._let_interfaces)
+            await asyncio.to_thread(_let_interfaces, survey)
         reason = restart_reason(database.rows.options, read)
         if reason and (identity, reason) != self._restarted:
             self._restarted = (identity, reason)
@@ -198,14 +207,6 @@ class Offload:
 
     def _survey(self) -> Survey:
         return nics.survey(self._settings.sysfs, devlink.read())
-
-    def _let_interfaces(self) -> None:
-        """Uplinks and representors take flows only where their feature hw-tc-offload is on."""
-        for nic in self._survey().nics:
-            for name in (nic.uplink, *nic.representors.values()) if nic.offloads else ():
-                problem = netlink.allow_tc_offload(name)
-                if problem:
-                    log.debug("%s: hw-tc-offload: %s", name, problem)
 
     async def _report(self, survey: Survey, read: Read, control: object) -> None:
         settings, rows = self._settings, self._database.rows

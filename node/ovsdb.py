@@ -39,7 +39,7 @@ _COLUMNS = {
         "name", "ports", "controller", "fail_mode", "datapath_type", "other_config", "external_ids", "flow_tables",
         "ipfix", "sflow", "netflow",
     ],
-    "Port": ["name", "interfaces", "external_ids", "qos"],
+    "Port": ["name", "interfaces", "external_ids", "qos", "tag"],
     "QoS": ["type", "queues", "other_config", "external_ids"],
     "Queue": ["other_config", "external_ids"],
     "Interface": [
@@ -121,6 +121,8 @@ class Rows(msgspec.Struct, frozen=True):
     dpdk_initialized: bool = False
     description: str = ""
     offload_read: str = ""
+    #: Pods' ports on other bridges than br-int, by name.
+    besides: Mapping[str, Interface] = {}
 
 
 class _Idl(ovs.db.idl.Idl):  # type: ignore[misc]
@@ -296,7 +298,18 @@ def _rows(idl: Any) -> Rows:
         dpdk_initialized=root is not None and bool(root.dpdk_initialized),
         description=bridge.other_config.get("dp-desc", "") if bridge is not None else "",
         offload_read=ids.get(_OFFLOAD_READ, ""),
+        besides=_besides(idl),
     )
+
+
+def _besides(idl: Any) -> dict[str, Interface]:
+    found = {}
+    for bridge in idl.tables["Bridge"].rows.values():
+        for port in bridge.ports if bridge.name != naming.BRIDGE else ():
+            for row in port.interfaces:
+                if CONTAINER in row.external_ids:
+                    found[row.name] = _interface(row)
+    return found
 
 
 def _interface(row: Any) -> Interface:
@@ -546,6 +559,33 @@ def add_pod_port(
         if bandwidth.ingress is not None:
             port = next(each for each in bridge.ports if each.name == name)
             port.qos = [_shaper(transaction, idl, name, bandwidth.ingress)]
+
+    return change
+
+
+def add_port_besides(bridge_name: str, name: str, external_ids: Mapping[str, str], vlan: int) -> Change:
+    """A pod's port on another bridge, in a VLAN or (0) in all."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        bridge = next((row for row in idl.tables["Bridge"].rows.values() if row.name == bridge_name), None)
+        if bridge is None:
+            raise DatabaseError(f"there is no bridge {bridge_name}")
+        interface = _set_port(transaction, idl, bridge, name, "")
+        interface.external_ids = dict(external_ids)
+        if vlan:
+            port = next(each for each in bridge.ports if each.name == name)
+            port.tag = [vlan]
+
+    return change
+
+
+def remove_port_besides(name: str) -> Change:
+    """A pod's port, whichever other bridge it is on."""
+
+    def change(transaction: Any, idl: Any) -> None:
+        for bridge in idl.tables["Bridge"].rows.values():
+            if bridge.name != naming.BRIDGE and any(port.name == name for port in bridge.ports):
+                bridge.ports = [port for port in bridge.ports if port.name != name]
 
     return change
 

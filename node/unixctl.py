@@ -19,14 +19,15 @@ class ControlError(Exception):
 
 
 def socket_of(settings: Settings) -> Path:
-    """Where ovs-vswitchd listens. Without `--ovs-control`, where it does by itself: beside its pidfile, by its pid."""
+    """Where ovs-vswitchd listens. Without `--ovs-control`: beside its pidfile, by its pid, or as our image has it."""
     if settings.ovs_control is not None:
         return settings.ovs_control
     pidfile = settings.ovs_rundir / "ovs-vswitchd.pid"
-    try:
-        return settings.ovs_rundir / f"ovs-vswitchd.{int(pidfile.read_text())}.ctl"
-    except (OSError, ValueError):
-        return settings.ovs_rundir / "ovs-vswitchd.ctl"
+    with contextlib.suppress(OSError, ValueError):
+        path = settings.ovs_rundir / f"ovs-vswitchd.{int(pidfile.read_text())}.ctl"
+        if path.exists():
+            return path
+    return settings.ovs_rundir / "ovs-vswitchd.ctl"
 
 
 def identity(path: Path) -> str:

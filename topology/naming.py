@@ -39,6 +39,7 @@ FABRIC_MAC_PREFIX = 0x0A5C
 FABRIC_SENDER_PREFIX = 0x0A5D
 
 POD_PORT_PREFIX = "pod"
+NETWORK_PORT_PREFIX = "sbn"
 #: A pod's port whose hardware address isn't ours to choose (a NIC's representor of a virtual function, a socket's) has
 #: instead a number that says the pod's place, from this one up; OpenFlow's own numbers begin above the last.
 PLACE_PORTS = range(0x8000, 0xFF00)
@@ -62,9 +63,19 @@ def pod_port_name(namespace: str, name: str) -> str:
     return POD_PORT_PREFIX + _hash(f"{namespace}/{name}")[:6].hex()
 
 
+def network_port_name(container: str, interface: str) -> str:
+    """The name of a pod's port on another network's bridge, which no controller looks at: 15 characters as well."""
+    return NETWORK_PORT_PREFIX + _hash(f"{container}/{interface}")[:6].hex()
+
+
 def is_pod_port(port_name: str) -> bool:
     """Whether a port's name has the form that `pod_port_name` gives."""
     return len(port_name) == 15 and port_name.startswith(POD_PORT_PREFIX)
+
+
+def is_network_port(port_name: str) -> bool:
+    """Whether a port's name has the form that `network_port_name` gives."""
+    return len(port_name) == 15 and port_name.startswith(NETWORK_PORT_PREFIX)
 
 
 def datapath_id(node: str) -> int:

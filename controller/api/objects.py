@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from aiohttp import web
 
 from controller import lists
@@ -44,13 +45,17 @@ def _list(controller: Controller, kind: Kind) -> Route:
         except ListError as error:
             raise ApiError(400, str(error)) from error
         if asked.get("watch"):
-            for word in ("limit", "continue", "counters"):
-                if asked.get(word):
+            for word in ("limit", "continue", "counters", "names"):
+                # Of names it is said that they are to be left out.
+                if word in asked and (asked[word] or word == "names"):
                     raise ApiError(400, f"watch doesn't go with {word}: it tells all rows, and what becomes of them")
             return await watches.stream(request, controller, kind, choice)
         counted = await kind.count() if kind.count is not None and asked.get("counters") else None
         counts = counted.counts if counted is not None else None
-        for page in lists.page(kind, choice, asked.get("limit", 0), start, counts):
+        told_of = kind
+        if kind.nameless is not None and not asked.get("names", True):
+            told_of = msgspec.structs.replace(kind, rows=kind.nameless)
+        for page in lists.page(told_of, choice, asked.get("limit", 0), start, counts):
             if page is None:
                 # Whose turn it is: a list of all pods takes longer than a switch should wait.
                 await asyncio.sleep(0)
@@ -70,6 +75,8 @@ def _list(controller: Controller, kind: Kind) -> Route:
         Parameter("continue", "Where the last answer says that the list goes on."),
         Parameter("fieldSelector", "Only rows of which this is true: FIELD=VALUE or FIELD!=VALUE, comma-separated."),
     ]
+    if kind.nameless is not None:
+        parameters.append(flag("names", "0: with podNames left empty, which may be all pods of the cluster."))
     if kind.is_namespaced:
         parameters.append(Parameter("namespace", "Only what is in this namespace, and what is in none."))
     if kind.labels is not None:

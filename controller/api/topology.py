@@ -15,8 +15,6 @@ from topology.svg import svg
 if TYPE_CHECKING:
     from controller.app import Controller
 
-#: Nodes whose pods are counted before others have their turn.
-_STRIDE = 20
 _DRAWINGS = {"text": render.text, "dot": render.dot, "svg": svg, "graphml": render.graphml}
 
 
@@ -32,14 +30,9 @@ def routes(controller: Controller) -> list[Route]:
             drawing = topology_views.drawing(compiler, fleet, controller.links, loads)
             # A large one takes a second or so, for which switches needn't wait.
             return answer({"text": await asyncio.to_thread(_DRAWINGS[form], drawing)})
-        nodes = []
-        for row in topology_views.nodes(compiler, fleet):
-            nodes.append(row)
-            if len(nodes) % _STRIDE == 0:
-                await asyncio.sleep(0)
         return answer(
             {
-                "nodes": nodes,
+                "nodes": list(topology_views.nodes(compiler, fleet)),
                 "networks": list(topology_views.networks(compiler)),
                 "links": list(topology_views.links(compiler, fleet, controller.links, loads)),
             }

@@ -7,7 +7,7 @@ needs more of them than the cookie reads that then. Raises DecodeError, and noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from struct import Struct, error
 
 import msgspec
@@ -112,8 +112,8 @@ def _flow_counts(message: bytes) -> Iterator[FlowCount]:
         at = following
 
 
-def bucket_ids(message: bytes) -> Iterator[BucketIds]:
-    """The groups of a part of an answer to what groups there are."""
+def bucket_ids(message: bytes, wanted: Container[int]) -> Iterator[BucketIds]:
+    """The groups of these ids, of a part of an answer to what groups there are."""
     try:
         at, end = wire.MULTIPART_HEADER, len(message)
         while at < end:
@@ -121,7 +121,8 @@ def bucket_ids(message: bytes) -> Iterator[BucketIds]:
             following = at + length
             if length < 16 + size or following > end:
                 raise ValueError(f"group of {length} bytes at byte {at}")
-            yield BucketIds(group_id, tuple(_buckets(message, at + 16, at + 16 + size)))
+            if group_id in wanted:
+                yield BucketIds(group_id, tuple(_buckets(message, at + 16, at + 16 + size)))
             at = following
     except (error, ValueError, IndexError) as problem:
         raise DecodeError(f"groups of {len(message)} bytes: {problem}") from problem

@@ -592,12 +592,15 @@ def _group(message: bytes, offset: int) -> tuple[Group | None, int]:
         return None, end
 
 
+_BUCKET_COUNTER = Struct("!QQ")
+
+
 def _group_stats(message: bytes, offset: int) -> tuple[GroupStats, int]:
     length, group_id = unpack_from("!H2xI", message, offset)
     end = offset + length
     if length < 40 or end > len(message):
         raise ValueError(f"group statistics of {length} bytes")
-    packets = tuple(unpack_from("!Q", message, at)[0] for at in range(offset + 40, end, 16))
+    packets = tuple([packets for packets, _ in _BUCKET_COUNTER.iter_unpack(message[offset + 40 : end])])
     return GroupStats(group_id, packets), end
 
 

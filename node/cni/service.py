@@ -21,6 +21,7 @@ from typing import Any
 
 from node import devlink, functions, netlink, nics, notes, ovsdb
 from node.arrival import NotArrivedError, wait_for_flows
+from node.cni import besides
 from node.cni.spec import Attachment, CniError, Code, Request, device_info, result
 from node.files import place as put
 from node.host import tasks_of
@@ -84,13 +85,19 @@ class Service:
             name: row for name, row in self._database.rows.interfaces.items() if ovsdb.CONTAINER in row.external_ids
         }
 
+    def attached(self) -> dict[str, Interface]:
+        """Those, and pods' ports on other networks' bridges."""
+        return self.pods() | dict(self._database.rows.besides)
+
     async def clear_up(self) -> None:
         """Remove what an agent that died has left: interfaces without a row, rows whose interface is gone."""
         links = await asyncio.to_thread(netlink.veths, naming.POD_PORT_PREFIX)
-        rows = self.pods()
+        links |= await asyncio.to_thread(netlink.veths, naming.NETWORK_PORT_PREFIX)
+        rows = self.attached()
         # What is being made at this moment is whole soon.
         busy = self._locks.keys()
-        orphans = {name for name in links if naming.is_pod_port(name)} - rows.keys() - busy
+        ours = {name for name in links if naming.is_pod_port(name) or naming.is_network_port(name)}
+        orphans = ours - rows.keys() - busy
         if orphans:
             log.warning("removing interfaces without a port: %s", ", ".join(sorted(orphans)))
             await asyncio.to_thread(functions.release, sorted(orphans))
@@ -99,9 +106,9 @@ class Service:
         if stale:
             log.warning("removing ports whose interface is gone: %s", ", ".join(sorted(stale)))
         for name in sorted(stale):
-            await self._take_back(rows[name])
+            await self._remove(name)
         # With them goes what limited ports that somebody else has removed.
-        await self._database.transact(ovsdb.remove_ports(stale))
+        await self._database.transact(ovsdb.remove_ports(set()))
 
     async def resize(self, mtu: int) -> None:
         """Pods that come have this MTU from now on, and so have those that there are."""
@@ -120,10 +127,13 @@ class Service:
                     log.warning("pod %s keeps its MTU: %s", _pod(row), error)
 
     async def give_back_all(self) -> None:
-        """Bring all virtual functions of NICs back from the pods that have them."""
-        for name, row in sorted(self.pods().items()):
+        """Bring all virtual functions of NICs back from the pods that have them, and take them off other networks."""
+        for name, row in sorted(self.attached().items()):
             try:
-                await self._take_back(row)
+                if name in self._database.rows.besides:
+                    await self._remove(name)
+                else:
+                    await besides.take_back(self.settings, row)
             except LinkError as error:
                 log.warning("port %s: %s", name, error)
 
@@ -135,6 +145,10 @@ class Service:
         assert request.netns is not None
         if not request.netns.exists():
             raise CniError(Code.UNKNOWN_CONTAINER, f"CNI_NETNS {request.netns}: no such network namespace")
+        if request.besides is not None:
+            port = naming.network_port_name(request.container, request.ifname)
+            async with self._under_way(request, port), self._locked(port):
+                return await besides.add(self.settings, self._database, self, request)
         port = naming.pod_port_name(request.namespace, request.pod)
         key = (request.container, request.ifname)
         there = self.pods().get(port)
@@ -144,10 +158,16 @@ class Service:
                 f"pod {_pod(there)} is on this network already, by {_attachment_of(there)[1]}: a network besides has a "
                 "bridge of its own (bridge: NAME)",
             )
+        async with self._under_way(request, port), self._locked(port):
+            return await self._attach(request, port)
+
+    @contextlib.asynccontextmanager
+    async def _under_way(self, request: Request, port: str) -> AsyncIterator[None]:
+        """An ADD: a DEL that comes meanwhile knows of its port."""
+        key = (request.container, request.ifname)
         self._coming[key] = port
         try:
-            async with self._locked(port):
-                return await self._attach(request, port)
+            yield
         finally:
             if self._coming.get(key) == port:
                 del self._coming[key]
@@ -157,7 +177,7 @@ class Service:
         place = self._hold()
         try:
             link, attachment = self._plan(request, port, place)
-            async with self._device(request, port) as function:
+            async with self.lending(request, port) as function:
                 number = _number(request, place)
                 if function is not None:
                     await asyncio.to_thread(functions.lend, link, function)
@@ -184,7 +204,7 @@ class Service:
         return result(attachment, request.version)
 
     @contextlib.asynccontextmanager
-    async def _device(self, request: Request, port: str) -> AsyncIterator[Function | None]:
+    async def lending(self, request: Request, port: str) -> AsyncIterator[Function | None]:
         """The virtual function that a pod is to have, for nobody else meanwhile. Raises CniError."""
         device = request.device
         if request.vhost_socket and not self.settings.dpdk:
@@ -194,10 +214,10 @@ class Service:
         if not device:
             yield None
             return
-        others = [name for name, row in self.pods().items() if row.external_ids.get(ovsdb.DEVICE) == device]
+        others = [name for name, row in self.attached().items() if row.external_ids.get(ovsdb.DEVICE) == device]
         others += [self._lending[device]] if device in self._lending else []
         if others:
-            row = self.pods().get(others[0])
+            row = self.attached().get(others[0])
             whose = _pod(row) if row is not None else "another one that is being added"
             raise CniError(Code.DEVICE, f"deviceID {device}: pod {whose} has it")
         self._lending[device] = port
@@ -332,7 +352,7 @@ class Service:
 
     async def _delete(self, request: Request) -> None:
         key = (request.container, request.ifname)
-        names = {name for name, row in self.pods().items() if _attachment_of(row) == key}
+        names = {name for name, row in self.attached().items() if _attachment_of(row) == key}
         # A runtime that gave up waiting for ADD deletes what ADD is still about to make.
         if key in self._coming:
             names.add(self._coming[key])
@@ -342,12 +362,16 @@ class Service:
         for name in sorted(names):
             async with self._locked(name):
                 # It may have become another container's meanwhile.
-                row = self.pods().get(name)
+                row = self.attached().get(name)
                 if row is not None and _attachment_of(row) == key:
                     await self._remove(name)
                     log.info("pod %s deleted", _pod(row))
 
     async def _check(self, request: Request) -> None:
+        for row in self._database.rows.besides.values():
+            if _attachment_of(row) == (request.container, request.ifname) and request.besides is not None:
+                await besides.check(self.settings, row, request)
+                return
         for name, row in self.pods().items():
             if row.external_ids[ovsdb.CONTAINER] == request.container:
                 assert request.netns is not None
@@ -383,10 +407,10 @@ class Service:
 
     async def _collect(self, request: Request) -> None:
         assert request.attachments is not None
-        for name, row in self.pods().items():
+        for name, row in self.attached().items():
             if _attachment_of(row) not in request.attachments:
                 async with self._locked(name):
-                    current = self.pods().get(name)
+                    current = self.attached().get(name)
                     if current is not None and _attachment_of(current) not in request.attachments:
                         await self._remove(name)
                         log.info("pod %s collected", _pod(row))
@@ -417,6 +441,9 @@ class Service:
                 self._locks[port] = (lock, users - 1)
 
     async def _remove(self, port: str) -> None:
+        if naming.is_network_port(port):
+            await besides.remove(self.settings, self._database, port)
+            return
         await self._undo(port, self._database.rows.interfaces.get(port))
 
     async def _undo(self, port: str, row: Interface | None) -> None:
@@ -424,17 +451,8 @@ class Service:
         if port in self._database.rows.interfaces:
             await self._database.transact(ovsdb.remove_ports({port}))
         if row is not None:
-            await self._take_back(row)
+            await besides.take_back(self.settings, row)
         await asyncio.to_thread(functions.release, [port])
-
-    async def _take_back(self, row: Interface) -> None:
-        """A virtual function that a pod has, or had: the kernel brings it to the host when the pod's namespace ends."""
-        ids = row.external_ids
-        if ids.get(ovsdb.FUNCTION):
-            await asyncio.to_thread(functions.give_back, Path(ids[ovsdb.NETNS]), ids[ovsdb.IFNAME])
-            there = await asyncio.to_thread(nics.netdev_of, self.settings.sysfs, ids[ovsdb.DEVICE])
-            if there:
-                await asyncio.to_thread(functions.rename_back, there)
 
 
 def _number(request: Request, place: int) -> int:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from node.limits import LEAST_BURST, LEAST_RATE, Bandwidth, Limit
-from topology.naming import Address, Network, format_mac
+from topology.naming import Address, Network, format_mac, parse_mac
 
 VERSIONS = ("0.4.0", "1.0.0", "1.1.0")
 #: Commands, and the variables that each must have.
@@ -71,6 +71,18 @@ class PortMapping(msgspec.Struct, frozen=True, order=True):
     address: str = ""
 
 
+class Besides(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod's place on another network: an Ethernet bridge that somebody else has made. 0 and nothing: not given."""
+
+    bridge: str
+    vlan: int = 0
+    mac: int = 0
+    mtu: int = 0
+    #: With their networks; destinations with their gateways.
+    addresses: tuple[tuple[Address, Network], ...] = ()
+    routes: tuple[tuple[Network, Address | None], ...] = ()
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is as it should be. `attachments`: for GC, (container, interface) of what is to stay."""
 
@@ -91,6 +103,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     device_info: Path | None = None
     #: The socket that the pod listens on, and has instead of an interface.
     vhost_socket: str = ""
+    #: For a network besides: what it is.
+    besides: Besides | None = None
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +121,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     gateways: tuple[Address, ...]
     device: str = ""
     vhost_socket: str = ""
+    routes: tuple[tuple[Network, Address | None], ...] = ()
 
 
 def parse(env: Mapping[str, str], config: Any) -> Request:
@@ -159,6 +174,7 @@ def parse(env: Mapping[str, str], config: Any) -> Request:
         device=_text(told, "deviceID") or _text(lasting, "deviceID"),
         device_info=Path(_text(told, "CNIDeviceInfoFile")) if told.get("CNIDeviceInfoFile") else None,
         vhost_socket=_path(lasting, "vhostSocket"),
+        besides=_besides(lasting, told) if lasting.get("bridge") else None,
     )
 
 
@@ -177,6 +193,38 @@ def _object(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if found is not None and not isinstance(found, dict):
         raise CniError(Code.INVALID_CONFIG, f"{key}: expected an object")
     return found or {}
+
+
+def _besides(config: Mapping[str, Any], told: Mapping[str, Any]) -> Besides:
+    """Of a network attachment. `ipam` may be as the plugin `static` has it; the runtime's `ips` come before it."""
+    ipam = _object(config, "ipam")
+    if ipam and ipam.get("type") != "static":
+        raise CniError(Code.INVALID_CONFIG, f"ipam.type: static, or no ipam; not {ipam.get('type')!r}")
+    listed = told.get("ips") or [each.get("address") for each in _list(ipam, "addresses")]
+    try:
+        found = [ip_interface(each) for each in listed]
+        routes = [
+            (ip_network(each["dst"]), ip_address(each["gw"]) if each.get("gw") else None)
+            for each in _list(ipam, "routes")
+        ]
+        mac = parse_mac(_text(told, "mac")) if told.get("mac") else 0
+    except (ValueError, TypeError, KeyError) as error:
+        raise CniError(Code.INVALID_CONFIG, f"ipam, ips or mac: {error!r}") from error
+    return Besides(
+        bridge=_text(config, "bridge"),
+        vlan=_number(config, "vlan", "network", 4094),
+        mac=mac,
+        mtu=_number(config, "mtu", "network", 65535),
+        addresses=tuple((each.ip, each.network) for each in found),
+        routes=tuple(routes),
+    )
+
+
+def _list(tree: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    found = tree.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise CniError(Code.INVALID_CONFIG, f"{key}: expected a list of objects")
+    return found
 
 
 def _text(tree: Mapping[str, Any], key: str) -> str:
@@ -268,8 +316,11 @@ def result(attachment: Attachment, version: str) -> dict[str, Any]:
         more = {"pciID": attachment.device, "socketPath": attachment.vhost_socket}
         pod |= {key: value for key, value in more.items() if value}
     ips: list[dict[str, Any]] = []
-    for address, cidr, gateway in zip(attachment.addresses, attachment.pod_cidrs, attachment.gateways, strict=True):
-        ip: dict[str, Any] = {"interface": 1, "address": f"{address}/{cidr.prefixlen}", "gateway": str(gateway)}
+    gateways = {each.version: str(each) for each in attachment.gateways}
+    for address, cidr in zip(attachment.addresses, attachment.pod_cidrs, strict=True):
+        ip: dict[str, Any] = {"interface": 1, "address": f"{address}/{cidr.prefixlen}"}
+        if address.version in gateways:
+            ip["gateway"] = gateways[address.version]
         if version == "0.4.0":
             ip["version"] = str(address.version)
         ips.append(ip)
@@ -277,7 +328,8 @@ def result(attachment: Attachment, version: str) -> dict[str, Any]:
         "cniVersion": version,
         "interfaces": [host, pod],
         "ips": ips,
-        "routes": _routes(attachment.gateways),
+        "routes": _routes(attachment.gateways)
+        + [{"dst": str(dst)} | ({"gw": str(gw)} if gw else {}) for dst, gw in attachment.routes],
         "dns": {},
     }
 

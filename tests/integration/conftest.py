@@ -42,6 +42,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield here
 
 
+@pytest.fixture(scope="session")
+def offload_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The same, where nodes get NICs: an ovs-vswitchd that has once been told to offload goes on with that."""
+    for here in make_pod_lab("o", tmp_path_factory.mktemp("manifests")):
+        for pod in PODS:
+            netns = pod_netns(here, pod)
+            until(functools.partial(serves, netns), f"the server in {netns}")
+        yield here
+
+
 def make_pod_lab(name: str, directory: Path, **settings: Any) -> Iterator[Lab]:
     """Three nodes with the pods of pods.yaml."""
     yield from _make_lab("pods.yaml", name, directory, settings, server="echo_server.py")

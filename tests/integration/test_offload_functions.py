@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_pod_lab
 from guests import NAMESPACE, Guest
 from probes import (
-    PODS,
     addresses,
     answers,
     echo,
@@ -22,7 +19,6 @@ from probes import (
     ping_all,
     pings,
     pod_netns,
-    serves,
     until,
 )
 from stand_ins import PF, StandIns
@@ -37,13 +33,8 @@ NODE = "node-2"
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One of its own: an ovs-vswitchd that has once been told to offload goes on with that."""
-    for here in make_pod_lab("o", tmp_path_factory.mktemp("manifests")):
-        for pod in PODS:
-            netns = pod_netns(here, pod)
-            until(functools.partial(serves, netns), f"the server in {netns}")
-        yield here
+def lab(offload_lab: Lab) -> Lab:
+    return offload_lab
 
 
 @pytest.fixture

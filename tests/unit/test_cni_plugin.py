@@ -227,7 +227,7 @@ def test_the_configuration_declares_what_is_served() -> None:
     assert only == {
         "type": "signalbox-cni",
         "socket": "/run/x.sock",
-        "capabilities": {"portMappings": True, "bandwidth": True},
+        "capabilities": {"portMappings": True, "bandwidth": True, "deviceID": True, "CNIDeviceInfoFile": True},
     }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_sync import node, started
@@ -106,6 +108,18 @@ def test_one_switch_can_t_push_out_what_there_is_of_others() -> None:
         log.tell(MOMENT, WARNING, "Refused", object=f"Pod {number}", node="n2", message="x" * 2 * LONGEST)
     assert len(rows(log)) == 1 + KEPT_OF_ONE and rows(log)[0]["node"] == "n1"
     assert all(len(str(row["message"])) <= LONGEST for row in rows(log))
+
+
+def test_the_log_has_what_the_ring_has_when_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log = EventLog()
+    chronicle = Chronicle(log, lambda: MOMENT)
+    chronicle.lost(frozenset({"n1"}), ["n1", "n2"])
+    chronicle.lost(frozenset(), ["n1", "n2"])
+    assert [row["reason"] for row in rows(log)] == ["NodeLost", "NodeBack"]
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("WARNING" if row["type"] == WARNING else "INFO", f"Node n1: {row['message']}") for row in rows(log)
+    ]
 
 
 def test_objects_are_rejected_and_accepted_once_nothing_is_wrong_with_them() -> None:

@@ -372,6 +372,14 @@ async def test_the_api_lists_identities_and_policies(get: Get) -> None:
     assert [each["name"] for each in plain] == ["guard", "db", "same"] and "allowed" not in plain[0]
 
 
+async def test_the_names_of_pods_are_left_out_of_policies_on_request(get: Get) -> None:
+    whole = (await get("/v1/policies"))["items"]
+    assert (whole[0]["pods"], len(whole[0]["podNames"])) == (3, 3)
+    assert (await get("/v1/policies?names=0"))["items"] == [{**each, "podNames": []} for each in whole]
+    assert (await get("/v1/policies?names=1"))["items"] == whole
+    assert "watch doesn't go with names" in (await get("/v1/policies?watch=1&names=0", 400))["error"]
+
+
 async def test_the_api_counts_over_all_switches_that_answer(get: Get) -> None:
     controller = get.controller  # type: ignore[attr-defined]
     controller.fleet.syncs = {"n1": Counting(controller.compiler, 1), "n2": Counting(controller.compiler, 10)}

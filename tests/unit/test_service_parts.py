@@ -270,7 +270,7 @@ def told_buckets(groups: Iterable[Group]) -> dict[int, BucketIds]:
         mod = encode.group_mod(group)
         kind, number, size = unpack_from("!BxIH", mod, 10)
         descs.append(pack("!HBxIH6x", 16 + len(mod) - 24, kind, number, size) + mod[24:])
-    return {each.group_id: each for desc in descs for each in bucket_ids(bytes(16) + desc)}
+    return {each.group_id: each for desc in descs for each in bucket_ids(bytes(16) + desc, range(1 << 32))}
 
 
 def carried(fabric: Fabric, scopes: tuple[str, ...] = (CLUSTER,)) -> tuple[Sums, int]:

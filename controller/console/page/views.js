@@ -85,6 +85,9 @@ const POLICIES = {
   title: "Policies",
   about: "Every policy, the pods it selects, and its rules in words.",
   path: "policies",
+  // Which pods they are isn't shown, and may be all: then they would be other ones all the time, too.
+  parameters: { names: 0 },
+  followed: false,
   keyOf: named,
   namespaced: true,
   columns: [
