@@ -326,7 +326,9 @@ def luminance(colour: str) -> float:
 
 def test_a_narrow_screen_scrolls_the_table_and_not_the_page(page: Chrome, tmp_path: Path) -> None:
     window(page, 380, 720)
-    assert page.execute_script("return document.documentElement.scrollWidth") <= 380
+    for title in VIEWS:
+        open_view(page, title)
+        assert page.execute_script("return document.documentElement.scrollWidth") <= 380, title
     picture(page, "console-narrow", tmp_path)
 
 
@@ -563,6 +565,16 @@ def test_a_trace_is_told_step_by_step_and_drawn_on_the_topology(page: Chrome, la
         for visit in visits
     ]
     assert steps(page) == [each for visit in told for each in visit]
+
+
+def test_the_ends_of_a_trace_are_suggested(page: Chrome, lab: Lab) -> None:
+    open_view(page, "Trace")
+    script = "return [...document.querySelectorAll(`#${arguments[0]} option`)].map((each) => each.value)"
+    until(lambda: page.execute_script(script, "targets"), "suggestions")
+    sources, targets = page.execute_script(script, "sources"), page.execute_script(script, "targets")
+    pods = [f"{row['namespace']}/{row['name']}" for row in lab.ask("pods")["items"]]
+    assert sources == [*pods, *(f"node/{name}" for name in lab.nodes)]
+    assert targets == ["default/svc/shop", *sources]
 
 
 def test_a_trace_says_where_a_packet_is_dropped_and_by_which_rule(page: Chrome) -> None:
