@@ -22,7 +22,7 @@ NORMAL, WARNING = "Normal", "Warning"
 KEPT, KEPT_OF_ONE = 1_000, 100
 #: Seconds for which the same is counted up.
 WITHIN = 300.0
-#: Characters of a message.
+#: Characters of a message, and of what an object is called.
 LONGEST = 500
 
 
@@ -60,7 +60,7 @@ class EventLog:
     def tell(self, now: float, type: str, reason: str, *, object: str = "", node: str = "", message: str = "") -> None:
         """Something has happened: `reason` is one word in CamelCase, `object` is `Pod default/web-0`, say."""
         self._number += 1
-        made = _Event(self._number, type, reason, object, node, _cut(message), now, now)
+        made = _Event(self._number, type, reason, _cut(object), node, _cut(message), now, now)
         known = self._events.get(self._numbers.get(made.name, 0))
         if known is not None and now - known.last <= WITHIN:
             made.first, made.count = known.first, known.count + 1

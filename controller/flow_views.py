@@ -67,10 +67,11 @@ class Told:
 
     def _object(self, stats: FlowStats) -> str:
         """What a flow was made for; empty where it isn't ours, whoever it claims to be of by the end of its cookie."""
-        if is_tap(stats.cookie):
-            return "Trace" if is_trace(stats.cookie) else "Capture"
+        # First of all: a digest may be any number, also one as the cookies of others are.
         if is_digest(stats.flow):
             return self._names[0]
+        if is_tap(stats.cookie):
+            return "Trace" if is_trace(stats.cookie) else "Capture"
         if is_learnt(stats.cookie):
             return self._learnt.get(stats.cookie & OBJECT_MASK, "")
         return self._names.get(stats.cookie & OBJECT_MASK, "") if is_ours(stats.cookie) else ""

@@ -100,9 +100,9 @@ def policies(
         policy = compiler.cluster.policies.get(key)
         if policy is None:
             continue
-        identities = parts.subjects(policy)
-        pods = sum(len(parts.identities.pods(number)) for number in identities)
-        listed = ("/".join(pod) for number in identities for pod in parts.identities.pods(number)) if names else ()
+        known, identities = parts.identities, parts.subjects(policy)
+        pods = known.total if policy.subjects.everybody else sum(map(known.count, identities))
+        listed = ("/".join(pod) for number in identities for pod in known.pods(number)) if names else ()
         row: Row = {
             "kind": policy.kind,
             "namespace": policy.namespace,

@@ -278,6 +278,15 @@ class Identities:
         """The numbers of a namespace."""
         return frozenset(self._by_namespace.get(namespace, ()))
 
+    @property
+    def total(self) -> int:
+        """How many pods have one."""
+        return len(self._of_pod)
+
+    def count(self, number: int) -> int:
+        """How many pods have a number."""
+        return len(self._held[self._profiles[number]].pods)
+
     def pods(self, number: int) -> frozenset[tuple[str, str]]:
         """The pods that have a number, by namespace and name."""
         return frozenset(self._held[self._profiles[number]].pods)

@@ -79,7 +79,7 @@ def _tell_differences(differences: list[str]) -> None:
 
 
 def _text(answer: dict[str, Any], columns: list[Column]) -> str:
-    lines: list[str] = []
+    lines: list[str] = [] if answer["visits"] else ["No switch meets it."]
     for visit in answer["visits"]:
         lines.append(f"{visit['node']}: from {visit['entered_from']}")
         lines += ["  " + line for line in table_of(visit["steps"], columns).splitlines()]

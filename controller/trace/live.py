@@ -104,8 +104,7 @@ class Tracer:
                 if not self._may_write(node):
                     raise NotMasterError(f"this controller is not the master of the switch of node {node} now")
             await self._gather(begun, nodes, deliver)
-            visits = self._visits(begun, answered=deliver)
-            met = [await self._met(node, reports) for node, reports in visits]
+            met = [await self._met(node, reports) for node, reports in self._visits(begun)]
             if not met:
                 raise TraceError(f"the switch of node {begun.node} told nothing of the packet")
             endpoint = _endpoint(begun, met)
@@ -146,13 +145,12 @@ class Tracer:
             for node in nodes:
                 self._send(node, made.unmade())
 
-    def _visits(self, begun: First, *, answered: bool) -> list[_Visit]:
-        """What each switch told, visit by visit, in the order of the way: words of two switches may cross.
-
-        `answered`: what doesn't follow may be an answer, which has the mark, too, where it repeats what was asked.
-        """
+    def _visits(self, begun: First) -> list[_Visit]:
+        """What each switch told, visit by visit, in the order of the way: words of two switches may cross."""
         left: list[_Visit] = []
         for node, packet in self._reports:
+            if _is_answer(begun, packet):
+                continue
             there = next((each for name, each in reversed(left) if name == node), None)
             if packet.table == CLASSIFY.number or there is None:
                 there = []
@@ -161,11 +159,8 @@ class Tracer:
         found: list[_Visit] = []
         while left:
             following = (each for each in left if self._follows(begun, found[-1] if found else None, each))
-            next_one = next(following, None if answered and found else left[0])
-            if next_one is None:
-                break
-            found.append(next_one)
-            left.remove(next_one)
+            found.append(next(following, left[0]))
+            left.remove(found[-1])
         return found
 
     def _follows(self, begun: First, before: _Visit | None, visit: _Visit) -> bool:
@@ -202,6 +197,15 @@ def _from_another_port(begun: First) -> First:
         if field in packet:
             packet[field] = SOURCE_PORT + secrets.randbelow(0x10000 - SOURCE_PORT)
     return msgspec.structs.replace(begun, packet=packet)
+
+
+def _is_answer(begun: First, report: PacketIn) -> bool:
+    """Whether a packet is an answer to the one that was delivered: what repeats its payload has the mark, too."""
+    sent, found = begun.packet, frames.fields_of(report.data) or {}
+    if any(found.get(field) != sent.get(field) for field in (f.IP_PROTO, f.ICMPV4_TYPE, f.ICMPV6_TYPE)):
+        return True
+    ports = ((f.TCP_SRC, f.TCP_DST), (f.UDP_SRC, f.UDP_DST))
+    return any(source in sent and found.get(target) == sent[source] for source, target in ports)
 
 
 def _taps(made: Taps, ethertype: int, *, deliver: bool) -> Iterable[Flow]:

@@ -135,10 +135,20 @@ def _part(text: str) -> Part:
     name = found["name"].strip()
     if found["mark"] == "=":
         return Part(name, text[found.end() :], (), text)
-    if found["mark"] in ("(", "{") and text.endswith((")", "}")):
+    if found["mark"] in ("(", "{") and _closes_at_the_end(text, found.end() - 1):
         inner = text[found.end() : -1]
         return Part(name, inner, read_parts(inner), text)
     return Part(text, "", (), text)
+
+
+def _closes_at_the_end(text: str, begin: int) -> bool:
+    """Whether what is opened there is closed by the last letter: Open vSwitch writes some faults as f(a)(b)."""
+    depth = 0
+    for index in range(begin, len(text)):
+        depth += (text[index] in "({") - (text[index] in ")}")
+        if not depth:
+            return index == len(text) - 1
+    return False
 
 
 def _split(text: str) -> Iterator[str]:

@@ -332,11 +332,20 @@ def _of_set(action: Part, flow: DatapathFlow) -> Iterator[Reason]:
             foreign += sorted(unknown)
         if foreign:
             yield Reason("action", action.text, f"TC doesn't rewrite {header.name}'s {', '.join(foreign)}", words)
-        protocol = flow.value(f"{header.name}.proto")
-        # Of the packet that made the flow, whether the flow matches it or not.
+        protocol = _protocol(flow, header.name)
         if header.name in ("ipv4", "ipv6") and protocol and protocol not in _CHECKSUMMED:
             why = f"TC rewrites the IP header of TCP, UDP and ICMP alone, and this is protocol {protocol}"
             yield Reason("action", action.text, why, words)
+
+
+def _protocol(flow: DatapathFlow, layer: str) -> str:
+    """The protocol of the packet that made the flow, whether the flow matches it or not; empty if nobody knows.
+
+    Kernels forget what a flow doesn't match, and write 0.
+    """
+    field = f"{layer}.proto"
+    told = flow.value(field)
+    return "" if told == "0" and any(each.field == field for each in flow.unmatched) else told
 
 
 def _mask_of(part: Part) -> str | None:

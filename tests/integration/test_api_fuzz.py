@@ -27,11 +27,10 @@ from deploy.lab.cluster import Lab
 QUESTIONS = 30
 #: Of those that have something done, which takes its time.
 ORDERS = 5
-#: What parameters are asked with: without it hardly a question would be of something that there is. Nothing that takes
-#: long or never ends.
+#: Parameters that aren't said, because answers would take long or never end.
+UNSAID = ("watch", "load", "rate")
+#: What parameters are asked with: without it hardly a question would be of something that there is.
 REAL = {
-    "watch": ["0", "false"],
-    "load": ["0", "false"],
     "from": ["red/near", "node/node-1", "10.244.1.1", "red/far"],
     "to": ["red/far", "node/node-2", "192.0.2.1", "red/svc/sticky", "fd00::1"],
     "protocol": ["TCP", "udp", "ICMP", "SCTP"],
@@ -90,7 +89,9 @@ def session(lab: Lab) -> Iterator[requests.Session]:
 def narrowed(description: dict[str, Any]) -> dict[str, Any]:
     """The same, to be asked with words that mean something here."""
     for operation in [each for path in description["paths"].values() for each in path.values()]:
-        for parameter in operation.get("parameters", ()):
+        said = [each for each in operation.get("parameters", ()) if each["name"] not in UNSAID]
+        operation["parameters"] = said
+        for parameter in said:
             if words := REAL.get(parameter["name"]):
                 parameter["schema"] = {"type": "string", "enum": words}
     capture = description["components"]["schemas"]["Request"]

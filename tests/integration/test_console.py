@@ -10,7 +10,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -326,7 +326,9 @@ def luminance(colour: str) -> float:
 
 def test_a_narrow_screen_scrolls_the_table_and_not_the_page(page: Chrome, tmp_path: Path) -> None:
     window(page, 380, 720)
-    assert page.execute_script("return document.documentElement.scrollWidth") <= 380
+    for title in VIEWS:
+        open_view(page, title)
+        assert page.execute_script("return document.documentElement.scrollWidth") <= 380, title
     picture(page, "console-narrow", tmp_path)
 
 
@@ -565,6 +567,16 @@ def test_a_trace_is_told_step_by_step_and_drawn_on_the_topology(page: Chrome, la
     assert steps(page) == [each for visit in told for each in visit]
 
 
+def test_the_ends_of_a_trace_are_suggested(page: Chrome, lab: Lab) -> None:
+    open_view(page, "Trace")
+    script = "return [...document.querySelectorAll(`#${arguments[0]} option`)].map((each) => each.value)"
+    until(lambda: page.execute_script(script, "targets"), "suggestions")
+    sources, targets = page.execute_script(script, "sources"), page.execute_script(script, "targets")
+    pods = [f"{row['namespace']}/{row['name']}" for row in lab.ask("pods")["items"]]
+    assert sources == [*pods, *(f"node/{name}" for name in lab.nodes)]
+    assert targets == ["default/svc/shop", *sources]
+
+
 def test_a_trace_says_where_a_packet_is_dropped_and_by_which_rule(page: Chrome) -> None:
     ask_trace(page, "a2", "b1", "8080")
     assert page.find_element(By.ID, "verdict").text.startswith("✕ Dropped on node-2")
@@ -678,6 +690,27 @@ def test_events_come_as_they_happen_and_are_said(page: Chrome, lab: Lab) -> None
         file.unlink()
     assert column(page, "Type")[0] == "Warning" and "wrong" in column(page, "Object")[0]
     assert page.find_element(By.ID, "said").get_attribute("textContent").startswith("Warning: ObjectRejected")
+
+
+async def test_a_tab_that_nobody_sees_follows_nothing(driver: Chrome, tmp_path: Path) -> None:
+    controller = Controller()
+    controller.take(Snapshot({node(1).key: node(1)}))
+    runner = await serve(controller, tmp_path / "api.sock")
+    async with proxy.serve(tmp_path / "api.sock", "127.0.0.1", 0, "secret") as url:
+        await asyncio.to_thread(look_away_and_back, driver, url, lambda: controller.changes.watched)
+    await runner.cleanup()
+
+
+def look_away_and_back(page: Chrome, url: str, watched: Callable[[], int]) -> None:
+    page.get(url)
+    shows(page, "Nodes")
+    until(lambda: watched() == 1, "that the list is followed")
+    here = page.current_window_handle
+    page.switch_to.new_window("tab")
+    until(lambda: watched() == 0, "that it is followed no more", AT_ONCE)
+    page.close()
+    page.switch_to.window(here)
+    until(lambda: watched() == 1, "that it is followed again")
 
 
 async def test_a_controller_that_goes_away_is_told_of_and_found_again(driver: Chrome, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from callers import OUTSIDE, ofctl
 from policing import policed
-from probes import pod_netns, until
+from probes import pings, pod_netns, until
+from test_link_discovery import everywhere, wired
 from test_trace_agreement import DOCUMENTS
 
 from controller.cli import client
@@ -142,7 +143,32 @@ def test_a_packet_that_is_to_be_delivered_arrives_and_another_doesn_t(lab: Lab, 
 @pytest.mark.parametrize("target", ["red/far", "node/node-1"])
 def test_an_answer_to_what_was_delivered_is_no_part_of_its_way(lab: Lab, target: str) -> None:
     lab.wait_for_sync()
-    # An echo bears the mark of the ping, and the number in it.
-    for protocol, port in (("ICMP", 0), ("TCP", 8080), ("UDP", 8080)):
+    # An echo bears the mark of the ping, and the number in it; which switch is heard first is by chance.
+    for protocol, port in (*[("ICMP", 0)] * 4, ("TCP", 8080), ("UDP", 8080)):
         found = live(lab, "red/near", target, protocol, port, 4, deliver=True)
         assert found["differences"] == [], (protocol, found["differences"])
+
+
+def test_over_wires_a_packet_goes_from_bridge_to_bridge_as_the_model_says(lab: Lab) -> None:
+    first, second = (("node-1", "w12"), ("node-2", "w21")), (("node-2", "w23"), ("node-3", "w32"))
+    with wired(lab, first, second):
+        until(lambda: everywhere(lab, [first, second]), "the wires are found")
+        lab.wait_for_sync()
+        for source, target, nodes in (
+            ("red/near", "red/far", ["node-1", "node-2", "node-3"]),
+            ("red/far", "red/web2", ["node-3", "node-2"]),
+            ("red/far", "node/node-1", ["node-3", "node-2", "node-1"]),
+        ):
+            for family in (4, 6):
+                found = live(lab, source, target, "UDP", 8080, family)
+                assert found["differences"] == [] and found["live"]["verdict"] == "Delivered", found["differences"]
+                assert [visit["node"] for visit in found["live"]["visits"]] == nodes
+                assert {hop["how"] for hop in found["live"]["hops"]} == {"Wire"}
+        assert pings(pod_netns(lab, "near", "red"), address_of(lab, "red", "far"))
+    until(lambda: everywhere(lab, []), "the wires are lost")
+    lab.wait_for_sync()
+
+
+def address_of(lab: Lab, namespace: str, name: str) -> str:
+    rows = {(row["namespace"], row["name"]): row for row in lab.ask("pods")["items"]}
+    return str(rows[namespace, name]["addresses"][0])

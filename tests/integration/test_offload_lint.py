@@ -6,19 +6,22 @@ bridges, machines.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
 import pytest
-from callers import Call, Held, applied, balanced, node_port, ofctl, places, service, steadily, to, vips
+from callers import Call, Held, applied, balanced, ip, node_port, ofctl, places, service, steadily, to, vips
 from linting import Record, established, everything, flows_of
 from probes import HERE, addresses, node_addresses, pod_netns, until
 
 from deploy.lab.cluster import Lab
 from deploy.lab.layout import WORLD
 from deploy.lab.substrate import appctl
-from flows.offload.lint import FIRST_PACKETS
+from flows.offload.lint import FIRST_PACKETS, lint
+from flows.offload.trace_text import read_trace
+from topology.naming import ROUTER_MAC, format_mac, pod_port_name
 
 TCP = {"name": "tcp", "port": 80, "targetPort": 8080}
 UDP = {"name": "udp", "port": 80, "targetPort": 8080, "protocol": "UDP"}
@@ -147,6 +150,23 @@ def test_what_tc_does_not_take_is_found_with_the_flow_that_brought_it_in(
         held.ask()
         code, text = offload_lint(lab, "node-1")
     assert code == 0 and "100% of the bytes" in text, text
+
+
+def test_what_a_trace_would_make_is_judged_as_what_there_is(service_lab: Lab) -> None:
+    lab = service_lab
+    port = pod_port_name("default", "c1")
+    for version, (source, target) in enumerate(zip(addresses(lab, "c1"), addresses(lab, "s2"), strict=True)):
+        words = f"in_port={port},dl_src={mac_in(pod_netns(lab, 'c1'))},dl_dst={format_mac(ROUTER_MAC)}"
+        family = f"tcp,nw_src={source},nw_dst={target}" if not version else f"tcp6,ipv6_src={source},ipv6_dst={target}"
+        asked = f"{family},{words},tp_src=40000,tp_dst=8080,nw_ttl=64"
+        text = appctl(lab.layout, "node-1", "ofproto/trace", "br-int", asked, "--ct-next", "trk,est")
+        verdicts = lint(read_trace(text).flows)
+        assert [each.reasons for each in verdicts] == [(), ()], text
+        assert [(each.dangling, each.occasion) for each in verdicts] == [(False, "")] * 2, text
+
+
+def mac_in(netns: str) -> str:
+    return str(json.loads(ip(netns, "-j", "link", "show", "dev", "eth0"))[0]["address"])
 
 
 def offload_lint(lab: Lab, node: str) -> tuple[int, str]:

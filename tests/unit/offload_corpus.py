@@ -10,8 +10,13 @@ from __future__ import annotations
 _V4, _V6 = "eth_type(0x0800),ipv4({}frag=no)", "eth_type(0x86dd),ipv6({}frag=no)"
 _IP, _IPV6 = _V4.format(""), _V6.format("")
 _TCP, _UDP, _SCTP, _ICMP = (_V4.format(f"proto={each},") for each in (6, 17, 132, 1))
-_TUNNEL = "tunnel(tun_id=0x5,src=10.0.0.2,dst=10.0.0.1,{}flags(-df-csum+key))"
+_TUNNEL = "tunnel(tun_id=0x5,src=10.0.0.2,dst=10.0.0.1,ttl=64/0,{}flags(-df-csum+key))"
 _FROM_TUNNEL = f"{_TUNNEL.format('')},{_IP}"
+_TO_CONTROLLER = (
+    "userspace(pid=1,controller(reason=1,dont_send=0,continuation=0,recirc_id=1,rule_cookie=0x5,controller_id=0,"
+    "max_len=256)),3"
+)
+_SAMPLE = "flow_sample(probability=65,collector_set_id=1,obs_domain_id=0,obs_point_id=0,output_port=3)"
 
 Flow = tuple[str, str]
 #: What it is about, a flow that is taken, one that isn't, a part of the reason.
@@ -21,6 +26,8 @@ CORPUS: list[tuple[str, Flow, Flow, str]] = [
     ("ct_state", (f"ct_state(0x2a/0x3d),{_IP}", "3"), (f"ct_state(0x6a/0x7d),{_IP}", "3"), "snat"),
     # A bit that a packet has counts only if it is matched.
     ("ct_state", (f"ct_state(0xea/0x3d),{_IP}", "3"), (f"ct_state(0xea/0xbd),{_IP}", "3"), "dnat"),
+    # A whole value is all bits of it.
+    ("ct_state", (f"ct_state(+est+trk),{_IP}", "3"), (f"ct_state(est|trk),{_IP}", "3"), "dnat"),
     ("ct_state", (f"ct_state(+inv+trk),{_IP}", "drop"), (f"ct_state(+inv+rel+trk),{_IP}", "drop"), "+inv"),
     ("ct_state", (f"ct_state(+new-rpl+trk),{_IP}", "3"), (f"ct_state(+new+rpl+trk),{_IP}", "3"), "+new"),
     ("ct_tuple4", (f"ct_tuple4(src=1.2.3.4/0.0.0.0),{_IP}", "3"), (f"ct_tuple4(src=1.2.3.4),{_IP}", "3"), "tuple"),
@@ -47,21 +54,22 @@ CORPUS: list[tuple[str, Flow, Flow, str]] = [
      ("eth_type(0x86dd),ipv6(proto=58,frag=no),nd_ext(nd_reserved=0xe0000000)", "3"), "neighbour"),
     ("tunnel.flags", (_FROM_TUNNEL, "3"), (_FROM_TUNNEL.replace("+key", "+key-oam"), "3"), "oam"),
     # Without a tunnel's ends, what is matched of one is nothing.
-    ("tunnel.flags", (f"tunnel(flags(-oam)),{_IP}", "3"), (f"tunnel(src=1.2.3.4,flags(-oam)),{_IP}", "3"), "oam"),
+    ("tunnel.flags", (f"tunnel(ttl=64/0,flags(-oam)),{_IP}", "3"),
+     (f"tunnel(src=1.2.3.4,ttl=64/0,flags(-oam)),{_IP}", "3"), "oam"),
     ("tunnel.vxlan", (f"{_TUNNEL.format('geneve({class=0x102,type=0x80,len=4,0x1}),')},{_IP}", "3"),
      (f"{_TUNNEL.format('vxlan(gbp(id=5,flags=0)),')},{_IP}", "3"), "group policy"),
-    ("tunnel.erspan", (f"{_TUNNEL.format('ttl=64/0,')},{_IP}", "3"),
+    ("tunnel.erspan", (f"{_TUNNEL.format('tos=0/0,')},{_IP}", "3"),
      (f"{_TUNNEL.format('erspan(ver=1,idx=0x5),')},{_IP}", "3"), "unknown"),
     ("nsh", ("eth_type(0x894f),nsh(flags=0/0,spi=0/0)", "3"), ("eth_type(0x894f),nsh(flags=0,spi=0x5)", "3"), "NSH"),
     ("eth", (f"eth(src=0a:58:00:00:00:01),{_IP}", "3"), (f"eth(colour=1),{_IP}", "3"), "unknown"),
     # Actions ------------------------------------------------------------------------------------------------------
-    ("userspace", (_IP, "3"), (_IP, "userspace(pid=1,controller(reason=1)),3"), "told to the controller"),
+    ("userspace", (_IP, "3"), (_IP, _TO_CONTROLLER), "told to the controller"),
     ("userspace", (_IP, "drop"), (_IP, "userspace(pid=1,slow_path(action))"), "slow_path(action)"),
     ("userspace", (_IP, "3"), (_IP, "userspace(pid=1,ipfix(output_port=3)),3"), "sFlow or IPFIX"),
     ("sample", (_IP, "3"),
      (_IP, "sample(sample=0.1%,actions(userspace(pid=1,sFlow(vid=0,pcp=0,output=3)))),3"), "sFlow or IPFIX"),
     ("sample", (_IP, "3"),
-     (_IP, "sample(sample=0.1%,actions(userspace(pid=1,flow_sample(probability=65)))),3"), "samples"),
+     (_IP, f"sample(sample=0.1%,actions(userspace(pid=1,{_SAMPLE}))),3"), "samples"),
     ("psample", (_IP, "3"), (_IP, "psample(group=1,cookie=0x1),3"), "samples"),
     ("hash", (_IP, "recirc(0x1)"), (_IP, "hash(l4(0)),recirc(0x1)"), "hash"),
     ("clone", (_IP, "clone(tnl_push(tnl_port(4),header(size=50,type=4),out_port(1)),1)"),
@@ -94,6 +102,8 @@ CORPUS: list[tuple[str, Flow, Flow, str]] = [
     # TC looks at the packet that made the flow, whether its protocol is matched or not.
     ("set ipv4", (_V4.format("proto=6/0,"), "set(ipv4(ttl=63)),3"), (_V4.format("proto=47/0,"), "set(ipv4(ttl=63)),3"),
      "protocol 47"),
+    ("set ipv6", (_V6.format("proto=0/0,"), "set(ipv6(hlimit=63)),3"),
+     (_V6.format("proto=0,"), "set(ipv6(hlimit=63)),3"), "protocol 0"),
     ("set eth", (_SCTP, "set(eth(src=0a:58:00:00:00:01,dst=0a:58:00:00:00:02)),3"),
      (_SCTP, "set(eth(type=5)),3"), "type"),
     ("set tcp", (_TCP, "set(tcp(src=80,dst=81)),3"), (_SCTP, "set(sctp(src=80,dst=81)),3"), "sctp"),
@@ -126,6 +136,13 @@ TAKEN = [
     "eth_type(0x0800),ipv4(proto=132,frag=no),sctp(src=80,dst=81)",
     "eth_type(0x0800),ipv4(proto=1,frag=first),icmp(type=8,code=0)",
     "eth_type(0x86dd),ipv6(proto=58,frag=no),icmpv6(type=128,code=0)",
+    # As TC's own flows are dumped.
+    "skb_priority(0/0),skb_mark(0/0),ct_state(0/0x23),ct_zone(0/0),ct_mark(0/0x2),ct_label(0/0x1),dp_hash(0/0),"
+    "packet_type(ns=0/0,id=0/0),eth(src=0a:58:00:00:00:01,dst=00:00:00:00:00:00/00:00:00:00:00:00),eth_type(0x0800),"
+    "ipv4(src=0.0.0.0/0.0.0.0,dst=0.0.0.0/0.0.0.0,proto=0/0,tos=0/0,ttl=0/0,frag=no)",
+    "tunnel(tun_id=0x5,src=10.0.0.2,dst=10.0.0.1,ttl=0/0,tp_dst=6081,geneve({class=0x102,type=0x80,len=4,0x10002/0x7f}),"
+    "flags(+key)),ct_state(-new-trk),ct_mark(0/0x2),eth_type(0x0800),ipv4(proto=17,ttl=63,frag=no)",
+    "tunnel(tun_id=0x5,src=10.0.0.2,dst=10.0.0.1,ttl=64,geneve({len=4}),flags(df|csum|key)),eth_type(0x0800)",
     "ct_state(+trk),ct_zone(0x5b04),ct_mark(0x1/0x3),ct_label(0x1/0xffffffff),eth_type(0x0800),ipv4(frag=no)",
     "tunnel(tun_id=0x5,ipv6_src=fd00::2,ipv6_dst=fd00::1,tos=0,ttl=64,tp_src=1/0,tp_dst=4789,flags(+csum+key))",
 ]

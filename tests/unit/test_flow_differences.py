@@ -14,10 +14,13 @@ from test_sync import connect, node, pod, pod_port, started, switch_of
 from controller import flow_views
 from controller.app import Controller
 from controller.flow_views import Wanted
+from controller.holdings import Holdings
+from flows.cookies import LEARNT_OWNER, OWNER, TAP_OWNER, Scope
 from flows.openflow import encode
 from flows.openflow.messages import FlowStats
 from flows.openflow.wire import Type
-from flows.pipeline import OUTPUT, ROUTE
+from flows.pipeline import DIGEST, OUTPUT, ROUTE
+from flows.tables.digest import digest_flow
 from flows.values import DROP, Flow
 
 
@@ -56,6 +59,23 @@ async def differences(controller: Controller, wire: Wire, wanted: Wanted | None 
 
 async def test_a_switch_in_order_has_no_differences(controller: Controller, wire: Wire) -> None:
     assert await differences(controller, wire) == []
+
+
+@pytest.mark.parametrize("owner", [OWNER, LEARNT_OWNER, TAP_OWNER])
+async def test_a_digest_that_looks_like_somebody_s_cookie_is_a_digest(
+    controller: Controller, wire: Wire, owner: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Holdings, "digest", lambda _self, scope: owner << 56 | scope)
+    tamper(wire, *(digest_flow(scope, owner << 56 | scope) for scope in Scope))
+    assert await differences(controller, wire) == []
+    dump = [
+        FlowStats(each.table, each.priority, each.cookie, each, 0, 0, 0.0, b"")
+        for each in (digest_flow(scope, owner << 56 | scope) for scope in Scope)
+    ]
+    rows = list(flow_views.flows(controller.compiler, "n1", dump, Wanted()))
+    ordinary = FlowStats(DIGEST.number, 1, 0, digest_flow(Scope.NODE, 0), 0, 0, 0.0, b"")
+    (wanted,) = flow_views.flows(controller.compiler, "n1", [ordinary], Wanted())
+    assert {each["object"] for each in rows} == {wanted["object"]}
 
 
 async def test_what_is_missing_altered_and_foreign_is_told_and_left_as_it_is(

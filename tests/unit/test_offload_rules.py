@@ -123,6 +123,11 @@ def test_parts_keep_how_they_were_written() -> None:
     assert [each.name for each in parts] == ["tnl_push", "eth0", "ct", "nat"]
 
 
+def test_faults_that_open_vswitch_writes_are_kept_as_they_are() -> None:
+    (part,) = read_parts("set(tunnel(tun_id=0x5,key6(bad key length 1, expected 0)(01)flags(key)))")
+    assert [each.name for each in part.parts[0].parts] == ["tun_id", "key6(bad key length 1, expected 0)(01)flags(key)"]
+
+
 # Chains ---------------------------------------------------------------------------------------------------------------
 
 

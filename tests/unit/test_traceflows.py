@@ -13,7 +13,7 @@ import pytest
 import yaml
 from api_server import ApiServer, serving
 from custom_resources import structural_faults
-from kubernetes_objects import namespace, node, service
+from kubernetes_objects import endpoint_slice, namespace, node, service
 from test_kubernetes_feed import Running
 from test_kubernetes_source import until
 
@@ -242,17 +242,25 @@ async def test_traceflows_are_answered_when_their_definition_comes_and_what_can_
 
     await until(lambda: looks() > 6 and said() > 0, "it is looked for again and again")
     assert said() == 1
-    server.put(service("default", "empty", "10.96.0.9"))
+    server.put(service("default", "empty", "10.96.0.9"), service("default", "web", "10.96.0.8"))
+    server.put(endpoint_slice("default", "web-1", "web", "192.0.2.2"))
     server.define(DEFINITION)
     server.create(traceflow("nodes", **NODES))
+    server.create(traceflow("served", **NODES | {"destination": {"service": "web"}, "packet": {"port": 80}}))
     server.create(traceflow("refused", **NODES | {"destination": {"service": "empty"}, "packet": {"port": 80}}))
     server.create(traceflow("nobody", **NODES | {"source": {"pod": "nobody"}}))
     server.create(traceflow("family", **NODES | {"packet": {"family": "IPv6"}}))
     found = await until_phase(server, "nodes", SUCCEEDED)
     assert (found["verdict"], found["end"]) == ("Delivered", "the host of n2")
     assert "message" not in found and found["startTime"] <= found["completionTime"]
-    # One host speaks to another without their switches.
-    assert found["hops"] == [] and "differences" not in found
+    # Hosts reach each other without their switches.
+    assert found["hops"] == [] and not found["live"] and "differences" not in found
+    found = await until_phase(server, "served", SUCCEEDED)
+    assert (found["verdict"], found["end"]) == ("Delivered", "the host of n2")
+    assert [hop["node"] for hop in found["hops"]] == ["n1", "n2"]
+    assert found["hops"][0]["steps"][0].startswith("Classify: ") and found["hops"][0]["to"] == "the tunnel"
+    assert (found["service"], found["endpoint"]) == ("10.96.0.8:80", "192.0.2.2:8080")
+    assert found["hops"][0]["translations"] == ["destination 10.96.0.8:80 becomes 192.0.2.2:8080"]
     found = await until_phase(server, "refused", SUCCEEDED)
     assert found["verdict"] == "Rejected" and "no endpoint" in found["reason"]
     assert [hop["node"] for hop in found["hops"]] == ["n1"] and found["hops"][0]["steps"][0].startswith("Classify: ")

@@ -1,9 +1,6 @@
 // Asks the admin API, with a token where one is needed, or the certificate that the browser shows. The token is kept in
 // memory alone: a reload asks again.
 
-// Milliseconds in which a list that is followed is to be there.
-const FOLLOWED = 10000;
-
 let token = "";
 
 // What is said of a question that has failed, in words for people.
@@ -32,42 +29,8 @@ export function query(parameters) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-// Hear that a list has become another, from now on: `changed` is called for each change, `ended` once, whatever ends
-// it, and whether it was followed until then. Returns what makes it end. A list that isn't told whole in time can't be
-// followed, as behind a proxy that gathers answers.
-export function follow(path, changed, ended) {
-  const control = new AbortController();
-  const late = setTimeout(() => control.abort(), FOLLOWED);
-  let isWhole = false;
-  function hear(kind) {
-    if (kind === "SYNC") {
-      clearTimeout(late);
-      isWhole = true;
-    } else if (isWhole) changed();
-  }
-  listen(path, control.signal, hear)
-    .catch(() => {})
-    .then(() => {
-      clearTimeout(late);
-      ended(isWhole);
-    });
-  return () => control.abort();
-}
-
-// Server-sent events: `hear` is told the kind of each. (EventSource sends no token.)
-async function listen(path, signal, hear) {
-  const response = await request(path, signal);
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let rest = ""; ;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines) if (line.startsWith("event: ")) hear(line.slice(7));
-  }
-}
-
-async function request(path, signal, method = "GET") {
+// The response to a question that is answered well. Raises what `ask` raises.
+export async function request(path, signal, method = "GET") {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let response;
   try {

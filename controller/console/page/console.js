@@ -2,7 +2,7 @@
 //
 // A view is what a function of views.js makes: { title, about, parts, load(signal), every, close() }. `parts` are its
 // elements; `load` asks and shows, and raises what `ask` raises; `every` is after how many seconds it is asked again, 0
-// for never; `close`, if there is one, is called before another view is shown.
+// for never; `pause` and `close`, if there are any, are called when nobody sees it, and before another view is shown.
 
 import { Problem, TokenNeeded, useToken } from "./api.js";
 import { element } from "./elements.js";
@@ -119,9 +119,14 @@ byId("token-form").addEventListener("submit", (event) => {
   load({ busy: true });
 });
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden || !shown.overdue) return;
-  shown.overdue = false;
-  load();
+  // A browser has few connections to one host, for all of its tabs: what isn't seen gives its own back.
+  if (document.hidden) {
+    shown.view.pause?.();
+    shown.overdue ||= shown.view.every > 0;
+  } else if (shown.overdue) {
+    shown.overdue = false;
+    load();
+  }
 });
 // A page that a browser keeps to go back to must not hold connections, of which there are few.
 addEventListener("pagehide", () => {

@@ -1,16 +1,16 @@
 // A view that is one list. The server gives it a page at a time. What is in the filter is looked for in all of it: by
 // the server where it says a field (status!=Ready), here where it is any other word.
 
-import { ask, follow, query } from "./api.js";
+import { Refused, ask, query } from "./api.js";
 import { button, element, field } from "./elements.js";
+import { Follower } from "./follower.js";
 import { PAGE, Table } from "./table.js";
 import { count, text } from "./words.js";
 
 // Rows that are asked for at a time where words are looked for, and how many are enough.
 const STRIDE = 1000;
 const ENOUGH = 500;
-// Milliseconds between a change that is heard of and the question what it is; and changes that are said one by one.
-const SOON = 300;
+// Changes that are said one by one; more are counted.
 const SAID = 3;
 
 // `parameters` are asked with all else. `paged`: the API gives it in pages, and chooses by fields. `rates` asks for what
@@ -68,8 +68,7 @@ export function listView(
   // All rows, where one page has them all; else null.
   let whole = null;
   let rated = null;
-  let following = null;
-  let unfollow = () => {};
+  const follower = new Follower(page.again);
   let known = null;
 
   function chosen() {
@@ -105,7 +104,7 @@ export function listView(
         answer = await ask(question(PAGE, starts[at]), signal);
       } catch (error) {
         // A place in the list that isn't known any more: from the start.
-        if (at === 0) throw error;
+        if (at === 0 || !(error instanceof Refused)) throw error;
         first();
         answer = await ask(question(PAGE, ""), signal);
       }
@@ -116,36 +115,10 @@ export function listView(
       show();
       tellNews();
     }
-    followIt();
+    // Where all is on one page, changes are heard of.
+    follower.follow(followed && whole ? question("", "") : null);
     await Promise.all(table.opened.map((each) => each.load?.(signal)));
     if (rates) addRates(signal);
-  }
-
-  // Where all is on one page, hear of changes.
-  function followIt() {
-    const wanted = followed && whole ? question("", "") : null;
-    if (wanted === following) return;
-    unfollow();
-    following = wanted;
-    if (wanted === null) return;
-    let soon = 0;
-    const hear = () => {
-      soon ||= setTimeout(() => {
-        soon = 0;
-        page.again();
-      }, SOON);
-    };
-    const stop = follow(`${wanted}${wanted.includes("?") ? "&" : "?"}watch=1`, hear, (wasFollowed) => {
-      if (unfollow !== leave) return;
-      // Asked again, it is followed again.
-      following = null;
-      if (wasFollowed) hear();
-    });
-    const leave = () => {
-      clearTimeout(soon);
-      stop();
-    };
-    unfollow = leave;
   }
 
   function tellNews() {
@@ -261,10 +234,10 @@ export function listView(
     get every() {
       return chosen().words.length && !whole ? 0 : every;
     },
+    pause: () => follower.follow(null),
     close() {
       clearTimeout(timer);
-      unfollow();
-      unfollow = null;
+      follower.close();
     },
   };
 }

@@ -8,6 +8,8 @@ import { scene } from "./scene.js";
 import { marksOf, remarksOf, waysOf } from "./way.js";
 import { plural, quality } from "./words.js";
 
+// Ends of each kind that are suggested.
+const SUGGESTED = 200;
 const FIELDS = ["from", "to", "protocol", "port", "family", "endpoint"];
 const PROTOCOLS = [
   ["", "TCP, or ICMP without a port"],
@@ -21,11 +23,13 @@ export function traceView({ given }, page) {
   const text = (name, attributes = {}) =>
     element("input", { name, value: given.get(name) ?? "", autocomplete: "off", spellcheck: "false", ...attributes });
   const endpoints = element("datalist", { id: "endpoints" });
+  const sources = element("datalist", { id: "sources" });
+  const targets = element("datalist", { id: "targets" });
   const form = element(
     "form",
     { class: "question" },
-    field("From", text("from", { required: true, "aria-describedby": "ends" })),
-    field("To", text("to", { required: true, "aria-describedby": "ends" })),
+    field("From", text("from", { required: true, "aria-describedby": "ends", list: "sources" })),
+    field("To", text("to", { required: true, "aria-describedby": "ends", list: "targets" })),
     field("Protocol", choice("protocol", PROTOCOLS, given.get("protocol") ?? "")),
     field("Port", text("port", { type: "number", min: 1, max: 65535 })),
     field(
@@ -42,6 +46,8 @@ export function traceView({ given }, page) {
     ),
     field("Endpoint", text("endpoint", { list: "endpoints", placeholder: "any" })),
     endpoints,
+    sources,
+    targets,
   );
   const live = button(
     "Send a packet",
@@ -65,7 +71,6 @@ export function traceView({ given }, page) {
   const result = element("div", { id: "result", role: "region", "aria-label": "Answer" });
   const drawing = new Drawing("The way of the packet");
   let method = "GET";
-
   let isAllowed = null;
 
   // Who may only read isn't offered more.
@@ -73,6 +78,21 @@ export function traceView({ given }, page) {
     isAllowed = may;
     live.hidden = !isAllowed;
     why.hidden = !isAllowed;
+  }
+
+  // Some of the ends that there are; any may be written.
+  async function suggest(signal) {
+    const kinds = ["pods", "services", "nodes"].map((kind) => ask(`${kind}?limit=${SUGGESTED}`, signal));
+    const [pods, services, nodes] = (await Promise.all(kinds)).map(({ items }) => items);
+    const ends = [
+      ...pods.filter(({ kind }) => kind === "Pod").map(({ namespace, name }) => `${namespace}/${name}`),
+      ...nodes.map(({ name }) => `node/${name}`),
+    ];
+    const options = (names) => names.map((value) => element("option", { value }));
+    sources.replaceChildren(...options(ends));
+    targets.replaceChildren(
+      ...options([...services.map(({ namespace, name }) => `${namespace}/svc/${name}`), ...ends]),
+    );
   }
 
   const asked = () => Object.fromEntries(FIELDS.map((name) => [name, form.elements[name].value.trim()]));
@@ -85,7 +105,10 @@ export function traceView({ given }, page) {
 
   async function load(signal) {
     const question = asked();
-    if (isAllowed === null) allow((await ask("whoami", signal)).role !== "read-only");
+    if (isAllowed === null) {
+      allow((await ask("whoami", signal)).role !== "read-only");
+      suggest(signal).catch(() => {});
+    }
     if (!question.from || !question.to) return;
     const by = method;
     // Asked again by itself, as when the controller was away, nothing is sent.
