@@ -206,6 +206,14 @@ def test_what_fails_on_the_way_is_given_back(nic: StandIns, pod: Guest) -> None:
         pod.add(runtimeConfig=device(0))
     assert nic.left() == nic.all()
     inside(pod.netns, ["ip", "link", "del", "eth0"])
+    # A program's function has its MAC from the NIC, which isn't there.
+    (nic.root / "devices" / StandIns.pci(0) / "driver").unlink()
+    (nic.root / "devices" / StandIns.pci(0) / "driver").symlink_to("../../bus/pci/drivers/vfio-pci")
+    with pytest.raises(CniFailure, match=r"NIC 0000:03:00\.0 has no interface: is it being reset"):
+        pod.add(runtimeConfig=device(0))
+    assert nic.left() == nic.all()
+    (nic.root / "devices" / StandIns.pci(0) / "driver").unlink()
+    (nic.root / "devices" / StandIns.pci(0) / "driver").symlink_to("../../bus/pci/drivers/mlx5_core")
     # Nobody has heard of the pod: no flows come.
     for path in pod._written:
         path.unlink()
