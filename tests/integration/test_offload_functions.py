@@ -235,6 +235,19 @@ def test_an_agent_that_dies_leaves_nothing_that_cant_be_given_back(lab: Lab, nic
     assert nic.left() == nic.all()
 
 
+def test_a_function_that_the_kernel_has_brought_back_gets_its_name_again(nic: StandIns, pod: Guest) -> None:
+    pod.add(runtimeConfig=device(0))
+    # What it does when a pod's namespace ends, under a name that is free.
+    substrate.run(["ip", "-n", pod.netns, "link", "set", "eth0", "down", "name", "dev7"])
+    substrate.run(["ip", "-n", pod.netns, "link", "set", "dev7", "netns", nic.netns])
+    nets = nic.root / "devices" / StandIns.pci(0) / "net"
+    (nets / "vf0").rename(nets / "dev7")
+    pod.call("DEL")
+    (nets / "dev7").rename(nets / "vf0")
+    assert nic.left() == nic.all()
+    assert "signalbox" not in inside(nic.netns, ["ip", "link"]).stdout
+
+
 def test_a_nic_that_was_reset_is_told_of_and_the_pod_comes_back_by_another_add(
     lab: Lab, nic: StandIns, pod: Guest
 ) -> None:
