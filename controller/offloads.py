@@ -91,7 +91,7 @@ def fault_of(report: Report | None) -> str:
 
 
 def row(node: str, report: Report | None, *, connected: bool = True) -> Row:
-    """A node as lists show it. `state` is InForce, Off, Unavailable (asked for, or possible, in vain) or Unknown."""
+    """A node as lists show it. `state` is InForce, Off, Unavailable (asked for in vain) or Unknown."""
     if report is None:
         why = "its agent has reported nothing" if connected else "its switch isn't connected"
         return {
@@ -101,7 +101,7 @@ def row(node: str, report: Report | None, *, connected: bool = True) -> Row:
         }  # fmt: skip
     return {
         "node": node,
-        "state": "InForce" if report.is_in_force else "Unavailable" if report.asked or report.capable else "Off",
+        "state": "InForce" if report.is_in_force else "Unavailable" if report.asked else "Off",
         "asked": report.asked,
         "capable": report.capable,
         "enabled": report.enabled,

@@ -61,7 +61,9 @@ class Counts(msgspec.Struct, frozen=True):
 def options(settings: Settings, survey: Survey, now: Mapping[str, str]) -> dict[str, str]:
     """What other_config of Open vSwitch is to say. What nobody asked for stays as somebody else has it."""
     wanted = {}
-    if settings.hw_offload == "on" or (settings.hw_offload == "auto" and any(nic.offloads for nic in survey.nics)):
+    # In userspace only DPDK's ports are offloaded: for others it would cost something, and be of no use.
+    is_of_use = any(nic.offloads for nic in survey.nics) and (settings.datapath_type != "netdev" or settings.dpdk)
+    if settings.hw_offload == "on" or (settings.hw_offload == "auto" and is_of_use):
         wanted["hw-offload"] = "true"
     elif settings.hw_offload == "off" and now.get("hw-offload") == "true":
         wanted["hw-offload"] = "false"
@@ -100,12 +102,12 @@ def why(settings: Settings, survey: Survey, rows: Rows, read: Read, tunnels: str
         return restart or "it is off (--hw-offload off)"
     if not able:
         return (survey.problems or (_not_able(survey.nics, legacy),))[0]
+    if settings.datapath_type == "netdev" and not rows.dpdk_initialized:
+        return "the datapath is in userspace and DPDK isn't initialized: only its ports are offloaded there"
     if rows.options.get("hw-offload") != "true":
         return "Open vSwitch isn't told to: other_config:hw-offload isn't true"
     if restart:
         return restart
-    if settings.datapath_type == "netdev" and not rows.dpdk_initialized:
-        return "the datapath is in userspace and DPDK isn't initialized: only its ports are offloaded there"
     if survey.problems:
         return survey.problems[0]
     if tunnels:

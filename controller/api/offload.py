@@ -17,7 +17,7 @@ _FIELDS = {
     "state": {
         "type": "string",
         "enum": ["InForce", "Unavailable", "Off", "Unknown"],
-        "description": "Unavailable is what was asked for, or is possible, and isn't in force.",
+        "description": "Unavailable is what was asked for and isn't in force.",
     },
     "asked": _MAYBE_FLAG | {"description": "Whether its agent was told --hw-offload on."},
     "capable": _MAYBE_FLAG | {"description": "Whether a NIC of it takes flows."},

@@ -194,6 +194,7 @@ def _lists() -> Iterator[Item]:
     for name in ("nodes", "services", "policies"):
         yield Item(f"top-{name}.json", f"/v1/top/{name}")
     yield Item("flow-export.json", "/v1/flow-export/exporters")
+    yield Item("offload.json", "/v1/offload")
 
 
 def _of_node(node: str) -> Iterator[Item]:

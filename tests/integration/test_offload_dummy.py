@@ -14,9 +14,11 @@ from probes import until
 from deploy.lab import processes
 from deploy.lab.substrate import run
 from node import unixctl
+from node.limits import Bandwidth
 from node.offload import Offload
-from node.ovsdb import Database, remove_bridge
+from node.ovsdb import Database, add_pod_port, remove_bridge, remove_ports
 from node.settings import Settings
+from topology.naming import pod_port_name, port_of_place
 from topology.offload import Report, parse
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
@@ -210,3 +212,32 @@ async def test_a_switch_that_is_away_is_said_and_ends_nothing(ovs: Dummy) -> Non
         assert (await agent.look()).enabled
     finally:
         await agent.database.stop()
+
+
+async def test_ports_of_dpdk_are_rows_as_open_vswitch_wants_them(ovs: Dummy) -> None:
+    database = Database(f"unix:{ovs.directory / 'db.sock'}")
+    database.start()
+    try:
+        assert await database.until(lambda rows: rows.bridge, 10.0)
+        for place, (kind, options) in enumerate(
+            [
+                ("dpdkvhostuserclient", {"vhost-server-path": "/run/vhost/pod.sock"}),
+                ("dpdk", {"dpdk-devargs": "0000:03:00.0,representor=[1]"}),
+            ],
+            start=2,
+        ):
+            port, number = pod_port_name("default", kind), port_of_place(place)
+            ids = {"signalbox/container": kind}
+            await database.transact(add_pod_port(port, ids, Bandwidth(), place, number, kind, options))
+            told = [ovs.vsctl("get", "interface", port, each).strip() for each in ("type", "ofport_request")]
+            assert told == [kind, str(number)]
+            assert next(iter(options.values())) in ovs.vsctl("get", "interface", port, "options")
+            row = database.rows.interfaces[port]
+            assert (row.kind, row.ofport) == (kind, 0)
+            # This build has none of them, and says so: an ADD tells it, and undoes the row.
+            told_error = await database.until(lambda rows, port=port: bool(rows.interfaces[port].error), 10.0)  # type: ignore[misc]
+            assert told_error, database.rows.interfaces[port]
+            await database.transact(remove_ports({port}))
+            assert port not in database.rows.interfaces
+    finally:
+        await database.stop()

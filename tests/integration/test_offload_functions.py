@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from callers import applied, service
+from callers import row as row_of
 from guests import NAMESPACE, Guest
 from probes import (
     addresses,
@@ -26,6 +28,7 @@ from stand_ins import PF, StandIns
 from deploy.lab import substrate
 from deploy.lab.cluster import Lab
 from deploy.lab.kubelet import CniFailure
+from deploy.lab.layout import WORLD
 from node.cni.spec import Code
 from topology.naming import PLACE_PORTS, pod_port_name
 
@@ -88,6 +91,20 @@ def test_a_pod_with_a_function_reaches_everything_and_is_reached(lab: Lab, nic: 
     for node in lab.nodes:
         assert not ping_all([(pod.netns, each) for each in node_addresses(lab, node)])
         assert not ping_all([(lab.layout.node_netns(node), each) for each in pod.addresses])
+    with applied(lab, service("c1", selector={"app": "c1"})):
+        for told in echo(pod.netns, "tcp", row_of(lab, "c1")["clusterIPs"], port=80).values():
+            assert told.get("peer") in pod.addresses, told
+    for each in WORLD:
+        until(lambda each=each: pings(pod.netns, each) == 1, f"{each} answers")  # type: ignore[misc]
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "closed", "namespace": NAMESPACE},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    }
+    with applied(lab, policy):
+        until(lambda: pings(pod_netns(lab, "a1"), pod.addresses[0], wait=0.2) == 0, "policies are about it, too")
+    answers(pod_netns(lab, "a1"), pod.addresses[0])
     # As another than itself it says nothing.
     inside(pod.netns, ["ip", "link", "set", "eth0", "address", "0a:58:0a:f4:09:09"])
     assert not pings(pod.netns, addresses(lab, "a1")[0], wait=0.3)
@@ -189,6 +206,14 @@ def test_what_fails_on_the_way_is_given_back(nic: StandIns, pod: Guest) -> None:
         pod.add(runtimeConfig=device(0))
     assert nic.left() == nic.all()
     inside(pod.netns, ["ip", "link", "del", "eth0"])
+    # A program's function has its MAC from the NIC, which isn't there.
+    (nic.root / "devices" / StandIns.pci(0) / "driver").unlink()
+    (nic.root / "devices" / StandIns.pci(0) / "driver").symlink_to("../../bus/pci/drivers/vfio-pci")
+    with pytest.raises(CniFailure, match=r"NIC 0000:03:00\.0 has no interface: is it being reset"):
+        pod.add(runtimeConfig=device(0))
+    assert nic.left() == nic.all()
+    (nic.root / "devices" / StandIns.pci(0) / "driver").unlink()
+    (nic.root / "devices" / StandIns.pci(0) / "driver").symlink_to("../../bus/pci/drivers/mlx5_core")
     # Nobody has heard of the pod: no flows come.
     for path in pod._written:
         path.unlink()
@@ -210,6 +235,19 @@ def test_an_agent_that_dies_leaves_nothing_that_cant_be_given_back(lab: Lab, nic
     assert nic.left() == nic.all()
 
 
+def test_a_function_that_the_kernel_has_brought_back_gets_its_name_again(nic: StandIns, pod: Guest) -> None:
+    pod.add(runtimeConfig=device(0))
+    # What it does when a pod's namespace ends, under a name that is free.
+    substrate.run(["ip", "-n", pod.netns, "link", "set", "eth0", "down", "name", "dev7"])
+    substrate.run(["ip", "-n", pod.netns, "link", "set", "dev7", "netns", nic.netns])
+    nets = nic.root / "devices" / StandIns.pci(0) / "net"
+    (nets / "vf0").rename(nets / "dev7")
+    pod.call("DEL")
+    (nets / "dev7").rename(nets / "vf0")
+    assert nic.left() == nic.all()
+    assert "signalbox" not in inside(nic.netns, ["ip", "link"]).stdout
+
+
 def test_a_nic_that_was_reset_is_told_of_and_the_pod_comes_back_by_another_add(
     lab: Lab, nic: StandIns, pod: Guest
 ) -> None:
@@ -227,7 +265,7 @@ def test_a_nic_that_was_reset_is_told_of_and_the_pod_comes_back_by_another_add(
     reported = told()
     assert tuple(reported[each] for each in ("capable", "nics", "functionsUsed", "functions")) == (True, 1, 1, 2)
     # The lab's datapath is in userspace: nothing is in a NIC there.
-    assert tuple(reported[each] for each in ("state", "enabled", "asked")) == ("Unavailable", False, False)
+    assert tuple(reported[each] for each in ("state", "enabled", "asked")) == ("Off", False, False)
     pod.add(runtimeConfig=device(0))
     answers(pod_netns(lab, "a1"), pod.addresses[0])
     nic.reset(0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from node.cni.spec import Attachment, CniError, Code, PortMapping, error, parse, result
+from node.cni.spec import Attachment, Besides, CniError, Code, PortMapping, device_info, error, parse, result
 from node.limits import Bandwidth, Limit
 
 ENV = {
@@ -177,3 +181,78 @@ def test_a_capability_that_makes_no_sense_is_named_for_add_and_no_matter_for_del
         parse(ENV, told(**capabilities))
     assert problem.value.code == Code.INVALID_CONFIG and said in problem.value.text
     assert parse({**ENV, "CNI_COMMAND": "DEL"}, told(**capabilities)).bandwidth == Bandwidth()
+
+
+# Devices, and networks besides ----------------------------------------------------------------------------------------
+
+
+def test_a_device_is_taken_from_either_place_and_is_no_matter_for_del() -> None:
+    assert parse(ENV, {**CONFIG, "deviceID": "0000:03:00.2"}).device == "0000:03:00.2"
+    assert parse(ENV, told(deviceID="0000:03:00.3") | {"deviceID": "0000:03:00.2"}).device == "0000:03:00.3"
+    assert parse(ENV, {**CONFIG, "vhostSocket": "/run/x.sock"}).vhost_socket == "/run/x.sock"
+    assert parse({**ENV, "CNI_COMMAND": "DEL"}, told(deviceID=7) | {"bridge": 5, "vhostSocket": 9}).device == ""
+
+
+def test_a_network_besides_has_what_the_runtime_says_before_what_the_configuration_does() -> None:
+    config = {
+        **CONFIG,
+        "bridge": "br-storage",
+        "vlan": 100,
+        "mtu": 9000,
+        "ipam": {
+            "type": "static",
+            "addresses": [{"address": "192.168.50.1/24"}],
+            "routes": [{"dst": "192.168.60.0/24", "gw": "192.168.50.9"}, {"dst": "fd60::/64"}],
+        },
+    }
+    besides = parse(ENV, config).besides
+    assert besides == Besides(
+        bridge="br-storage",
+        vlan=100,
+        mtu=9000,
+        addresses=((ip_address("192.168.50.1"), ip_network("192.168.50.0/24")),),
+        routes=(
+            (ip_network("192.168.60.0/24"), ip_address("192.168.50.9")),
+            (ip_network("fd60::/64"), None),
+        ),
+    )
+    said = {"ips": ["192.168.50.7/24", "fd50::7/64"], "mac": "02:00:5e:00:00:07"}
+    besides = parse(ENV, {**config, "runtimeConfig": said}).besides
+    assert besides is not None
+    assert [str(address) for address, _ in besides.addresses] == ["192.168.50.7", "fd50::7"]
+    assert besides.mac == 0x02_00_5E_00_00_07
+    assert parse(ENV, CONFIG).besides is None
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["static", "10.0.0.1/8", "::/0"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["address", "dst", "gw", "type", "addresses", "routes"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["bridge", "vlan", "mtu", "ipam", "deviceID", "vhostSocket"]), _JSON),
+    st.dictionaries(st.sampled_from(["ips", "mac", "deviceID", "CNIDeviceInfoFile"]), _JSON),
+)
+def test_whatever_a_network_attachment_says_is_understood_or_refused(
+    config: dict[str, Any], said: dict[str, Any]
+) -> None:
+    with contextlib.suppress(CniError):
+        parse(ENV, {**CONFIG, **config, "runtimeConfig": said})
+
+
+def test_device_information_is_as_its_specification_has_it() -> None:
+    attachment = msgspec.structs.replace(MADE, device="0000:03:00.2")
+    assert device_info(attachment, "pod1") == {
+        "type": "pci",
+        "version": "1.1.0",
+        "pci": {"pci-address": "0000:03:00.2", "representor-device": "pod1"},
+    }
+    socket = msgspec.structs.replace(MADE, vhost_socket="/run/x.sock")
+    assert device_info(socket, "")["vhost-user"] == {"mode": "client", "path": "/run/x.sock"}
+    assert result(attachment, "1.1.0")["interfaces"][1]["pciID"] == "0000:03:00.2"
+    assert "pciID" not in result(attachment, "1.0.0")["interfaces"][1]

@@ -20,6 +20,7 @@ from test_channel import play
 from test_kubernetes_source import until
 
 from controller import kubernetes_feed as feeds
+from controller import offloads
 from controller.app import run
 from controller.cli.run import reviews_by
 from controller.kubernetes_access import Identity
@@ -32,6 +33,7 @@ from topology.kubernetes import reflector as reflectors
 from topology.kubernetes.client import Client, TransportError
 from topology.kubernetes.resources import RESOURCES, TRACEFLOWS
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
+from topology.offload import Report, encode
 from topology.services import ServiceRanges
 
 RBAC = Path(__file__).parents[2] / "deploy/kubernetes/base/rbac.yaml"
@@ -96,8 +98,11 @@ class Running:
             assert time.monotonic() < deadline, f"{name}: drained is not {wanted}"
             await asyncio.sleep(0.02)
 
-    def connect(self, name: str) -> None:
-        self.switches.append(asyncio.create_task(play(self.directory / "of", FakeSwitch(datapath_id(name), UPLINKS))))
+    def connect(self, name: str, description: str = "") -> FakeSwitch:
+        switch = FakeSwitch(datapath_id(name), UPLINKS)
+        switch.description = description
+        self.switches.append(asyncio.create_task(play(self.directory / "of", switch)))
+        return switch
 
     async def end(self) -> None:
         assert not self.task.done(), self.task.exception()
@@ -118,6 +123,23 @@ async def running(server: ApiServer, tmp_path: Path) -> AsyncIterator[Running]:
 def condition(server: ApiServer, kind: str, name: str, of: str, namespace: str = "") -> dict[str, Any]:
     found = server.get(kind, namespace, name) or {}
     return next((each for each in found.get("status", {}).get("conditions", []) if each["type"] == of), {})
+
+
+async def test_a_node_whose_offload_is_wanting_says_so_until_it_isnt(
+    server: ApiServer, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offloads, "INTERVAL", 0.2)
+    server.put(node("n1", 1, conditions=[{"type": "Ready", "status": "True"}]))
+    switch = running.connect("n1", encode(Report(asked=True, enabled=True, why="no NIC of this node takes flows")))
+
+    def told() -> dict[str, Any]:
+        return condition(server, "Node", "n1", "SignalboxOffloadUnavailable")
+
+    await until(lambda: told().get("status") == "True", "the condition")
+    assert "asked for and is not in force: no NIC of this node takes flows" in told()["message"]
+    assert condition(server, "Node", "n1", "Ready")["status"] == "True"
+    switch.description = encode(Report(asked=True, enabled=True, capable=True))
+    await until(lambda: told().get("status") == "False", "it is over")
 
 
 async def test_a_nodes_network_is_there_when_its_bridge_is_in_sync(server: ApiServer, running: Running) -> None:

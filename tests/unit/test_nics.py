@@ -177,3 +177,8 @@ def test_tunnels_are_to_end_on_an_uplink_or_on_what_is_made_of_uplinks(tmp_path:
         assert not unplaced_reason(sysfs, nics, good)
     assert "tunnels end on eth9, which is no uplink" in unplaced_reason(sysfs, nics, "eth9")
     assert not unplaced_reason(sysfs, (), "eth9")
+
+
+def test_where_dpdk_drives_the_nic_the_kernel_needs_no_representors(tmp_path: Path) -> None:
+    found = find(tree(tmp_path, "mlx5-legacy"), "0000:03:00.3", NOTHING, by_dpdk=True)
+    assert (found.nic.pci, found.number, found.representor) == ("0000:03:00.0", 1, "")

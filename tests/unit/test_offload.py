@@ -70,6 +70,8 @@ def test_open_vswitch_is_told_where_a_nic_was_found_or_it_was_asked_for(able: Su
     on = {"hw-offload": "true"}
     assert options(settings(), able, {}) == on
     assert options(settings(), legacy, {}) == options(settings(), Survey(), {}) == {}
+    assert options(settings(datapath_type="netdev"), able, {}) == {}
+    assert options(settings(datapath_type="netdev", dpdk=True), able, {"dpdk-init": "true"}) == on
     assert options(settings(hw_offload="on"), Survey(), {}) == on
     assert options(settings(hw_offload="on"), able, on) == {}
     assert options(settings(hw_offload="off"), able, on) == {"hw-offload": "false"}
@@ -113,6 +115,7 @@ def test_what_is_in_the_way_is_said_in_words(able: Survey, legacy: Survey) -> No
     assert reason(settings(hw_offload="off"), able, off) == "it is off (--hw-offload off)"
     assert "until it is restarted" in why(settings(hw_offload="off"), able, off, Read("1"), "")
     userspace = settings(datapath_type="netdev")
+    assert "DPDK isn't initialized" in reason(userspace, able, off)
     assert "DPDK isn't initialized" in reason(userspace, able, on)
     assert reason(userspace, able, Rows(options=on.options, dpdk_initialized=True)) == ""
     assert reason(settings(), able, on, "tunnels end on eth9") == "tunnels end on eth9"
