@@ -36,7 +36,7 @@ from controller.channel import Channel, remove
 from controller.chronicle import Chronicle
 from controller.concerns import Concerns
 from controller.connection_log import ConnectionLog
-from controller.counting import Counting
+from controller.counting import Answered, Counting, ask_all
 from controller.drains import Drains, StateDirectory
 from controller.events import EventLog
 from controller.fleet import Fleet
@@ -454,26 +454,14 @@ class Controller:
 
     async def _look_at_ports(self) -> dict[tuple[str, str], Load]:
         found: dict[tuple[str, str], Load] = {}
-        waiting = []
-        for node, sync in self.fleet.syncs.items():
-            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting.append(answer)
 
-            def take(
-                ports: list[PortDesc],
-                counts: list[PortStats],
-                node: str = node,
-                answer: asyncio.Future[None] = answer,
-            ) -> None:
-                if not answer.done():
-                    found.update(self._loads.take(node, ports, counts, time.monotonic()))
-                    answer.set_result(None)
+        def ask(sync: SwitchSync, answered: Answered) -> None:
+            def take(ports: list[PortDesc], counts: list[PortStats]) -> None:
+                answered(lambda: found.update(self._loads.take(sync.node, ports, counts, time.monotonic())))
 
             sync.count_ports(take)
-        if waiting:
-            await asyncio.wait(waiting, timeout=DUMP_LIMIT)
-        for answer in waiting:
-            answer.cancel()
+
+        await ask_all(self.fleet.syncs, ask)
         return found
 
     def strange_endpoints(self) -> tuple[tuple[Key, str], ...]:

@@ -22,6 +22,7 @@ from flows.taps import is_trace
 from flows.text import flow_text
 from flows.values import Flow, Group
 from flows.words import Names, flow_words
+from topology.manifests import object_words
 from topology.naming import object_id
 
 
@@ -43,7 +44,7 @@ class Told:
 
     def __init__(self, compiler: Compiler, node: str) -> None:
         self._names = views.object_names(compiler)
-        self._learnt = {number: views.title(key) for number, key in compiler.services.owners().items()}
+        self._learnt = {number: object_words(key) for number, key in compiler.services.owners().items()}
         ports = {port.number: port.name for port in compiler.ports(node)}
         for local in compiler.local_pods(node):
             ports[local[1].port] = f"pod {local[0].namespace}/{local[0].name}"

@@ -16,6 +16,7 @@ from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
 from flows.services import external_addresses
 from flows.state import LocalPod
 from flows.values import Flow, Group
+from topology.manifests import object_words
 from topology.model import Key, Pod
 from topology.naming import format_mac, is_pod_port, object_id
 from topology.policies import Policy
@@ -200,7 +201,7 @@ def object_names(compiler: Compiler, *, with_pods: bool = True) -> Mapping[int, 
 
 def names_of(keys: Iterable[Key]) -> dict[int, str]:
     """What people call objects, by the ids that cookies have of them."""
-    return {object_id(*key): title(key) for key in keys}
+    return {object_id(*key): object_words(key) for key in keys}
 
 
 def maker(compiler: Compiler, cookie: int) -> str:
@@ -210,19 +211,13 @@ def maker(compiler: Compiler, cookie: int) -> str:
     for each in compiler.cluster.objects():
         here = KIND_NAMES[Kind.POLICY] if isinstance(each, Policy) else each.kind
         if here == kind and object_id(*each.key) == wanted:
-            return title(each.key)
+            return object_words(each.key)
     return kind
 
 
 def maker_of(compiler: Compiler, item: Flow | Group) -> str:
     """The object that a flow was made for; groups are told by their number."""
     return maker(compiler, item.cookie) if isinstance(item, Flow) else f"group {item.group_id}"
-
-
-def title(key: Key) -> str:
-    """What people call an object."""
-    kind, namespace, name = key
-    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
 def _unseen(each: object) -> bool:

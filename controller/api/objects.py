@@ -38,10 +38,8 @@ def _list(controller: Controller, kind: Kind) -> Route:
     async def handle(request: web.Request) -> web.StreamResponse:
         asked = arguments(request)
         try:
-            choice, start = (
-                _choice(kind, asked),
-                lists.place_of(kind, asked["continue"]) if asked.get("continue") else None,
-            )
+            choice = _choice(kind, asked)
+            start = lists.place_of(kind, asked["continue"]) if asked.get("continue") else None
         except ListError as error:
             raise ApiError(400, str(error)) from error
         if asked.get("watch"):
