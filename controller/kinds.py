@@ -143,6 +143,25 @@ _PEER = (
     Field("addPath", "Whether it takes several next hops of a prefix.", _maybe(_FLAG)),
     Field("reason", "Why it isn't established.", _TEXT),
 )
+_OFFLOAD = (
+    Field("node", "The node's name.", _TEXT),
+    Field(
+        "state",
+        "InForce, Unavailable (asked for and not in force), Off or Unknown.",
+        {"type": "string", "enum": ["InForce", "Unavailable", "Off", "Unknown"]},
+    ),
+    Field("asked", "Whether its agent was told --hw-offload on.", _maybe(_FLAG)),
+    Field("capable", "Whether a NIC of it takes flows.", _maybe(_FLAG)),
+    Field("enabled", "Whether Open vSwitch gives flows to NICs.", _maybe(_FLAG)),
+    Field("nics", "NICs that take flows.", _maybe(_NUMBER)),
+    Field("functions", "Their virtual functions.", _maybe(_NUMBER)),
+    Field("functionsUsed", "Those that pods have.", _maybe(_NUMBER)),
+    Field("flowsOffloaded", "Datapath flows that are in a NIC.", _maybe(_NUMBER)),
+    Field("flowsPartial", "Those that are in part.", _maybe(_NUMBER)),
+    Field("flowsNotOffloaded", "All others.", _maybe(_NUMBER)),
+    Field("bytesPercent", "The share of bytes that went by flows in a NIC.", _maybe(_NUMBER)),
+    Field("why", "The first thing in the way of more; empty where there is none.", _TEXT),
+)
 _ROUTE = (
     Field("name", "The prefix.", _TEXT),
     Field("nextHops", "Where it is reached.", _TEXTS),
@@ -285,6 +304,13 @@ def kinds(controller: Controller) -> dict[str, Kind]:
             fields=_ROUTE,
             identity=("name",),
             **at_once(lambda: controller.bgp.routes() if controller.bgp is not None else ()),
+        ),
+        Kind(
+            name="offload",
+            about="Every node: whether its NICs take flows, how many they have, and why not all of them.",
+            fields=_OFFLOAD,
+            identity=("node",),
+            **at_once(controller.offloads.rows),
         ),
         Kind(
             name="events",

@@ -85,10 +85,6 @@ class Tally(Generic[K]):
                     self.rates[key] = tuple(more / seconds for more in grown)
         self.at, self._last = now, dict(counts)
 
-    def is_of(self, now: float, age: float) -> bool:
-        """Whether the last look was not longer ago than `age` seconds."""
-        return self.at is not None and now - self.at <= age
-
 
 class Carried(Generic[K]):
     """What all switches together carry of each object, some counts of each: rates now, and totals of `limit` objects.

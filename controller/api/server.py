@@ -26,7 +26,6 @@ from controller.api import (
     health,
     metrics,
     objects,
-    offload,
     openapi,
     policies,
     top,
@@ -103,7 +102,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
 
 
 _MODULES = (
-    *(objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export, offload),
+    *(objects, flows, policies, topology, trace, captures, top, health, metrics, flow_export),
     *(administration, whoami),
 )
 

@@ -7,8 +7,8 @@ each device's own, so only flows of the same port lead to it.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -123,13 +123,3 @@ def _packet(flow: DatapathFlow) -> list[Matched]:
 def _is_new(fields: Sequence[Matched]) -> bool:
     state = next((each for each in fields if each.field == "ct_state"), None)
     return state is not None and "new" in ct_bits(state)[0]
-
-
-def summary(verdicts: Iterable[Verdict]) -> Counter[str]:
-    """How many flows there are for each reason, by its kind and words; those without under `offloadable`."""
-    counted: Counter[str] = Counter()
-    for verdict in verdicts:
-        for why in {f"{each.kind}: {each.why}" for each in verdict.reasons}:
-            counted[why] += 1
-        counted["offloadable"] += verdict.offloadable
-    return counted

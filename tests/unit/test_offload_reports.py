@@ -11,7 +11,7 @@ from test_metrics import samples
 from test_sync import node
 
 from controller import kubernetes_reports
-from controller.api import offload
+from controller.kinds import kinds
 from controller.offloads import INTERVAL, fault_of, row
 from topology.kubernetes.objects import About, Condition
 from topology.offload import Report, encode
@@ -57,8 +57,8 @@ async def test_a_node_whose_nics_forward_is_shown_with_how_much_they_do(tmp_path
         assert told[2].endswith("its switch isn't connected")
         rows = json.loads((await here.run("offload", "-o", "json")).output)["items"]
         assert rows == [row("n1", GOOD), row("n2", None, connected=False)]
-        (route,) = offload.routes(here.controller)
-        assert all(list(each) == list(route.answer["properties"]["items"]["items"]["properties"]) for each in rows)
+        fields = [each.name for each in kinds(here.controller)["offload"].fields]
+        assert all(list(each) == fields for each in rows)
         found = samples(here.controller)
         label = ("node", "n1")
         assert found["signalbox_node_offload_enabled", frozenset({label})] == 1

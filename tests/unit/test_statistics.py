@@ -51,13 +51,6 @@ def test_what_is_gone_is_forgotten() -> None:
     assert tally.rates == {"a": (pytest.approx(5.0),)}
 
 
-def test_what_is_known_ages() -> None:
-    tally: Tally[str] = Tally()
-    assert not tally.is_of(1.0, 5.0)
-    tally.take({}, 1.0)
-    assert tally.is_of(6.0, 5.0) and not tally.is_of(6.1, 5.0)
-
-
 # Flows of one switch --------------------------------------------------------------------------------------------------
 
 
