@@ -298,7 +298,7 @@ How it is asked, and what all lists have in common, is in [api.md](api.md).
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     said = [each for each in operation.get("parameters", ()) if each["in"] == "query"]
     schema = next(iter(operation["responses"].values()))["content"]
-    ((media, answer),) = schema.items()
+    media, answer = next(iter(schema.items()))
     row = answer["schema"].get("properties", {}).get("items", {}).get("items", answer["schema"]).get("properties", {})
     parts = [f"## {method} {path}\n\n{operation['summary']}\n"]
     if media != "application/json":

@@ -93,6 +93,7 @@ def _list(controller: Controller, kind: Kind) -> Route:
         about=kind.about,
         handler=handle,
         parameters=tuple(parameters),
+        streams=kind.name in KINDS,
         answer={
             "type": "object",
             "properties": {

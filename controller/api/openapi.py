@@ -59,6 +59,13 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
     }
 
 
+def _content(route: Route) -> dict[str, Any]:
+    content: dict[str, Any] = {route.media: {"schema": dict(route.answer)}}
+    if route.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    return content
+
+
 def _operation(route: Route, bodies: dict[int, Any]) -> dict[str, Any]:
     words = [word for word in re.split(r"\W+", route.path.removeprefix("/v1")) if word]
     told: dict[str, Any] = {
@@ -81,7 +88,7 @@ def _operation(route: Route, bodies: dict[int, Any]) -> dict[str, Any]:
             ),
         ],
         "responses": {
-            str(route.status): {"description": route.about, "content": {route.media: {"schema": dict(route.answer)}}},
+            str(route.status): {"description": route.about, "content": _content(route)},
             "default": _ERROR,
         },
     }

@@ -83,6 +83,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     answer: Mapping[str, Any] = msgspec.field(default_factory=lambda: {"type": "object"})
     status: int = 200
     media: str = "application/json"
+    #: Whether it may be asked to go on, as server-sent events.
+    streams: bool = False
 
     def checked(self) -> Handler:
         """The handler, asked only what it can be asked. Raises ApiError."""
