@@ -42,6 +42,8 @@ REAL = {
     "labelSelector": ["app=web", "app in (web, db),!x", "a=b=c"],
     "fieldSelector": ["name=near", "status!=Ready", "pods!=0", "none=1"],
 }
+#: What orders are given with, which are few: all of it is there, so that some of them are carried out.
+ORDERED = {"from": ["red/near"], "to": ["red/far", "node/node-2"], "protocol": ["ICMP"], "name": ["node-1", "node-2"]}
 
 
 class _Connection(HTTPConnection):
@@ -88,14 +90,17 @@ def session(lab: Lab) -> Iterator[requests.Session]:
 
 def narrowed(description: dict[str, Any]) -> dict[str, Any]:
     """The same, to be asked with words that mean something here."""
-    for operation in [each for path in description["paths"].values() for each in path.values()]:
-        said = [each for each in operation.get("parameters", ()) if each["name"] not in UNSAID]
+    operations = [(method, each) for path in description["paths"].values() for method, each in path.items()]
+    for method, operation in operations:
+        is_order = method == "post"
+        unsaid = (*UNSAID, "endpoint", "port") if is_order else UNSAID
+        said = [each for each in operation.get("parameters", ()) if each["name"] not in unsaid]
         operation["parameters"] = said
         for parameter in said:
-            if words := REAL.get(parameter["name"]):
+            if words := (ORDERED if is_order else REAL).get(parameter["name"]):
                 parameter["schema"] = {"type": "string", "enum": words}
     capture = description["components"]["schemas"]["Request"]
-    capture["properties"] = {"pod": {"enum": ["red/near", "none"]}, "duration": {"const": 1}}
+    capture["properties"] = {"pod": {"const": "red/near"}, "duration": {"const": 1}}
     capture["required"] = ["pod", "duration"]
     return description
 
