@@ -17,6 +17,7 @@ from deploy.lab.cluster import Lab
 from deploy.lab.layout import netns_path
 from deploy.lab.substrate import appctl, run, switch_environment
 from flows.cookies import Kind, Scope, cookie
+from flows.pipeline import DIGEST
 from topology.naming import GATEWAY_PORT, HAIRPIN_ADDRESSES, object_id
 
 Document = dict[str, Any]
@@ -227,6 +228,12 @@ def steadily(*clients: tuple[str, Sequence[Call]]) -> Iterator[list[Steady]]:
 def ofctl(lab: Lab, node: str, *words: str) -> list[str]:
     """The lines that ovs-ofctl prints for a node's bridge."""
     return run(["ovs-ofctl", *words], env=switch_environment(lab.layout, node)).splitlines()
+
+
+def taps(lab: Lab, node: str) -> list[str]:
+    """The taps of captures and live traces. A digest's cookie may be any number, one of theirs too."""
+    found = ofctl(lab, node, "--no-names", "dump-flows", "br-int", "cookie=0x5d00000000000000/0xff00000000000000")
+    return [line for line in found if "cookie=" in line and f"table={DIGEST.number}," not in line]
 
 
 def flows_of_service(lab: Lab, node: str, name: str, scope: Scope = Scope.CLUSTER) -> list[str]:

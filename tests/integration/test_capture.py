@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,33 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from callers import taps
 from policing import cluster_policy, labelled, pods_of, policed, policy
 from probes import addresses, inside, pings, pod_netns, until
 
 from controller.cli import client
 from deploy.lab.cluster import Lab
-from deploy.lab.substrate import switch_environment
-
-_TAPS = "cookie=0x5d00000000000000/0xff00000000000000"
-
-
-def taps_on(lab: Lab, node: str) -> int:
-    done = subprocess.run(
-        ["ovs-ofctl", "dump-flows", "br-int", _TAPS],
-        env={**os.environ, **switch_environment(lab.layout, node)},
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=True,
-    )
-    return done.stdout.count("cookie=0x5d")
 
 
 def begun(lab: Lab, *words: str) -> subprocess.Popen[bytes]:
     """A capture that has its taps by now."""
     command = [sys.executable, "-c", "from controller.cli.capture import capture; capture()"]
     process = subprocess.Popen([*command, *words, "--lab", lab.layout.name], stderr=subprocess.PIPE)
-    until(lambda: any(taps_on(lab, node) for node in lab.nodes) or process.poll() is not None, "the taps are there")
+    until(lambda: any(taps(lab, node) for node in lab.nodes) or process.poll() is not None, "the taps are there")
     return process
 
 
@@ -63,7 +48,7 @@ def test_a_pods_packets_are_captured_both_ways_and_its_traffic_goes_on(lab: Lab,
     lines = shown(file)
     assert sum(f"{ours} > {theirs}: ICMP echo request" in line for line in lines) == 3, lines
     assert sum(f"{theirs} > {ours}: ICMP echo reply" in line for line in lines) == 3, lines
-    until(lambda: not any(taps_on(lab, node) for node in lab.nodes), "the taps are gone")
+    until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone")
 
 
 def test_a_pair_is_captured_at_both_ends_and_others_are_not(lab: Lab, file: Path) -> None:
@@ -98,7 +83,7 @@ def test_a_capture_ends_with_its_caller(lab: Lab, file: Path) -> None:
     process = begun(lab, "a1", "-w", str(file), "--duration", "60")
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=10)
-    until(lambda: not any(taps_on(lab, node) for node in lab.nodes), "the taps are gone", timeout=10)
+    until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone", timeout=10)
 
 
 def test_taps_go_by_themselves_when_the_controller_is_killed(lab: Lab, file: Path) -> None:
@@ -106,8 +91,8 @@ def test_taps_go_by_themselves_when_the_controller_is_killed(lab: Lab, file: Pat
     process = begun(lab, "a1", "-w", str(file), "--duration", "1")
     lab.stop_controller(signal.SIGKILL)
     try:
-        assert any(taps_on(lab, node) for node in lab.nodes)
-        until(lambda: not any(taps_on(lab, node) for node in lab.nodes), "the taps are gone", timeout=10)
+        assert any(taps(lab, node) for node in lab.nodes)
+        until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone", timeout=10)
         assert pings(pod_netns(lab, "a1"), target) == 1
     finally:
         lab.start_controller()
@@ -123,7 +108,7 @@ def test_an_audit_leaves_taps_alone_and_digests_know_nothing_of_them(lab: Lab, f
     tapped = [row for row in rows if row["object"] == "Capture"]
     assert {row["table"] for row in tapped} == {"Classify", "Output"}
     assert all("tell the controller" in row["words"] for row in tapped), tapped
-    assert any(taps_on(lab, node) for node in lab.nodes)
+    assert any(taps(lab, node) for node in lab.nodes)
     after = [(row["digest"], row["flowModsSent"], row["repaired"]) for row in lab.ask("nodes")["items"]]
     assert after == before
     process.kill()
@@ -174,7 +159,7 @@ def test_what_a_policy_drops_is_captured_where_it_is_dropped_and_nothing_else(la
     assert len(lines) == 2 and all(f"{others}." in line and f"> {theirs}.9002: UDP" in line for line in lines), lines
     direction = "egress" if "egress" in way else "ingress"
     assert f"dropped by {title} ({direction}) on node node-2".encode() in file.read_bytes()
-    until(lambda: not any(taps_on(lab, node) for node in lab.nodes), "the taps are gone")
+    until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone")
 
 
 def test_two_captures_and_a_live_trace_of_the_same_pod_have_the_same_packets(lab: Lab, file: Path) -> None:
