@@ -166,7 +166,7 @@ def test_two_captures_and_a_live_trace_of_the_same_pod_have_the_same_packets(lab
     second = file.with_name("second.pcapng")
     words = ("a1", "--direction", "sent", "--count", "3")
     processes = [begun(lab, *words, "-w", str(file)), begun(lab, *words, "-w", str(second))]
-    until(lambda: taps_on(lab, "node-1") == 2, "each of them has its tap")
+    until(lambda: len(taps(lab, "node-1")) == 2, "each of them has its tap")
     ours, theirs = addresses(lab, "a1")[0], addresses(lab, "b1")[0]
     query = {"from": "default/a1", "to": "default/b1", "protocol": "TCP", "port": "8080"}
     traced = client.ask(client.socket_of_lab(lab.layout.name), ["trace"], query, method="POST")
