@@ -12,10 +12,18 @@ from typing import Any
 import msgspec
 
 from controller.api.route import Route
+from controller.watching import ADDED, DELETED, MODIFIED, SYNC
 
 _ERROR = {
     "description": "What is wrong, and what would do.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+
+#: An event of a list that goes on: what became of a row, and the row as JSON.
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string", "enum": [ADDED, MODIFIED, DELETED, SYNC]}, "data": {"type": "string"}},
+    "required": ["event", "data"],
 }
 
 
@@ -62,7 +70,7 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
 def _content(route: Route) -> dict[str, Any]:
     content: dict[str, Any] = {route.media: {"schema": dict(route.answer)}}
     if route.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _EVENT}
     return content
 
 

@@ -88,13 +88,21 @@ def session(lab: Lab) -> Iterator[requests.Session]:
         assert made.put("http://controller/v1/log-level", json=level).status_code == 200
 
 
+def bounded(description: dict[str, Any]) -> dict[str, Any]:
+    """The same without what would take long."""
+    for operation in [each for path in description["paths"].values() for each in path.values()]:
+        said = operation.get("parameters", ())
+        operation["parameters"] = [each for each in said if each["name"] not in UNSAID]
+    return description
+
+
 def narrowed(description: dict[str, Any]) -> dict[str, Any]:
     """The same, to be asked with words that mean something here."""
     operations = [(method, each) for path in description["paths"].values() for method, each in path.items()]
     for method, operation in operations:
         is_order = method == "post"
-        unsaid = (*UNSAID, "endpoint", "port") if is_order else UNSAID
-        said = [each for each in operation.get("parameters", ()) if each["name"] not in unsaid]
+        unsaid = ("endpoint", "port") if is_order else ()
+        said = [each for each in operation["parameters"] if each["name"] not in unsaid]
         operation["parameters"] = said
         for parameter in said:
             if words := (ORDERED if is_order else REAL).get(parameter["name"]):
@@ -140,7 +148,7 @@ def can_be_wrong(operation: dict[str, Any]) -> bool:
 def test_whatever_is_asked_there_is_an_answer_as_described(lab: Lab, session: requests.Session) -> None:
     with policed(lab, *DOCUMENTS, STICKY):
         lab.wait_for_sync()
-        described = session.get("http://controller/v1/openapi.json").json()
+        described = bounded(session.get("http://controller/v1/openapi.json").json())
         statuses: dict[str, set[int]] = {}
         for operation in operations(described):
             if can_be_wrong(operation.definition.raw):

@@ -17,11 +17,15 @@ from controller.cli import client
 from deploy.lab.cluster import Lab
 
 
-def begun(lab: Lab, *words: str) -> subprocess.Popen[bytes]:
-    """A capture that has its taps by now."""
+def begun(lab: Lab, *words: str, nodes: int = 1) -> subprocess.Popen[bytes]:
+    """A capture that has its taps by now, on so many nodes."""
     command = [sys.executable, "-c", "from controller.cli.capture import capture; capture()"]
     process = subprocess.Popen([*command, *words, "--lab", lab.layout.name], stderr=subprocess.PIPE)
-    until(lambda: any(taps(lab, node) for node in lab.nodes) or process.poll() is not None, "the taps are there")
+
+    def has_taps() -> bool:
+        return sum(bool(taps(lab, node)) for node in lab.nodes) == nodes or process.poll() is not None
+
+    until(has_taps, "the taps are there")
     return process
 
 
@@ -52,7 +56,7 @@ def test_a_pods_packets_are_captured_both_ways_and_its_traffic_goes_on(lab: Lab,
 
 
 def test_a_pair_is_captured_at_both_ends_and_others_are_not(lab: Lab, file: Path) -> None:
-    process = begun(lab, "--from", "a1", "--to", "b1", "--direction", "sent", "-w", str(file), "--count", "2")
+    process = begun(lab, "--from", "a1", "--to", "b1", "--direction", "sent", "-w", str(file), "--count", "2", nodes=2)
     ours, other, theirs = addresses(lab, "a1")[0], addresses(lab, "c1")[0], addresses(lab, "b1")[0]
     assert pings(pod_netns(lab, "a1"), other, count=3) == 3
     assert pings(pod_netns(lab, "a1"), theirs) == 1
@@ -150,7 +154,8 @@ def test_what_a_policy_drops_is_captured_where_it_is_dropped_and_nothing_else(la
     document, title = DROPS[way]
     others, theirs = addresses(lab, "a2")[0], addresses(lab, "b1")[0]
     with policed(lab, document):
-        process = begun(lab, "--policy-drops", "p", "-w", str(file), "--count", "2", "--duration", "20")
+        words = ("--policy-drops", "p", "-w", str(file), "--count", "2", "--duration", "20")
+        process = begun(lab, *words, nodes=len(lab.nodes))
         datagrams(lab, "a1", theirs, 9002)
         datagrams(lab, "a2", theirs, 9002, 9002)
         _, errors = process.communicate(timeout=30)
