@@ -207,6 +207,13 @@ async def server() -> AsyncIterator[ApiServer]:
 
 
 @pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged, heard from the first: to be asked for before the controller, which speaks as soon as it runs."""
+    caplog.set_level(logging.INFO, "controller.kubernetes_traces")
+    return caplog
+
+
+@pytest.fixture
 async def running(server: ApiServer, tmp_path: Path) -> AsyncIterator[Running]:
     here = Running(server, tmp_path)
     await until((tmp_path / "of").exists, "the controller listens")
@@ -228,9 +235,8 @@ async def until_phase(server: ApiServer, name: str, phase: str) -> dict[str, Any
 
 
 async def test_traceflows_are_answered_when_their_definition_comes_and_what_can_t_be_says_why(
-    server: ApiServer, running: Running, caplog: pytest.LogCaptureFixture
+    server: ApiServer, logged: pytest.LogCaptureFixture, running: Running
 ) -> None:
-    caplog.set_level(logging.INFO, "controller.kubernetes_traces")
     running.connect("n1")
     running.connect("n2")
 
@@ -238,7 +244,7 @@ async def test_traceflows_are_answered_when_their_definition_comes_and_what_can_
         return sum(each.path == TRACEFLOWS.root for each in server.requests)
 
     def said() -> int:
-        return len([each for each in caplog.records if "nobody asks for traces" in each.message])
+        return len([each for each in logged.records if "nobody asks for traces" in each.message])
 
     await until(lambda: looks() > 6 and said() > 0, "it is looked for again and again")
     assert said() == 1
