@@ -96,7 +96,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     except (OSError, ValueError) as error:
         await runner.cleanup()
         raise TargetError(f"--api-listen {target}: {error}") from error
-    made = TlsServer(listening, lambda: credentials.api, http, lambda: len(http.connections), API_CONNECTIONS, refuse)
+    made = TlsServer(listening, lambda: credentials.api, http, lambda: http.connections, API_CONNECTIONS, refuse)
     servers.append(made)
     return runner
 
