@@ -33,7 +33,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with limits of time of less than a second, for tests of those alone: a machine may stand still longer."""
+    """The same with limits of less than a second, for tests of those alone: a machine may stand still for longer."""
     path = tmp_path_factory.mktemp("impatient") / "signalbox-cni"
     build.compile_plugin(path, ["-DINPUT_WAIT=300", "-DWHOLE_WAIT=600"])
     return path
