@@ -68,7 +68,7 @@ def wanted(server: ApiServer, tmp_path: Path) -> Wanted:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - what others do has no event
             await asyncio.sleep(0.01)
 
@@ -78,7 +78,7 @@ def watched(server: ApiServer) -> bool:
 
 
 async def soon(facts: AsyncIterator[NodeFacts]) -> NodeFacts:
-    return await asyncio.wait_for(anext(facts), 5)
+    return await asyncio.wait_for(anext(facts), 20)
 
 
 async def first(wanted: Wanted) -> NodeFacts:
