@@ -24,7 +24,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from controller import dhcp, health, metrics, parts, views
+from controller import dhcp, health, metrics, parts, questions, views
 from controller.access import Access
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
@@ -416,11 +416,11 @@ class Controller:
 
     async def dump(self, node: str) -> list[FlowStats]:
         """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
-        return await _answer(node, self._sync_of(node).dump)
+        return await _answer(self._sync_of(node), questions.dump)
 
     async def groups(self, node: str) -> list[Group]:
         """A node's groups as its switch has them. Raises as `dump` does."""
-        return await _answer(node, self._sync_of(node).groups)
+        return await _answer(self._sync_of(node), questions.groups)
 
     def _sync_of(self, node: str) -> SwitchSync:
         """A node's switch. Raises UnknownNodeError."""
@@ -459,7 +459,7 @@ class Controller:
             def take(ports: list[PortDesc], counts: list[PortStats]) -> None:
                 answered(lambda: found.update(self._loads.take(sync.node, ports, counts, time.monotonic())))
 
-            sync.count_ports(take)
+            questions.count_ports(sync, take)
 
         await ask_all(self.fleet.syncs, ask)
         return found
@@ -480,15 +480,15 @@ class Controller:
         return parts.troubles(self, datetime.now(UTC))
 
 
-async def _answer(node: str, ask: Callable[[Callable[[_T], None]], None]) -> _T:
+async def _answer(sync: SwitchSync, ask: Callable[[SwitchSync, Callable[[_T], None]], None]) -> _T:
     """What a node's switch answers to a question. Raises TimeoutError."""
     answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-    ask(lambda found: None if answer.done() else answer.set_result(found))
+    ask(sync, lambda found: None if answer.done() else answer.set_result(found))
     try:
         async with asyncio.timeout(DUMP_LIMIT):
             return await answer
     except TimeoutError:
-        raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
+        raise TimeoutError(f"the switch of node {sync.node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
 
 
 def _stats_text(stats: FlowStats) -> str:
