@@ -168,6 +168,7 @@ class _Served:
             "flow_mods": sum(sync.counters.flow_mods for sync in fleet.syncs.values()),
             "lost": sum(peer not in fleet.peers.values() for peer in peers),
             "flows": sum(fleet.cluster.state.counts.values()),
+            "own_flows": sum(fleet.scope(node(count - 1).name).counts.values()),
         }
 
     def _synced(self, count: int) -> bool:
