@@ -21,9 +21,10 @@ import rig
 from cluster_objects import FLOWS_A_NODE, node
 
 from controller import channel, session, tls
-from controller.app import Controller, allow_connections, collect_seldom
+from controller.app import Controller
 from controller.channel import Channel
 from controller.fleet import Peer
+from controller.process import allow_connections, collect_seldom
 from controller.sync import Phase
 from controller.tls import Credentials, TlsFiles
 from flows.compiler import Compiler

@@ -13,9 +13,10 @@ import rig
 from cluster_objects import node, service, slice_of
 
 from controller import metrics
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
 from controller.channel import Channel
 from controller.fleet import Peer
+from controller.process import collect_seldom
 from controller.statistics import INTERVAL
 from controller.sync import Phase
 from flows.openflow import encode
