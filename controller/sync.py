@@ -29,7 +29,6 @@ from itertools import count
 
 import msgspec
 
-from controller import questions
 from controller.audit import Drift
 from controller.batch import (
     BUNDLE_ID,
@@ -623,22 +622,26 @@ class SwitchSync:
     def audit(self, *, full: bool = False) -> None:
         """Compare flow counts of each table; where they differ (or with `full`) every flow, and repair what differs.
 
-        Does nothing while the switch is not in sync, and gives up when a change is sent meanwhile.
+        Does nothing while the switch is not in sync, and gives up where a change is sent meanwhile, or nothing told.
         """
         if self.phase is not Phase.SYNCED:
             return
         state = self.settled
         self.counters.audits += 1
 
+        def take_flows(message: Message, now: float) -> None:
+            if isinstance(message, FlowStatsReply) and self.settled == state:
+                self._repair(message.items, now)
+
         def take_counts(message: Message, now: float) -> None:
             if not isinstance(message, TableStatsReply) or self.settled != state:
                 return
             if full or not self.holdings.is_counted(message.items):
-                questions.dump(self, lambda found: self._repair(found, now) if self.settled == state else None)
+                self.request(lambda xid: encode.flow_stats_request(xid=xid), take_flows)
 
         self.request(encode.table_stats_request, take_counts)
 
-    def _repair(self, found: list[FlowStats], now: float) -> None:
+    def _repair(self, found: Iterable[FlowStats], now: float) -> None:
         drift = self.holdings.compare(found)
         if drift:
             self._events.drift(self.node, drift)

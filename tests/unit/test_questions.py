@@ -11,19 +11,8 @@ from test_sync import UPLINKS, connect, node, started, switch_of
 from controller import questions
 from flows.openflow.counted import FlowCount
 from flows.openflow.messages import FlowStats, PortDesc, PortStats
-from flows.openflow.wire import Multipart, Type
+from flows.openflow.wire import Multipart
 from topology.naming import datapath_id
-
-
-class Refusing(FakeSwitch):
-    """A switch that answers questions with an error from some time on."""
-
-    refuses_questions = False
-
-    def _multipart(self, message: bytes, xid: int) -> bytes:
-        if self.refuses_questions:
-            return pack("!BBHIHH", 6, Type.ERROR, 12, xid, 1, 12)
-        return super()._multipart(message, xid)
 
 
 class Rambling(FakeSwitch):
@@ -37,9 +26,9 @@ class Rambling(FakeSwitch):
 
 def test_a_switch_that_refuses_to_answer_is_as_one_that_has_nothing() -> None:
     controller = started(node(1))
-    switch = Refusing(datapath_id("n1"), UPLINKS)
+    switch = switch_of(1)
     wire = connect(controller, switch)
-    switch.refuses_questions = True
+    switch.keeps_secret.update(Multipart)
     sync, flows, ended = controller.fleet.syncs["n1"], list[list[FlowStats]](), list[str]()
     ports: list[tuple[list[PortDesc], list[PortStats]]] = []
     questions.dump(sync, flows.append)
