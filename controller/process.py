@@ -133,7 +133,7 @@ async def _leave(controller: Controller) -> None:
 
 
 async def _follow(feed: Feed, options: Options, closing: contextlib.AsyncExitStack, ready: Ready) -> None:
-    """Begin everything, in an order in which nobody is shown or sent half a state; then take changes as they come."""
+    """Begin everything, in an order in which no switch is sent half of a state; then take changes as they come."""
     closing.push_async_callback(feed.end)
     controller = await feed.begin()
     await _serve_probes(controller, options, closing)
