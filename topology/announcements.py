@@ -65,11 +65,12 @@ def routes(cluster: Cluster, lost: Collection[str] = (), elect: Elect = elected)
     """All that routers are to be told, in the order of names; `lost` are nodes that have been away for long.
 
     Where all are lost it is more likely us who are: bridges forward without a controller, so nothing is withdrawn then.
-    A drained node answers for no load balancer's address; the way to its pods is still by itself.
+    A drained node answers for no load balancer's address; the way to its pods is still by itself. Nor does a switch in
+    transit, which knows no Services.
     """
     names = frozenset(cluster.nodes.keys() - frozenset(lost) or cluster.nodes.keys())
     nodes = {name: cluster.nodes[name] for name in sorted(names)}
-    takers = {name: node for name, node in nodes.items() if not node.drained}
+    takers = {name: node for name, node in nodes.items() if not node.drained and not node.is_transit}
     candidates = frozenset(takers)
     found: dict[Network, Route] = {}
     # Two nodes with one pod CIDR: the first by name has it, as everywhere. That holds while the first is lost, too.

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from flows.compiler import Compiler
 from topology.announcements import Elections, Route, elected, routes
-from topology.model import Cluster, Endpoint, EndpointPort, EndpointSlice, Node, Object, Service, ServicePort, Subset
+from topology.model import (
+    TRANSIT,
+    Cluster,
+    Endpoint,
+    EndpointPort,
+    EndpointSlice,
+    Node,
+    Object,
+    Service,
+    ServicePort,
+    Subset,
+)
 from topology.naming import Address
 
 BALANCED = (ip_address("198.51.100.10"), ip_address("2001:db8:1::10"))
@@ -92,6 +103,13 @@ def test_a_load_balancer_s_address_is_reached_by_the_node_that_answers_arp_for_i
             answering = compiler.cluster.nodes[compiler.services.announcer(address)]
             hop = next(each for each in answering.addresses if each.version == address.version)
             assert found[ip_network(address)] == Route(ip_network(address), (hop,), "Service/default/web")
+
+
+def test_a_switch_in_transit_which_knows_no_services_answers_for_no_address() -> None:
+    passing = [msgspec.structs.replace(each, labels=(TRANSIT,)) for each in NODES[1:]]
+    addresses = tuple(ip_address(f"198.51.100.{number}") for number in range(1, 20))
+    found = told(routes(cluster(NODES[0], *passing, msgspec.structs.replace(WEB, load_balancer_ips=addresses))))
+    assert {tuple(found[f"{each}/32"]) for each in addresses} == {("172.30.0.1",)}
 
 
 def test_other_external_addresses_are_the_business_of_who_gave_them() -> None:
