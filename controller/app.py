@@ -59,7 +59,7 @@ from flows.state import Port
 from flows.text import flow_text
 from flows.update import Update
 from flows.values import PORT_CONTROLLER, Group, Output
-from topology.announcements import Elections, Route, routes
+from topology.announcements import Route, routes
 from topology.discovery import Sender
 from topology.flow_export import FlowExport
 from topology.graph import Interconnect, Wire
@@ -171,7 +171,6 @@ class Controller:
         self.bgp: Speaker | None = None
         self._routes: tuple[Route, ...] = ()
         self._routes_of: tuple[int, frozenset[str]] | None = None
-        self._elections = Elections()
         #: Endpoints that are of no pod, and after which change they were looked for: every scrape asks.
         self._strangers: tuple[int, tuple[tuple[Key, str], ...]] = (-1, ())
         #: How many changes of objects there were.
@@ -281,7 +280,8 @@ class Controller:
             return None
         state = (self.changes_taken, self.compiler.services.down)
         if state != self._routes_of:
-            self._routes = routes(self.compiler.cluster, self.compiler.services.down, self._elections)
+            services = self.compiler.services
+            self._routes = routes(self.compiler.cluster, services.down, services.elections)
             self._routes_of = state
         return self._routes
 
