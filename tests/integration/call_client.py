@@ -3,7 +3,8 @@
 JSON is a list of calls: {"kind": "tcp"|"udp", "address": A, "port": P, "count": N, "from": PORT, "timeout": SECONDS}.
 once     makes each call `count` times and prints, for each call, a list of outcomes
 steady   makes the calls in turn until its input ends, then prints all outcomes, each with its call's number
-hold     opens each call's connection and keeps it; for each line of input prints a line: each connection's outcome
+hold     opens each call's connection and keeps it; for each line of input, a list of the seconds that each may take,
+         prints a line: each connection's outcome
 An outcome is the server's answer, or {"error": "ECONNREFUSED"}; both with the "seconds" that it took.
 """
 
@@ -15,7 +16,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-TIMEOUT = 3.0
+#: As long as `probes.LONG`: of calls that must have no answer, callers say how long they wait.
+TIMEOUT = 30.0
 PAUSE = 0.01
 
 
@@ -82,7 +84,9 @@ def steady(calls):
 def hold(calls):
     links = [connect(call) for call in calls]
     with ThreadPoolExecutor(len(calls)) as pool:
-        for _ in sys.stdin:
+        for line in sys.stdin:
+            for link, seconds in zip(links, json.loads(line), strict=True):
+                link.settimeout(seconds)
             print(json.dumps(list(pool.map(outcome, [ask] * len(calls), links, calls))), flush=True)
 
 

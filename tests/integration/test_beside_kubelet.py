@@ -83,7 +83,7 @@ def call(agent: Agent, command: str, config: dict[str, Any], version: str) -> su
         env={"CNI_COMMAND": command, "CNI_PATH": str(agent.bin_dir)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 

@@ -59,7 +59,7 @@ def vsctl(lab: Lab, node: str, *words: str) -> str:
         env={**os.environ, **switch_environment(lab.layout, node)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=True,
     )
     return done.stdout.strip()
