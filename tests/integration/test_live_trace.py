@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -139,6 +142,35 @@ def test_a_packet_that_is_to_be_delivered_arrives_and_another_doesn_t(lab: Lab, 
     assert held["differences"] == delivered["differences"] == []
     assert held["live"]["end"] == delivered["live"]["end"] and delivered["live"]["end"]["name"] == "red/far"
     assert (first[:16], second) == (b"signalbox trace ", b"last")
+
+
+#: Datagrams that come before, so that the datapath has their way in its cache, for some seconds.
+BEFORE = (
+    "import socket, sys, time; link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); end = time.monotonic() + 2\n"
+    "while time.monotonic() < end: link.sendto(b'before', (sys.argv[1], int(sys.argv[2]))); time.sleep(0.01)\n"
+)
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_switch_that_is_slow_to_take_its_taps_is_waited_for(lab: Lab, attempt: int) -> None:
+    """More than once: which of what waits for it a switch takes first is by chance."""
+    lab.wait_for_sync()
+    target, netns = addresses(lab, "far", "red")[0], pod_netns(lab, "near", "red")
+    argv = ["nsenter", f"--net={netns_path(netns)}", "--", "python3", "-Ic", BEFORE, target, "7777"]
+    with listening(pod_netns(lab, "far", "red"), 7777) as got, subprocess.Popen(argv):
+        assert bytes.fromhex(got.readline()) == b"before"
+        process = lab.switch_process("node-3")
+        os.kill(process.pid, signal.SIGSTOP)
+        timer = threading.Timer(0.5, os.kill, (process.pid, signal.SIGCONT))
+        timer.start()
+        found = live(lab, "red/near", "red/far", "UDP", 7777, 4)
+        timer.join()
+        inside(netns, ["python3", "-Ic", LAST, target, "7777"])
+        heard = set()
+        while b"last" not in heard:
+            heard.add(bytes.fromhex(got.readline()))
+    assert found["differences"] == [] and found["live"]["verdict"] == "Delivered"
+    assert heard == {b"before", b"last"}
 
 
 @pytest.mark.parametrize("target", ["red/far", "node/node-1"])
