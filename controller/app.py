@@ -26,6 +26,7 @@ from typing import Any, Protocol, TypeVar
 
 from controller import dhcp, health, metrics, parts, views
 from controller.access import Access
+from controller.agent_reports import AgentReports
 from controller.api import UnknownNodeError, serve, serve_remote
 from controller.audit import Drift
 from controller.bgp import Speaker
@@ -162,8 +163,9 @@ class Controller:
         self.statistics = Statistics(self.compiler, self.fleet)
         #: Questions to all switches of what they have counted.
         self.counting = Counting(self.compiler, self.fleet)
-        #: What agents report of hardware offload.
-        self.offloads = Offloads(self.compiler, self.fleet)
+        #: What nodes' agents say; and of it, how hardware offload is.
+        self.agents = AgentReports(self.compiler, self.fleet, self.chronicle, self.concerns.agent)
+        self.offloads = Offloads(self.compiler, self.fleet, self.agents)
         #: Certificates and tokens.
         self.access = Access()
         #: What it was started with, by the names of options.
@@ -691,15 +693,15 @@ async def run(
         await began[0].statistics.keep()
         await asyncio.Event().wait()
 
-    async def ask_of_offload() -> None:
+    async def ask_of_agents() -> None:
         await ready.wait()
-        await began[0].offloads.keep()
+        await began[0].agents.keep()
 
     async def until_stopped() -> None:
         await stop.wait()
 
     parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock, announce, count)
-    tasks = [asyncio.create_task(each()) for each in (*parts, ask_of_offload)]
+    tasks = [asyncio.create_task(each()) for each in (*parts, ask_of_agents)]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
