@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,7 @@ def events(controller: Controller) -> list[str]:
 
 
 def every_ten(begin: float, end: float) -> Iterator[float]:
-    return (begin + step for step in count(0.0, INTERVAL) if begin + step < end)
+    return takewhile(lambda now: now < end, count(begin, INTERVAL))
 
 
 def test_an_agent_whose_beat_stays_the_same_is_lost_and_with_another_it_is_back(here: Node) -> None:
