@@ -140,10 +140,15 @@ class AgentReports:
         node = self._known(name)
         return "" if node is None else node.version
 
+    def report(self, name: str) -> AgentReport | None:
+        """What a node's agent has said last; None where its switch is away, or it has said nothing."""
+        node = self._known(name)
+        return None if node is None else node.report
+
     def reports(self) -> Mapping[str, AgentReport]:
-        """What agents have said last, by node, where the switch is connected. Of one that is lost it is old."""
-        known = ((name, self._known(name)) for name in self._nodes)
-        return {name: node.report for name, node in known if node is not None and node.report is not None}
+        """What agents have said last, by node. Of one that is lost it is old."""
+        found = ((name, self.report(name)) for name in self._nodes)
+        return {name: report for name, report in found if report is not None}
 
     def states(self) -> Mapping[str, State]:
         """How the agent of every node is."""

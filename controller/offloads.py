@@ -26,7 +26,8 @@ class Offloads:
 
     def report(self, node: str) -> Report | None:
         """A node's last report; None where its switch is away, or its agent has said nothing."""
-        return self.reports().get(node)
+        told = self._agents.report(node)
+        return None if told is None else told.offload
 
     def reports(self) -> Mapping[str, Report]:
         """Every report that there is, by node."""
