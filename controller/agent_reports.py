@@ -20,6 +20,7 @@ from enum import StrEnum
 
 import msgspec
 
+from controller import questions
 from controller.chronicle import Chronicle
 from controller.fleet import Fleet
 from controller.sync import SwitchSync
@@ -113,7 +114,7 @@ class AgentReports:
                 node = self._nodes[name] = _on(sync, now, node)
             if now >= node.due:
                 node.due = now + INTERVAL
-                sync.describe(lambda text, name=name, node=node: self._take(name, node, text, now))  # type: ignore[misc]
+                questions.describe(sync, lambda text, name=name, node=node: self._take(name, node, text, now))  # type: ignore[misc]
 
     def _take(self, name: str, node: _Node, text: str, asked: float) -> None:
         was_lost, before = node.is_lost, (node.state, node.version)
