@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from controller import dhcp, parts, questions, views
 from controller.access import Access
+from controller.agent_reports import AgentReports
 from controller.api import UnknownNodeError
 from controller.audit import Drift
 from controller.bgp import Speaker
@@ -154,8 +155,9 @@ class Controller:
         self.statistics = Statistics(self.compiler, self.fleet)
         #: Questions to all switches of what they have counted.
         self.counting = Counting(self.compiler, self.fleet)
-        #: What agents report of hardware offload.
-        self.offloads = Offloads(self.compiler, self.fleet)
+        #: What nodes' agents say; and of it, how hardware offload is.
+        self.agents = AgentReports(self.compiler, self.fleet, self.chronicle, self.concerns.agent)
+        self.offloads = Offloads(self.compiler, self.fleet, self.agents)
         #: Certificates and tokens.
         self.access = Access()
         #: What it was started with, by the names of options.
