@@ -19,7 +19,7 @@ from kubernetes_objects import cluster_policy, namespace, network_policy, node, 
 from test_channel import play
 from test_kubernetes_source import until
 
-from controller import drains, offloads
+from controller import agent_reports, drains
 from controller import kubernetes_feed as feeds
 from controller.cli.run import reviews_by
 from controller.kubernetes_access import Identity
@@ -29,11 +29,12 @@ from controller.leases import Leases, Times
 from controller.process import Options, run
 from controller.replica import Replica
 from flows.state import Port
+from topology.agent_report import AgentReport, encode
 from topology.kubernetes import reflector as reflectors
 from topology.kubernetes.client import Client, TransportError
 from topology.kubernetes.resources import RESOURCES, TRACEFLOWS
 from topology.naming import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT, datapath_id
-from topology.offload import Report, encode
+from topology.offload import Report
 from topology.services import ServiceRanges
 
 RBAC = Path(__file__).parents[2] / "deploy/kubernetes/base/rbac.yaml"
@@ -135,9 +136,10 @@ def condition(server: ApiServer, kind: str, name: str, of: str, namespace: str =
 async def test_a_node_whose_offload_is_wanting_says_so_until_it_isnt(
     server: ApiServer, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offloads, "INTERVAL", 0.2)
+    monkeypatch.setattr(agent_reports, "INTERVAL", 0.2)
     server.put(node("n1", 1, conditions=[{"type": "Ready", "status": "True"}]))
-    switch = running.connect("n1", encode(Report(asked=True, enabled=True, why="no NIC of this node takes flows")))
+    wanting = Report(asked=True, enabled=True, why="no NIC of this node takes flows")
+    switch = running.connect("n1", encode(AgentReport(version="1.0", beat=1, offload=wanting)))
 
     def told() -> dict[str, Any]:
         return condition(server, "Node", "n1", "SignalboxOffloadUnavailable")
@@ -145,7 +147,8 @@ async def test_a_node_whose_offload_is_wanting_says_so_until_it_isnt(
     await until(lambda: told().get("status") == "True", "the condition")
     assert "asked for and is not in force: no NIC of this node takes flows" in told()["message"]
     assert condition(server, "Node", "n1", "Ready")["status"] == "True"
-    switch.description = encode(Report(asked=True, enabled=True, capable=True))
+    in_force = Report(asked=True, enabled=True, capable=True)
+    switch.description = encode(AgentReport(version="1.0", beat=1, offload=in_force))
     await until(lambda: told().get("status") == "False", "it is over")
 
 
