@@ -17,7 +17,7 @@ from topology.manifest_state import ManifestState, Snapshot
 from topology.manifests import Problem
 
 #: Nothing here waits as long as this, unless something is broken.
-LIMIT = 20.0
+LIMIT = 60.0
 
 
 def namespace(name: str) -> str:
