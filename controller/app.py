@@ -143,7 +143,7 @@ class Controller:
         if replica is not None:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
-        self.tracer = Tracer(self.compiler, self._may_write, self._write, self.dump)
+        self.tracer = Tracer(self.compiler, self._may_write, self._write, self.reach, self.dump)
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
@@ -411,6 +411,10 @@ class Controller:
     async def dump(self, node: str) -> list[FlowStats]:
         """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
         return await _answer(self._sync_of(node), questions.dump)
+
+    async def reach(self, node: str) -> None:
+        """Return when a node's switch has taken what it was sent before. Raises as `dump` does."""
+        await _answer(node, self._sync_of(node).describe)
 
     async def groups(self, node: str) -> list[Group]:
         """A node's groups as its switch has them. Raises as `dump` does."""

@@ -55,6 +55,8 @@ class Dummy:
         )  # fmt: skip
         self.vsctl("--no-wait", "init")
         run(self.daemon, env=self.env)
+        # Flows stay until they are looked at, however long that takes.
+        self.vsctl("set", "open", ".", "other_config:max-idle=600000")
         self.vsctl(
             "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=dummy",
             "--", "add-port", "br-int", "p1", "--", "set", "interface", "p1", "type=dummy-pmd", "ofport_request=1",
@@ -164,7 +166,7 @@ async def test_offload_is_in_force_without_a_restart_and_flows_are_counted(ovs: 
         # Somebody else's settings stay, ours go with the bridge.
         ovs.vsctl("set", "open", ".", "other_config:n-offload-threads=1")
         await agent.database.transact(remove_bridge)
-        assert ovs.vsctl("get", "open", ".", "other_config").strip() == '{n-offload-threads="1"}'
+        assert ovs.vsctl("get", "open", ".", "other_config").strip() == '{max-idle="600000", n-offload-threads="1"}'
     finally:
         await agent.database.stop()
 

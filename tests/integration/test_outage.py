@@ -19,7 +19,19 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from guests import Guest
-from probes import PODS, addresses, answers, flows_of, node_addresses, pairs_between, ping_all, pings, pod_netns, until
+from probes import (
+    HERE,
+    LONG,
+    PODS,
+    addresses,
+    answers,
+    flows_of,
+    node_addresses,
+    pairs_between,
+    ping_all,
+    pod_netns,
+    until,
+)
 
 from deploy.command import main
 from deploy.lab import substrate
@@ -33,27 +45,23 @@ _INTERVAL = 0.01
 
 
 class Pinging:
-    """A ping that runs until the end of the block; then `lost` says how many weren't answered."""
+    """Pings until the end of the block; then `lost` says how many weren't answered, and `sent` how many there were."""
 
     def __init__(self, netns: str, address: str, interval: float) -> None:
         self.title = f"{netns} -> {address}"
-        self.sent = self.answered = 0
+        self.sent = self.lost = 0
+        argv = ["python3", "-I", "-S", str(HERE / "pinger.py"), address, str(interval)]
         self._process = subprocess.Popen(
-            ["nsenter", f"--net={netns_path(netns)}", "--", "ping", "-n", "-q", "-i", str(interval), address],
+            ["nsenter", f"--net={netns_path(netns)}", "--", *argv],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self._process.stdout is not None and self._process.stdout.readline() == "begun\n"
 
     def finish(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        output, _ = self._process.communicate(timeout=10)
-        (line,) = [line for line in output.splitlines() if " transmitted" in line]
-        self.sent, self.answered = int(line.split()[0]), int(line.split(", ")[1].split()[0])
-
-    @property
-    def lost(self) -> int:
-        # The last one may have been on its way when ping was ended.
-        return max(0, self.sent - self.answered - 1)
+        told = json.loads(self._process.communicate(timeout=2 * LONG)[0])
+        self.sent, self.lost = told["sent"], told["lost"]
 
 
 @contextlib.contextmanager
@@ -181,7 +189,7 @@ def test_an_agent_killed_at_any_moment_of_add_or_del_leaks_nothing_and_gives_not
         guest.add()
         assert max(places(lab, guest.node).values()) == 1
         assert pod_links(lab, guest.node) == pod_ports(lab, guest.node)
-        until(lambda: pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1, "the pod answers")
+        answers(pod_netns(lab, "a1"), guest.addresses[0])
 
 
 def test_an_agent_that_is_killed_is_missed_and_one_that_is_started_is_heard(lab: Lab) -> None:
@@ -252,12 +260,12 @@ def test_a_switch_that_stays_silent_is_given_up_and_taken_back(lab: Lab) -> None
 
         with pytest.raises(click.ClickException, match="'node-3' doesn't answer within"):
             lab.ask("nodes", "node-3", "flows")
-        until(given_up, "the silent switch is noticed", timeout=40)
+        until(given_up, "the silent switch is noticed")
         (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == "node-3"]
         assert row["status"] == "Disconnected"
     finally:
         os.kill(process.pid, signal.SIGCONT)
-    until(lambda: bool(lab.ask("status")["healthy"]), "the switch is back", timeout=40)
+    until(lambda: bool(lab.ask("status")["healthy"]), "the switch is back")
     assert not ping_all(pairs_between(lab, ["a1"], ["c1"]))
     (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == "node-3"]
     assert row["flowModsSent"] == 0
