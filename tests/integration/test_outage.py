@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -14,7 +15,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 import click
+import msgspec
 import pytest
+from click.testing import CliRunner, Result
 from guests import Guest
 from probes import (
     HERE,
@@ -30,11 +33,13 @@ from probes import (
     until,
 )
 
+from deploy.command import main
 from deploy.lab import substrate
 from deploy.lab.cluster import Lab
 from deploy.lab.kubelet import CniFailure
 from deploy.lab.layout import netns_path
 from node.cni.spec import Code
+from topology.agent_report import encode, parse
 
 _INTERVAL = 0.01
 
@@ -185,6 +190,41 @@ def test_an_agent_killed_at_any_moment_of_add_or_del_leaks_nothing_and_gives_not
         assert max(places(lab, guest.node).values()) == 1
         assert pod_links(lab, guest.node) == pod_ports(lab, guest.node)
         answers(pod_netns(lab, "a1"), guest.addresses[0])
+
+
+def test_an_agent_that_is_killed_is_missed_and_one_that_is_started_is_heard(lab: Lab) -> None:
+    def agent(node: str) -> str:
+        (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == node]
+        return str(row["agent"])
+
+    def status() -> Result:
+        return CliRunner().invoke(main, ["status", "--socket", str(lab.layout.api)])
+
+    until(lambda: all(agent(node) == "Alive" for node in lab.nodes), "all agents are heard")
+    assert (status().exit_code, "3 of 3 alive" in status().output) == (0, True)
+    lab.stop_agent("node-2", signal.SIGKILL)
+    try:
+        # What it has said last, as if it were to beat every second: two minutes are long for a test.
+        said = parse(
+            json.loads(substrate.vsctl(lab.layout, "node-2", "get", "bridge", "br-int", "other_config:dp-desc"))
+        )
+        assert said is not None and said.beat is not None
+        hasty = encode(msgspec.structs.replace(said, beat=said.beat + 1, every=1))
+        substrate.vsctl(lab.layout, "node-2", "set", "bridge", "br-int", f'other_config:dp-desc="{hasty}"')
+        until(lambda: agent("node-2") == "Lost", "the agent is missed", timeout=60)
+        told = status()
+        assert told.exit_code == 1 and "2 of 3 alive" in told.output
+        assert re.search(
+            r"- node node-2: its agent has said nothing for \d+ s: pods there can't be added or removed", told.output
+        )
+        assert not ping_all(pairs_between(lab, ["a1"], ["b1"])), "what there is goes on"
+    finally:
+        lab.start_agent("node-2")
+        lab.wait_for_agents()
+    until(lambda: agent("node-2") == "Alive", "the agent is back", timeout=40)
+    until(lambda: status().exit_code == 0, "all is well", timeout=40)
+    reasons = [row["reason"] for row in lab.ask("events")["items"] if row["object"] == "Node node-2"]
+    assert [each for each in reasons if each.startswith("Agent")][-2:] == ["AgentLost", "AgentBack"]
 
 
 def test_a_switch_that_is_stopped_does_not_delay_the_others_and_catches_up(lab: Lab, guest: Guest) -> None:
