@@ -22,7 +22,7 @@ from topology.naming import pod_port_name
 
 POUR = str(Path(__file__).with_name("pour.py"))
 PORT = 7777
-#: Bits a second: far from what a pod gets without a limit, where the machine isn't busy; and enough for TCP to be steady.
+#: Bits a second: far from what a pod gets without a limit on a machine at leisure; enough for TCP to be steady.
 RATE = 20_000_000
 
 
