@@ -414,7 +414,7 @@ class Controller:
 
     async def reach(self, node: str) -> None:
         """Return when a node's switch has taken what it was sent before. Raises as `dump` does."""
-        await _answer(node, self._sync_of(node).describe)
+        await _answer(self._sync_of(node), questions.describe)
 
     async def groups(self, node: str) -> list[Group]:
         """A node's groups as its switch has them. Raises as `dump` does."""
