@@ -81,15 +81,24 @@ def get(
             only_changes=watch_only, with_events=output_watch_events,
         )  # fmt: skip
         return
-    answers = []
+    answers, complaints = [], []
     for target in targets:
         rows = listing.rows(socket_path, lab, target, wanted)
         if complaint := listing.missing(target, rows, wanted):
-            raise click.ClickException(complaint)
+            complaints.append(complaint)
+            if not rows:
+                continue
         rows = _sorted(rows, sort_by) if sort_by else rows
         answers.append((target.kind, rows[:limit]))
-    if len(answers) > 1 and output in ("json", "yaml"):
-        dump({kind.name: {"items": rows} for kind, rows in answers}, output)
+    _tell_all(answers, wanted, output, is_one=len(targets) == 1)
+    if complaints:
+        raise click.ClickException("; ".join(complaints))
+
+
+def _tell_all(answers: Sequence[tuple[Kind, Sequence[Row]]], wanted: Wanted, output: str, *, is_one: bool) -> None:
+    """Print the rows of each kind; `is_one` where only one was asked for."""
+    if not is_one and answers and output in ("json", "yaml"):
+        dump({kind.name: {"items": list(rows)} for kind, rows in answers}, output)
         return
     for number, (kind, rows) in enumerate(answers):
         if number and output in ("table", "wide"):

@@ -52,6 +52,7 @@ def test_a_pods_packets_are_captured_both_ways_and_its_traffic_goes_on(lab: Lab,
     lines = shown(file)
     assert sum(f"{ours} > {theirs}: ICMP echo request" in line for line in lines) == 3, lines
     assert sum(f"{theirs} > {ours}: ICMP echo reply" in line for line in lines) == 3, lines
+    assert errors == b"6 packets captured\n"
     until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone")
 
 
@@ -87,6 +88,26 @@ def test_a_capture_ends_with_its_caller(lab: Lab, file: Path) -> None:
     process = begun(lab, "a1", "-w", str(file), "--duration", "60")
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=10)
+    until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone", timeout=10)
+
+
+def test_ctrl_c_is_an_end_like_any_other(lab: Lab, file: Path) -> None:
+    process = begun(lab, "a1", "-w", str(file), "--direction", "sent", "--duration", "60")
+    target = addresses(lab, "b1")[0]
+    assert pings(pod_netns(lab, "a1"), target) == 1
+    until(lambda: any(f"> {target}: ICMP" in line for line in shown(file)), "it is written")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert errors.decode().startswith(f"{len(shown(file))} packet") and b"captured" in errors
+    until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone", timeout=10)
+
+
+def test_a_file_that_can_t_be_written_is_named(lab: Lab, file: Path) -> None:
+    process = begun(lab, "a1", "-w", str(file.parent / "nowhere" / "a.pcapng"))
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 1 and errors.decode().endswith("nowhere/a.pcapng: No such file or directory\n")
+    assert len(errors.splitlines()) == 1
     until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone", timeout=10)
 
 
