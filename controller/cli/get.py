@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from controller.cli import listing, watching
+from controller.cli import completing, listing, watching
 from controller.cli.kinds import Kind, title
 from controller.cli.listing import CHUNK, Wanted
 from controller.cli.printing import Column, Row, print_rows
@@ -16,7 +16,13 @@ from controller.cli.questions import dump, output_option, socket_options
 
 
 @click.command()
-@click.argument("words", metavar="KIND[,KIND]... [NAME]... | KIND/NAME...", nargs=-1, required=True)
+@click.argument(
+    "words",
+    metavar="KIND[,KIND]... [NAME]... | KIND/NAME...",
+    nargs=-1,
+    required=True,
+    shell_complete=completing.objects,
+)
 @listing.choosing
 @click.option(
     "-l", "--selector", default="", metavar="LABELS", help="Only objects with such labels: a=b,c!=d,e in (f,g),!h."

@@ -343,6 +343,8 @@ def test_differences_are_told_as_they_are_and_should_be_and_by_the_exit_code(mon
         "STATE", "missing", "altered", "should be", "foreign",
     ]  # fmt: skip
     assert result.output.splitlines()[3].endswith("to a: send it on")
+    wide = run(*words, "-o", "wide").output.splitlines()
+    assert [line.split()[-1] for line in wide] == ["OFCTL", "m", "is", "should", "f"]
     result = run(*words, "-o", "ofctl")
     assert (result.exit_code, result.output.split()) == (1, ["-m", "-should", "+is", "+f"])
 
