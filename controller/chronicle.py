@@ -78,6 +78,13 @@ class Chronicle:
         self._down = down
         return True
 
+    def agent_lost(self, node: str, silence: str) -> None:
+        text = f"its agent {silence}: pods there can't be added or removed"
+        self._log(WARNING, "AgentLost", object=f"Node {node}", node=node, message=text)
+
+    def agent_back(self, node: str) -> None:
+        self._log(NORMAL, "AgentBack", object=f"Node {node}", node=node, message="its agent is back")
+
     # The source ---------------------------------------------------------------------------------------------------
 
     def problems(self, before: Iterable[Problem], now: Iterable[Problem]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from controller import policy_views
+from controller.agent_reports import AgentReports
 from controller.fleet import Fleet
 from controller.refusals import Why
 from controller.replica import Replica
@@ -26,9 +27,13 @@ Row = dict[str, Any]
 
 
 def nodes(
-    compiler: Compiler, fleet: Fleet, replica: Replica | None = None, only: Iterable[str] | None = None
+    compiler: Compiler,
+    fleet: Fleet,
+    agents: AgentReports,
+    replica: Replica | None = None,
+    only: Iterable[str] | None = None,
 ) -> Iterator[Row]:
-    """Every node, or only some, and how its switch is."""
+    """Every node, or only some, and how its switch and its agent are."""
     for name in sorted(compiler.cluster.nodes) if only is None else only:
         node = compiler.cluster.nodes.get(name)
         if node is None:
@@ -55,6 +60,8 @@ def nodes(
             "drained": node.drained,
             "master": master,
             "masterSince": since,
+            "agent": agents.state(name).value,
+            "agentVersion": agents.version(name),
         }
 
 

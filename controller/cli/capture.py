@@ -107,9 +107,11 @@ def _write(pieces: Iterable[bytes], file: BinaryIO) -> None:
     packets, rest = 0, b""
     with contextlib.suppress(KeyboardInterrupt):
         for piece in pieces:
-            file.write(piece)
+            data = rest + piece
+            more, rest = pcapng.counted(data)
+            # Whole packets only, so that one can read it whenever it ends.
+            file.write(data[: len(data) - len(rest)])
             file.flush()
-            more, rest = pcapng.counted(rest + piece)
             packets += more
     click.echo(f"{packets} packet{'' if packets == 1 else 's'} captured", err=True)
 

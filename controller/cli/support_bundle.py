@@ -26,7 +26,7 @@ import msgspec
 from controller.cli.kinds import KINDS
 from controller.cli.listing import CHUNK
 from controller.cli.questions import controller_meant, socket_options
-from controller.version import version
+from topology.version import version
 
 if TYPE_CHECKING:
     from controller.cli import client

@@ -137,7 +137,7 @@ def what_one_would_ask_next(here: Lab) -> Iterator[tuple[str, str]]:
             env={**os.environ, **switch_environment(here.layout, node)},
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=60,
             check=False,
         )
         yield f"flows of {node}", done.stdout or done.stderr

@@ -60,14 +60,21 @@ def shapers(lab: Lab, node: str) -> int:
 def test_what_a_pod_gets_and_sends_is_limited_as_asked(lab: Lab, pod: Guest, family: int) -> None:
     here, there = pod_netns(lab, "b1"), addresses(lab, "b1")[family]
     pod.add()
-    free = rate(pod.netns, here, there), rate(here, pod.netns, pod.addresses[family])
-    assert min(free) > 3 * RATE, "without a limit it is much faster"
+
+    def gets(seconds: float = 1.5) -> float:
+        return rate(here, pod.netns, pod.addresses[family], seconds)
+
+    def sends(seconds: float = 1.5) -> float:
+        return rate(pod.netns, here, there, seconds)
+
+    # Each as soon as the machine has time for it: that others are busy makes it slower and not faster.
+    until(lambda: gets() > 3 * RATE and sends() > 3 * RATE, "without a limit it is much faster")
     pod.add(runtimeConfig={"bandwidth": {"ingressRate": RATE, "ingressBurst": 2**31 - 1}})
-    assert 0.8 * RATE < rate(here, pod.netns, pod.addresses[family], 4) < 1.4 * RATE
-    assert rate(pod.netns, here, there) > 3 * RATE
+    until(lambda: 0.8 * RATE < gets(4) < 1.4 * RATE, "it gets as much as it may")
+    until(lambda: sends() > 3 * RATE, "it sends as much as ever")
     pod.add(runtimeConfig={"bandwidth": {"egressRate": RATE, "egressBurst": 2**31 - 1}})
-    assert 0.8 * RATE < rate(pod.netns, here, there, 4) < 1.4 * RATE
-    assert rate(here, pod.netns, pod.addresses[family]) > 3 * RATE
+    until(lambda: 0.8 * RATE < sends(4) < 1.4 * RATE, "it sends as much as it may")
+    until(lambda: gets() > 3 * RATE, "it gets as much as ever")
 
 
 def test_limits_go_with_the_pod(lab: Lab, pod: Guest) -> None:
