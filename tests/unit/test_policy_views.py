@@ -492,11 +492,19 @@ def test_policy_check_says_yes_or_no_with_its_exit_code_and_why(run: Callable[..
     assert told.exit_code == 1 and json.loads(told.output)["allowed"] is False
 
 
-@pytest.mark.parametrize("words", [(), ("--tcp", "1", "--udp", "2"), ("--icmp", "--sctp", "9")])
-def test_policy_check_wants_one_protocol(run: Callable[..., Result], words: tuple[str, ...]) -> None:
-    refused = run("policy", "check", "shop/client", "shop/db", *words)
+def test_policy_check_is_about_a_ping_if_nothing_else_is_said(run: Callable[..., Result]) -> None:
+    pinged = run("policy", "check", "shop/other", "shop/db")
+    assert pinged.output.splitlines()[0].endswith("Pod shop/db (10.244.2.2), ICMP: DENIED")
+
+
+@pytest.mark.parametrize("command", [("policy", "check"), ("trace",)])
+@pytest.mark.parametrize("words", [("--tcp", "1", "--udp", "2"), ("--icmp", "--sctp", "9")])
+def test_a_question_is_about_one_protocol(
+    run: Callable[..., Result], command: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    refused = run(*command, "shop/client", "shop/db", *words)
     assert refused.exit_code == 2
-    assert "give one of --tcp PORT, --udp PORT, --sctp PORT and --icmp" in refused.output
+    assert "say one of --tcp, --udp, --sctp and --icmp" in refused.output
 
 
 def test_flows_of_a_policy_are_shown_in_words(run: Callable[..., Result]) -> None:
