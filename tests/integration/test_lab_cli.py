@@ -58,6 +58,12 @@ def admin(shell: Lab) -> tuple[str, str]:
     return ("--socket", str(shell.layout.api))
 
 
+def test_a_lab_that_comes_up_well_has_nothing_to_complain_of(shell: Lab) -> None:
+    logs = [*shell.layout.directory.glob("controller*.log"), *shell.layout.directory.glob("nodes/*/agent.log")]
+    assert len(logs) == 3
+    assert [line for log in logs for line in log.read_text().splitlines() if " INFO " not in line] == []
+
+
 def test_status_is_a_table_json_and_yaml(shell: Lab) -> None:
     text = signalbox("lab", "status")
     assert f"lab {NAME}: overlay by geneve, 2 of 2 nodes in sync" in text
