@@ -43,6 +43,8 @@ class FakeSwitch:
         self.refuses: Callable[[bytes], bool] = lambda message: False
         #: Of tables that may be full: how many flows they take.
         self.limits: dict[int, int] = {}
+        #: Kinds of questions that it answers with an error.
+        self.keeps_secret: set[Multipart] = set()
         #: Whole bundles to fail at their commit.
         self.failing_commits = 0
         #: What its datapath is, as its node's agent says.
@@ -192,6 +194,8 @@ class FakeSwitch:
 
     def _multipart(self, message: bytes, xid: int) -> bytes:
         (kind,) = unpack_from("!H", message, 8)
+        if kind in self.keeps_secret:
+            return _error(1, 12, message, xid)
         match kind:
             case Multipart.PORT_DESC:
                 return _reply(kind, b"".join(map(_port, self.ports.values())), xid)
