@@ -81,13 +81,22 @@ def get(
             only_changes=watch_only, with_events=output_watch_events,
         )  # fmt: skip
         return
-    answers = []
+    answers, complaints = [], []
     for target in targets:
         rows = listing.rows(socket_path, lab, target, wanted)
         if complaint := listing.missing(target, rows, wanted):
-            raise click.ClickException(complaint)
+            complaints.append(complaint)
+            if not rows:
+                continue
         rows = _sorted(rows, sort_by) if sort_by else rows
         answers.append((target.kind, rows[:limit]))
+    _tell_all(answers, wanted, output)
+    # What there is has been shown, as kubectl does it.
+    if complaints:
+        raise click.ClickException("; ".join(complaints))
+
+
+def _tell_all(answers: Sequence[tuple[Kind, Sequence[Row]]], wanted: Wanted, output: str) -> None:
     if len(answers) > 1 and output in ("json", "yaml"):
         dump({kind.name: {"items": rows} for kind, rows in answers}, output)
         return
@@ -103,7 +112,7 @@ def _tell(kind: Kind, rows: Sequence[Row], wanted: Wanted, output: str) -> None:
             click.echo(f"{kind.singular}/{title(row)}")
     elif not rows and output in ("table", "wide"):
         here = kind.namespaced and wanted.namespace
-        click.echo(f"No {kind.name} found{f' in {wanted.namespace} namespace' if here else ''}.", err=True)
+        click.echo(f"No {kind.title} found{f' in {wanted.namespace} namespace' if here else ''}.", err=True)
     else:
         print_rows(rows, columns(kind, wanted), output)
 

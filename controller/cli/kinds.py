@@ -137,10 +137,17 @@ class Kind(msgspec.Struct, frozen=True):
     labelled: bool = False
     #: Whether a list of it can go on.
     watched: bool = False
+    #: What its objects are, where its name doesn't say that.
+    objects: str = ""
 
     @property
     def singular(self) -> str:
         return self.words[0] if self.words else self.name
+
+    @property
+    def title(self) -> str:
+        """What its objects are, in a sentence."""
+        return self.objects or self.name
 
     @property
     def asked(self) -> str:
@@ -173,7 +180,7 @@ KINDS = (
         counters=_VERDICT_COLUMNS,
         watched=True,
     ),
-    Kind("bgp", (), _BGP_COLUMNS),
+    Kind("bgp", (), _BGP_COLUMNS, objects="BGP peers"),
     Kind("routes", ("route",), _ROUTE_COLUMNS),
     Kind("events", ("event", "ev"), EVENT_COLUMNS, watched=True),
 )

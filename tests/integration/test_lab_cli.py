@@ -205,6 +205,10 @@ def test_logs_of_the_parts(shell: Lab) -> None:
     assert "is ready" in signalbox("lab", "logs", "node/node-1")
     assert "connected" in signalbox("lab", "logs", "controller")
     assert "ovs-vswitchd" in signalbox("lab", "logs", "switch/node-1")
+    following = begin("lab", "logs", "-f", "controller")
+    assert following.stdout is not None and "listening" in following.stdout.readline()
+    following.terminate()
+    following.communicate(timeout=10)
 
 
 def test_labs_are_listed(shell: Lab) -> None:

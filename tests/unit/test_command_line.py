@@ -213,7 +213,9 @@ def test_get_shows_each_object_that_is_named_and_names_those_that_are_missing(mo
     at = ("-o", "name", "--socket", "/s")
     assert run("get", "nodes", "n3", "n1", *at).output == "node/n1\nnode/n3\n"
     result = run("get", "nodes", "n1", "n8", "n9", *at)
-    assert result.exit_code == 1 and result.output == "Error: nodes 'n8', 'n9' not found\n"
+    assert result.exit_code == 1 and result.output == "node/n1\nError: nodes 'n8', 'n9' not found\n"
+    result = run("get", "nodes", "n9", "--socket", "/s")
+    assert result.exit_code == 1 and result.output == "Error: nodes 'n9' not found\n"
 
 
 class Pages:
