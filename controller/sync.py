@@ -49,7 +49,7 @@ from controller.batch import (
     on_bridge,
     replacement,
 )
-from controller.holdings import Holdings, Refusal
+from controller.holdings import Holdings, Refusal, scope_of
 from controller.leases import Tenure
 from controller.pauses import Pause
 from controller.scopes import ClusterLog, ScopeState, Source
@@ -438,7 +438,7 @@ class SwitchSync:
             return
         if self._again is not None:
             again, self._again = self._again, None
-            self._launch(again, now)
+            self._launch(again)
             return
         if not self._is_behind():
             if self._retry.is_over(now):
@@ -472,7 +472,7 @@ class SwitchSync:
         self._correct.difference_update(scopes)
         after = [*(message for each in batches for message in each.after), *self._flushes]
         self._flushes = ()
-        self._launch(self._prepared(batches, is_whole=len(scopes) == len(Scope), after=after), now)
+        self._launch(self._prepared(batches, now, is_whole=len(scopes) == len(Scope), after=after))
 
     def _try_again(self, now: float) -> None:
         """Send what full tables have refused: by now there may be room."""
@@ -484,18 +484,17 @@ class SwitchSync:
         for flow in flows:
             self.holdings.try_again(flow)
         steps: list[Step] = [(encode.flow_mod(flow), flow) for flow in flows]
-        steps += [digest_step(scope, self.holdings.digest(scope)) for scope in Scope]
-        self._launch(self._prepared([batch(steps, self._xids)], is_whole=False, is_retry=True), now)
+        steps += [digest_step(scope, self.holdings.digest(scope)) for scope in {scope_of(flow) for flow in flows}]
+        self._launch(self._prepared([batch(steps, self._xids)], now, is_whole=False, is_retry=True))
 
     def _prepared(
-        self, batches: list[Batch], *, is_whole: bool, after: Sequence[bytes] = (), is_retry: bool = False
+        self, batches: list[Batch], now: float, *, is_whole: bool, after: Sequence[bytes] = (), is_retry: bool = False
     ) -> _Flight:
         opening, commit = next(self._own_xids), next(self._own_xids)
         missing, self._missing = self._missing, set()
-        return _Flight(batches, opening, commit, 0.0, self._cursor, is_whole, is_retry, list(after), missing)
+        return _Flight(batches, opening, commit, now, self._cursor, is_whole, is_retry, list(after), missing)
 
-    def _launch(self, flight: _Flight, now: float) -> None:
-        flight.started = now
+    def _launch(self, flight: _Flight) -> None:
         self._flight, batches = flight, flight.batches
         buffers = [encode.bundle_control(BundleControl.OPEN_REQUEST, BUNDLE_ID, flight.open_xid)]
         buffers += [buffer for each in batches for buffer in each.buffers]
@@ -643,7 +642,7 @@ class SwitchSync:
             self._pause.begin(now)
             text = f"error type {error.type} code {error.code}"
             self.setback = f"{self._failures} bundles failed one after another, the last with {text}"
-        if flight.errors:
+        if flight.errors and flight.broken is None:
             # The same once more, without what was found at fault.
             batches = [each.without(flight.errors) for each in flight.batches]
             batches.append(batch([digest_step(scope, self.holdings.digest(scope)) for scope in wrong], self._xids))
