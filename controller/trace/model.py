@@ -99,7 +99,9 @@ class _Way:
         self._wanted = endpoint
         self._objects = dict(compiled.names())
         self._names = Names(
-            identities=policy_views.identity_names(self._compiler), rules=policy_views.rule_names(self._compiler)
+            identities=policy_views.identity_names(self._compiler),
+            rules=policy_views.rule_names(self._compiler),
+            endpoints=self._compiled.endpoints(),
         )
         self._visits: list[Visit] = []
         self._hops: list[Hop] = list(begun.hops)

@@ -106,7 +106,7 @@ def test_apply_and_delete_speak_as_kubectl_does(shell: Lab, tmp_path: Path) -> N
     assert signalbox("lab", "apply", "-f", str(path)) == "pod/extra created\n"
     assert signalbox("lab", "apply", "-f", str(path)) == "pod/extra unchanged\n"
     assert "extra" in signalbox(*("get", "pods"), *admin(shell))
-    assert signalbox("lab", "logs", "extra") == "started\n"
+    until(lambda: signalbox("lab", "logs", "extra") == "started\n", "its command runs")
     path.write_text(yaml.safe_dump(pod | {"metadata": {"name": "extra", "labels": {"a": "b"}}}))
     assert signalbox("lab", "apply", "-f", str(path)) == "pod/extra configured\n"
     assert signalbox("lab", "delete", "-f", str(path)) == "pod/extra deleted\n"
