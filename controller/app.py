@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from controller import dhcp, parts, questions, views
 from controller.access import Access
+from controller.agent_reports import AgentReports
 from controller.api import UnknownNodeError
 from controller.audit import Drift
 from controller.bgp import Speaker
@@ -59,7 +60,7 @@ from flows.state import Port
 from flows.text import flow_text
 from flows.update import Update
 from flows.values import PORT_CONTROLLER, Group, Output
-from topology.announcements import Elections, Route, routes
+from topology.announcements import Route, routes
 from topology.discovery import Sender
 from topology.flow_export import FlowExport
 from topology.graph import Interconnect, Wire
@@ -142,7 +143,7 @@ class Controller:
         if replica is not None:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
-        self.tracer = Tracer(self.compiler, self._may_write, self._write, self.dump)
+        self.tracer = Tracer(self.compiler, self._may_write, self._write, self.reach, self.dump)
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
@@ -154,8 +155,9 @@ class Controller:
         self.statistics = Statistics(self.compiler, self.fleet)
         #: Questions to all switches of what they have counted.
         self.counting = Counting(self.compiler, self.fleet)
-        #: What agents report of hardware offload.
-        self.offloads = Offloads(self.compiler, self.fleet)
+        #: What nodes' agents say; and of it, how hardware offload is.
+        self.agents = AgentReports(self.compiler, self.fleet, self.chronicle, self.concerns.agent)
+        self.offloads = Offloads(self.compiler, self.fleet, self.agents)
         #: Certificates and tokens.
         self.access = Access()
         #: What it was started with, by the names of options.
@@ -171,7 +173,6 @@ class Controller:
         self.bgp: Speaker | None = None
         self._routes: tuple[Route, ...] = ()
         self._routes_of: tuple[int, frozenset[str]] | None = None
-        self._elections = Elections()
         #: Endpoints that are of no pod, and after which change they were looked for: every scrape asks.
         self._strangers: tuple[int, tuple[tuple[Key, str], ...]] = (-1, ())
         #: How many changes of objects there were.
@@ -281,7 +282,8 @@ class Controller:
             return None
         state = (self.changes_taken, self.compiler.services.down)
         if state != self._routes_of:
-            self._routes = routes(self.compiler.cluster, self.compiler.services.down, self._elections)
+            services = self.compiler.services
+            self._routes = routes(self.compiler.cluster, services.down, services.elections)
             self._routes_of = state
         return self._routes
 
@@ -409,6 +411,10 @@ class Controller:
     async def dump(self, node: str) -> list[FlowStats]:
         """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
         return await _answer(self._sync_of(node), questions.dump)
+
+    async def reach(self, node: str) -> None:
+        """Return when a node's switch has taken what it was sent before. Raises as `dump` does."""
+        await _answer(self._sync_of(node), questions.describe)
 
     async def groups(self, node: str) -> list[Group]:
         """A node's groups as its switch has them. Raises as `dump` does."""

@@ -99,7 +99,7 @@ async def run(feed: Feed, options: Options) -> None:
         begin(_refresh(options.access, ready)),
     ]
     audit = functools.partial(_audit, options.audit_interval)
-    once_ready = (audit, _look, _ask_ports, _keep_leases, _look_at_the_clock, _announce, _count, _ask_of_offload)
+    once_ready = (audit, _look, _ask_ports, _keep_leases, _look_at_the_clock, _announce, _count, _ask_of_agents)
     tasks += [begin(_once_ready(ready, each)) for each in once_ready]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -268,8 +268,8 @@ async def _count(controller: Controller) -> None:
     await controller.statistics.keep()
 
 
-async def _ask_of_offload(controller: Controller) -> None:
-    await controller.offloads.keep()
+async def _ask_of_agents(controller: Controller) -> None:
+    await controller.agents.keep()
 
 
 # Limits ---------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ several may have a part, are in `policy_parts`, and wires' in `fabric_parts`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from typing import TypeVar
 
 import msgspec
@@ -175,6 +175,9 @@ class Compiler:
                 parts |= self._nodes.of_pod(pod)
         parts |= self.services.parts(names, changes)
         before = self._contributions(parts)
+        # Any node may be the one that announces an address, and that is all that a Service has of most of them.
+        is_of_nodes = any(change.key[0] == Node.kind for change in changes)
+        announced = self.services.announced() if is_of_nodes else set()
         used = self.services.endpoints(names)
         forgotten: set[Forgotten] = set()
         for change in changes:
@@ -191,6 +194,8 @@ class Compiler:
                 before.setdefault(part, list(self._contribution(part)))
         self.services.settle(wanted)
         parts |= before.keys() | self.services.parts(names) | self.services.announcements(before)
+        if is_of_nodes:
+            parts |= self._turns(announced, before)
         forgotten |= used - self.services.endpoints(names)
         updates = self._updates(parts, before, tuple(sorted(forgotten, key=lambda each: each.order)), judged)
         return updates + self._follow(self.fabric.objects_changed(changes))
@@ -203,6 +208,7 @@ class Compiler:
         match change.old, change.new:
             case Node() as old, None:
                 self.topology.remove(old.name)
+                self.services.elections.forget(old.name)
             case _, Node() as new:
                 self.topology.put(new)
         self._places.claim(change)
@@ -242,11 +248,17 @@ class Compiler:
         down = frozenset(nodes)
         if down == self.services.down:
             return []
-        exposed = self.services.exposed()
-        parts = self.services.parts(exposed)
-        before = self._contributions(parts)
+        announced = self.services.announced()
         self.services.down = down
-        return self._updates(parts | self.services.parts(exposed), before)
+        before: dict[Part, list[Item]] = {}
+        return self._updates(self._turns(announced, before), before)
+
+    def _turns(self, announced: Set[Part], before: dict[Part, list[Item]]) -> set[Part]:
+        """The addresses that others announce than `announced` them; what those had of them is noted in `before`."""
+        now = self.services.announced()
+        for part in announced - now:
+            before.setdefault(part, [self.services.announcement(part[2])])
+        return now ^ announced
 
     # What objects contribute ------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from flows.services import Claim, PortView
 from flows.tables import host, service
 from flows.update import CLUSTER, Forgotten
 from flows.values import Flow, Group
-from topology.announcements import elected
+from topology.announcements import Elections, elected
 from topology.endpoints import ENDPOINT_LIMIT, Backend, on_nodes
 from topology.identities import Identities
 from topology.model import Change, Cluster, EndpointSlice, Key, Node, Object, Pod, Service
@@ -64,12 +64,24 @@ class ServiceParts:
         self._users: dict[Address, set[Name]] = {}
         self._on_nodes: dict[str, set[Name]] = {}
         self._views: dict[Name, tuple[PortView, ...]] = {}
-        #: Nodes that have been out of reach for long: they announce nothing.
-        self.down: frozenset[str] = frozenset()
+        #: Who answers for which address; routers are told of the same.
+        self.elections = Elections()
+        self._down: frozenset[str] = frozenset()
+        self._eligible: frozenset[str] | None = None
+
+    @property
+    def down(self) -> frozenset[str]:
+        """Nodes that have been out of reach for long: they announce nothing."""
+        return self._down
+
+    @down.setter
+    def down(self, nodes: frozenset[str]) -> None:
+        self._down, self._eligible = nodes, None
 
     def cluster_changed(self) -> None:
         """Call when an object has come, changed or gone: what was remembered of Services no longer holds."""
         self._views.clear()
+        self._eligible = None
 
     def _views_of(self, found: Service) -> tuple[PortView, ...]:
         """A Service's ports. Between two changes they are asked for several times: whom it concerns, its flows, ..."""
@@ -98,8 +110,6 @@ class ServiceParts:
                     for key in self._cluster.pods_on.get(version.name, ()):
                         found = self._cluster.selecting(self._cluster.pods[key])
                         names |= {(each.namespace, each.name) for each in found}
-                    # Any node may be the one that announces an address, or be asked how it is.
-                    names |= self.exposed()
                     if _is_drained(change.old) != _is_drained(change.new):
                         for each in self._cluster.slices_on.get(version.name, ()):
                             names.add((each[1], self._cluster.slices[each].service))
@@ -110,10 +120,6 @@ class ServiceParts:
         names = {(each.namespace, each.name) for each in self._cluster.selecting(pod)}
         slices = self._cluster.slices_with.get((pod.namespace, pod.name), ())
         return names | {(pod.namespace, self._cluster.slices[key].service) for key in slices}
-
-    def exposed(self) -> set[Name]:
-        """The Services that the world reaches by addresses of their own."""
-        return {name for names in self._users.values() for name in names}
 
     def parts(self, names: Iterable[Name], changes: Iterable[Change] = ()) -> set[Part]:
         """The contributions of Services as they are now, and the addresses that a Service to come will have."""
@@ -138,6 +144,12 @@ class ServiceParts:
             if announcer:
                 parts.add((announcer, Kind.ADDRESS, str(address)))
         return parts
+
+    def announced(self) -> set[Part]:
+        """By which contributions nodes announce the addresses that Services have, as it is now."""
+        return {
+            (announcer, Kind.ADDRESS, str(address)) for address in self._users if (announcer := self.announcer(address))
+        }
 
     def wanted(self, names: Iterable[Name]) -> dict[Name, Wants]:
         """What Services want as the cluster is now; of those that are none, nothing."""
@@ -241,12 +253,16 @@ class ServiceParts:
         address = ip_address(text)
         if address not in self._users:
             return
-        mark = cookie(Scope.NODE if scope else Scope.CLUSTER, Kind.ADDRESS, object_id("Address", "", text))
         if scope == CLUSTER:
+            mark = cookie(Scope.CLUSTER, Kind.ADDRESS, object_id("Address", "", text))
             yield host.address_flow(address, mark)
             yield from service.refusal_flows([ip_network(address)], mark)
         elif scope == self.announcer(address):
-            yield host.announce_flow(address, mark)
+            yield self.announcement(text)
+
+    def announcement(self, text: str) -> Flow:
+        """What the node that announces this address has of it, whichever node it is."""
+        return host.announce_flow(ip_address(text), cookie(Scope.NODE, Kind.ADDRESS, object_id("Address", "", text)))
 
     def announcer(self, address: Address) -> str:
         """The node that answers for an address on its network: one of those that can serve it. Empty where none can."""
@@ -254,14 +270,18 @@ class ServiceParts:
         found = next((each for name in users if (each := self._cluster.services.get(name))), None)
         if found is None or address not in found.load_balancer_ips:
             return ""
-        eligible = self._cluster.nodes.keys() - self.down - self._cluster.transit - self._cluster.drained
+        if self._eligible is None:
+            self._eligible = frozenset(
+                self._cluster.nodes.keys() - self._down - self._cluster.transit - self._cluster.drained
+            )
         if found.external_local:
             serving: set[str] = set()
             for view in self._views_of(found):
                 if view.version == address.version:
                     serving |= on_nodes(view.found).keys()
-            eligible = eligible & serving or eligible
-        return elected(address, eligible)
+            if there := self._eligible & serving:
+                return elected(address, there)
+        return self.elections(address, self._eligible)
 
     def _has(self, claim: Claim, name: Name) -> bool:
         return min(self._claimants.get(claim, {name})) == name

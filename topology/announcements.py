@@ -7,7 +7,8 @@ are out of reach. Knows nothing of how routers are told.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import heapq
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Set
 from ipaddress import ip_network
 
 import msgspec
@@ -18,6 +19,8 @@ from topology.naming import Address, Network
 
 #: Which of these nodes answers for an address; empty where there is none.
 Elect = Callable[[Address, frozenset[str]], str]
+#: Nodes that are remembered for an address. That as many are all out of reach is rare, and then they are asked anew.
+LINE = 8
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -34,42 +37,86 @@ def elected(address: Address, nodes: Collection[str]) -> str:
 
     The one with the highest hash: a node that comes or goes moves no address but those that are its own.
     """
-    text = f"{address}/"
-    return max(nodes, key=lambda node: _hash(text + node), default="")
+    return max(nodes, key=standing_for(address), default="")
 
 
 class Elections:
-    """`elected`, remembered: it asks every node for every address, and a node more or less changes few answers."""
+    """`elected`, remembered: it asks every node for every address, and nodes that come or go change few answers.
+
+    Of each address the nodes that are first in line are kept. Who is out of reach for a while is passed over and costs
+    nothing when it is back; whoever is new is put in line; who is gone for good is to be forgotten.
+    """
 
     def __init__(self) -> None:
-        self._nodes: frozenset[str] = frozenset()
-        self._winners: dict[Address, str] = {}
+        #: Of these the lines are. Who has been asked about last: usually the very same are asked about again.
+        self._known: set[str] = set()
+        self._asked: frozenset[str] = frozenset()
+        #: By address: the highest hashes among those who are known, the highest first.
+        self._lines: dict[Address, list[tuple[bytes, str]]] = {}
 
     def __call__(self, address: Address, nodes: frozenset[str]) -> str:
-        if nodes is not self._nodes:
-            self._turn_to(nodes)
-        winner = self._winners.get(address)
-        if winner is None:
-            winner = self._winners[address] = elected(address, nodes)
-        return winner
+        if nodes is not self._asked:
+            self._meet(nodes - self._known)
+            self._asked = nodes
+        found = _first(self._lines.get(address, ()), nodes)
+        if not found and nodes:
+            # Never asked about, or all who were first in line are gone.
+            self._lines[address] = _line(address, self._known)
+            found = _first(self._lines[address], nodes) or elected(address, nodes)
+        return found
 
-    def _turn_to(self, nodes: frozenset[str]) -> None:
-        """Forget who has gone; those who are new stand against who won before."""
-        new = nodes - self._nodes
-        remaining = ((address, winner) for address, winner in self._winners.items() if winner in nodes)
-        self._winners = {address: elected(address, {winner, *new}) if new else winner for address, winner in remaining}
-        self._nodes = nodes
+    def forget(self, node: str) -> None:
+        """A node is gone for good."""
+        self._known.discard(node)
+        self._asked = frozenset()
+        self._lines = {
+            address: [each for each in line if each[1] != node] for address, line in self._lines.items() if line
+        }
+
+    def _meet(self, new: Set[str]) -> None:
+        """Whoever isn't as high as the last of a line, of whose lower places nobody knows, isn't put in it."""
+        if not new:
+            return
+        self._known |= new
+        for address, line in self._lines.items():
+            standing = standing_for(address)
+            higher = [each for name in new if line and (each := (standing(name), name)) > line[-1]]
+            if higher:
+                self._lines[address] = sorted((*line, *higher), reverse=True)[:LINE]
+
+
+def _first(line: Iterable[tuple[bytes, str]], nodes: Container[str]) -> str:
+    return next((name for _, name in line if name in nodes), "")
+
+
+def _line(address: Address, nodes: Iterable[str]) -> list[tuple[bytes, str]]:
+    standing = standing_for(address)
+    return heapq.nlargest(LINE, ((standing(name), name) for name in nodes))
+
+
+def standing_for(address: Address) -> Callable[[str], bytes]:
+    """How high a node stands among those who would answer for an address: the hash of both."""
+    # What all of them begin with is hashed once: half of the time, where there are a thousand.
+    begun = hashlib.blake2b(f"{address}/".encode(), digest_size=8)
+
+    def standing(node: str) -> bytes:
+        each = begun.copy()
+        each.update(node.encode())
+        return each.digest()
+
+    return standing
 
 
 def routes(cluster: Cluster, lost: Collection[str] = (), elect: Elect = elected) -> tuple[Route, ...]:
     """All that routers are to be told, in the order of names; `lost` are nodes that have been away for long.
 
     Where all are lost it is more likely us who are: bridges forward without a controller, so nothing is withdrawn then.
-    A drained node answers for no load balancer's address; the way to its pods is still by itself.
+    A drained node answers for no load balancer's address; the way to its pods is still by itself. Nor does a switch in
+    transit, which knows no Services.
     """
     names = frozenset(cluster.nodes.keys() - frozenset(lost) or cluster.nodes.keys())
     nodes = {name: cluster.nodes[name] for name in sorted(names)}
-    takers = {name: node for name, node in nodes.items() if not node.drained}
+    takers = {name: node for name, node in nodes.items() if not node.drained and not node.is_transit}
     candidates = frozenset(takers)
     found: dict[Network, Route] = {}
     # Two nodes with one pod CIDR: the first by name has it, as everywhere. That holds while the first is lost, too.
@@ -124,7 +171,3 @@ def _addresses(nodes: Iterable[Node], version: int) -> tuple[Address, ...]:
     """Each node's first address of a family."""
     first = (next((each for each in node.addresses if each.version == version), None) for node in nodes)
     return tuple(dict.fromkeys(each for each in first if each is not None))
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_address, ip_network
 
 import msgspec
@@ -11,8 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.compiler import Compiler
-from topology.announcements import Elections, Route, elected, routes
-from topology.model import Cluster, Endpoint, EndpointPort, EndpointSlice, Node, Object, Service, ServicePort, Subset
+from topology import announcements
+from topology.announcements import LINE, Elections, Route, elected, routes
+from topology.model import (
+    TRANSIT,
+    Cluster,
+    Endpoint,
+    EndpointPort,
+    EndpointSlice,
+    Node,
+    Object,
+    Service,
+    ServicePort,
+    Subset,
+)
 from topology.naming import Address
 
 BALANCED = (ip_address("198.51.100.10"), ip_address("2001:db8:1::10"))
@@ -94,6 +107,13 @@ def test_a_load_balancer_s_address_is_reached_by_the_node_that_answers_arp_for_i
             assert found[ip_network(address)] == Route(ip_network(address), (hop,), "Service/default/web")
 
 
+def test_a_switch_in_transit_which_knows_no_services_answers_for_no_address() -> None:
+    passing = [msgspec.structs.replace(each, labels=(TRANSIT,)) for each in NODES[1:]]
+    addresses = tuple(ip_address(f"198.51.100.{number}") for number in range(1, 20))
+    found = told(routes(cluster(NODES[0], *passing, msgspec.structs.replace(WEB, load_balancer_ips=addresses))))
+    assert {tuple(found[f"{each}/32"]) for each in addresses} == {("172.30.0.1",)}
+
+
 def test_other_external_addresses_are_the_business_of_who_gave_them() -> None:
     assert not [prefix for prefix in told(routes(cluster(*NODES, WEB))) if prefix.startswith("203.")]
 
@@ -128,12 +148,62 @@ def test_of_services_that_share_an_address_the_first_by_name_decides() -> None:
     assert "198.51.100.10/32" not in owners
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), st.frozensets(st.sampled_from("abcde"))), max_size=20))
-def test_what_was_remembered_of_elections_is_what_would_be_elected(asked: list[tuple[int, frozenset[str]]]) -> None:
+def highest_hash(address: Address, nodes: Collection[str]) -> str:
+    """Who answers for an address: as it is defined, with nothing done once for several."""
+    return max(
+        nodes, key=lambda name: hashlib.blake2b(f"{address}/{name}".encode(), digest_size=8).digest(), default=""
+    )
+
+
+#: More than are kept in line for an address.
+NAMES = [f"node-{number}" for number in range(3 * LINE)]
+QUESTIONS = st.tuples(st.integers(1, 6), st.frozensets(st.sampled_from(NAMES)))
+
+
+@given(st.lists(st.one_of(QUESTIONS, st.sampled_from(NAMES)), max_size=40))
+def test_what_was_remembered_of_elections_is_what_would_be_elected(
+    events: list[tuple[int, frozenset[str]] | str],
+) -> None:
     remembering = Elections()
-    for number, nodes in asked:
-        address: Address = ip_address(f"198.51.100.{number}")
-        assert remembering(address, nodes) == elected(address, nodes)
+    for event in events:
+        if isinstance(event, str):
+            remembering.forget(event)
+            continue
+        address: Address = ip_address(f"198.51.100.{event[0]}")
+        assert remembering(address, event[1]) == elected(address, event[1]) == highest_hash(address, event[1])
+
+
+@pytest.mark.parametrize("gone", range(0, 3 * LINE, 5))
+def test_when_all_who_were_first_in_line_are_gone_others_are_elected(gone: int) -> None:
+    remembering, address = Elections(), BALANCED[0]
+    everybody = frozenset(NAMES)
+    assert remembering(address, everybody)
+    order = sorted(NAMES, key=lambda name: [highest_hash(address, (name, other)) for other in NAMES].count(name))
+    left = frozenset(order[: len(NAMES) - gone])
+    assert remembering(address, left) == highest_hash(address, left)
+    for name in everybody - left:
+        remembering.forget(name)
+    assert remembering(address, left) == highest_hash(address, left)
+    assert remembering(address, everybody) == highest_hash(address, everybody)
+
+
+def test_asked_again_after_a_node_has_come_it_asks_none_but_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembering, asked = Elections(), list[str]()
+    addresses: list[Address] = [ip_address(f"198.51.100.{number}") for number in range(1, 9)]
+    for each in addresses:
+        remembering(each, frozenset(NAMES))
+    standing = announcements.standing_for
+
+    def noted(address: Address) -> Callable[[str], bytes]:
+        return lambda name: asked.append(name) or standing(address)(name)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(announcements, "standing_for", noted)
+    grown = frozenset({*NAMES, "new"})
+    for each in addresses:
+        assert remembering(each, grown) == highest_hash(each, grown)
+        # Neither who is out of reach, nor who is back.
+        remembering(each, frozenset(NAMES[1:]))
+    assert asked == ["new"] * len(addresses)
 
 
 @pytest.mark.parametrize("gone", ["node-1", "node-2", "node-3"])
