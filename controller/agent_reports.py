@@ -87,9 +87,7 @@ class _Node(msgspec.Struct):
 class AgentReports:
     """The agents of all nodes. `changed` is called with a node whose agent's state or version is another."""
 
-    def __init__(
-        self, compiler: Compiler, fleet: Fleet, chronicle: Chronicle, changed: Callable[[str], None] = lambda node: None
-    ) -> None:
+    def __init__(self, compiler: Compiler, fleet: Fleet, chronicle: Chronicle, changed: Callable[[str], None]) -> None:
         self._compiler = compiler
         self._fleet = fleet
         self._chronicle = chronicle

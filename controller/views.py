@@ -17,6 +17,7 @@ from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
 from flows.services import external_addresses
 from flows.state import LocalPod
 from flows.values import Flow, Group
+from topology.endpoints import Backend
 from topology.manifests import object_words
 from topology.model import Key, Pod
 from topology.naming import format_mac, is_pod_port, object_id
@@ -168,9 +169,7 @@ def endpoints(
                 "namespace": service.namespace,
                 "name": service.name,
                 "port": view.port.title,
-                "address": f"{each.address}:{each.port}"
-                if each.address.version == 4
-                else f"[{each.address}]:{each.port}",
+                "address": _address(each),
                 "status": f"{state},Terminating" if end.terminating else state,
                 "used": used,
                 "pod": end.pod,
@@ -180,6 +179,21 @@ def endpoints(
             if sums is not None:
                 row |= _total([sums.endpoints.get(numbers)])
             yield row
+
+
+def endpoint_names(compiler: Compiler) -> dict[int, str]:
+    """Every Service's endpoints by what their connections keep of them (`flows.registers.LABEL_SERVICE`)."""
+    names = {}
+    for service in compiler.cluster.services.values():
+        for _, each, (label, number), _ in compiler.services.endpoints_of(service):
+            pod = f" (pod {service.namespace}/{each.endpoint.pod})" if each.endpoint.pod else ""
+            names[label << 32 | number] = _address(each) + pod
+    return names
+
+
+def _address(backend: Backend) -> str:
+    address = str(backend.address) if backend.address.version == 4 else f"[{backend.address}]"
+    return f"{address}:{backend.port}"
 
 
 def _port_words(port: int, node_port: int, protocol: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from controller.cli import listing
+from controller.cli import completing, listing
 from controller.cli.kinds import EVENT_COLUMNS, KINDS, title
 from controller.cli.listing import Target, Wanted
 from controller.cli.printing import Column, Row, in_colour, printable, table_of
@@ -44,7 +44,9 @@ class Asking:
 
 
 @click.command()
-@click.argument("words", metavar="KIND [NAME]... | KIND/NAME...", nargs=-1, required=True)
+@click.argument(
+    "words", metavar="KIND [NAME]... | KIND/NAME...", nargs=-1, required=True, shell_complete=completing.objects
+)
 @listing.choosing
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Only objects with such labels.")
 @socket_options

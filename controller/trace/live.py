@@ -107,7 +107,9 @@ class Tracer:
             nodes = self._nodes(compiled, said, asked)
             for node in sorted(nodes):
                 if not self._may_write(node):
-                    raise NotMasterError(f"this controller is not the master of the switch of node {node} now")
+                    raise NotMasterError(
+                        f"the switch of node {node} isn't connected, or this controller is not its master now"
+                    )
             await self._gather(begun, nodes, {visit.node for visit in said.visits}, deliver)
             met = [await self._met(node, reports) for node, reports in self._visits(begun)]
             if not met:

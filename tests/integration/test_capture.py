@@ -105,6 +105,26 @@ def test_a_capture_ends_with_its_caller(lab: Lab, file: Path) -> None:
     until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone")
 
 
+def test_ctrl_c_is_an_end_like_any_other(lab: Lab, file: Path) -> None:
+    process = begun(lab, "a1", "-w", str(file), "--duration", "300")
+    target = addresses(lab, "b1")[0]
+    answers(pod_netns(lab, "a1"), target)
+    until(lambda: bool(about(file, f"> {target}: ICMP")), "it is written")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert errors.decode() == f"{len(shown(file))} packets captured\n"
+    until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone")
+
+
+def test_a_file_that_can_t_be_written_is_named(lab: Lab, file: Path) -> None:
+    process = begun(lab, "a1", "-w", str(file.parent / "nowhere" / "a.pcapng"))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and errors.decode().endswith("nowhere/a.pcapng: No such file or directory\n")
+    assert len(errors.splitlines()) == 1
+    until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone")
+
+
 def test_taps_go_by_themselves_when_the_controller_is_killed(lab: Lab, file: Path) -> None:
     target = addresses(lab, "b1")[0]
     # Long enough for the machine that this is to kill it in that time.

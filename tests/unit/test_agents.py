@@ -16,7 +16,7 @@ from test_metrics import samples
 from test_sync import connect, node, snapshot, started, switch_of
 
 from controller import parts
-from controller.agent_reports import INTERVAL, MISSED, State
+from controller.agent_reports import INTERVAL, MISSED, AgentReports, State
 from controller.app import Controller
 from topology import offload
 from topology.agent_report import BEAT, AgentReport, encode
@@ -166,7 +166,8 @@ def test_an_agent_without_a_beat_keeps_its_report_and_is_never_lost(here: Node) 
 
 def test_who_watches_is_told_of_another_state_or_version_and_of_nothing_else(here: Node) -> None:
     touched: list[str] = []
-    here.controller.agents._changed = touched.append
+    controller = here.controller
+    controller.agents = AgentReports(controller.compiler, controller.fleet, controller.chronicle, touched.append)
     here.says(1)
     here.asked(*every_ten(0.0, 60.0))
     assert touched == ["n1"]

@@ -137,6 +137,17 @@ def test_objects_are_rejected_and_accepted_once_nothing_is_wrong_with_them() -> 
     assert told(log)[-1][:3] == ("Normal", "ObjectAccepted", "Service default/web")
 
 
+def test_what_is_no_object_yet_is_known_by_its_file() -> None:
+    log = EventLog()
+    chronicle = Chronicle(log, lambda: MOMENT)
+    one, other = (Problem(f"{name}.yaml", 1, "", "not YAML") for name in "ab")
+    chronicle.problems((), (one, other))
+    chronicle.problems((one, other), (other,))
+    assert told(log)[-1] == ("Normal", "ObjectAccepted", "", "a.yaml: nothing is wrong with it any more")
+    chronicle.problems((other,), ())
+    assert told(log)[-1] == ("Normal", "ObjectAccepted", "", "b.yaml: nothing is wrong with it any more")
+
+
 def test_wires_that_a_controller_finds_when_it_starts_are_no_news() -> None:
     now = [MOMENT]
     log = EventLog()

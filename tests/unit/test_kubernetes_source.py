@@ -23,7 +23,7 @@ from topology.kubernetes.state import Batch
 from topology.model import Key, Object
 
 
-async def until(condition: Callable[[], bool], what: str, limit: float = 15.0) -> None:
+async def until(condition: Callable[[], bool], what: str, limit: float = 30.0) -> None:
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {limit:g} s"
