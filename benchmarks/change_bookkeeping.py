@@ -16,9 +16,10 @@ from cluster_objects import node
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
 from controller.change_traces import ChangeTraces
 from controller.fleet import Peer
+from controller.process import collect_seldom
 from controller.propagation import Moments, Propagation
 from flows.openflow.framing import Framer
 from flows.openflow.wire import Type

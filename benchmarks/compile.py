@@ -21,7 +21,8 @@ from typing import Any
 import rig
 from cluster_objects import node, node_ports, pod, pod_port
 
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
+from controller.process import collect_seldom
 from controller.sync import SwitchSync
 from flows.openflow.messages import (
     BundleReply,

@@ -25,8 +25,9 @@ from cluster_objects import node, node_ports, pod_port
 from cluster_policies import PODS, allow, everything, labelled, name_of, namespace, pod, policies_of, port
 from compile import FakeSwitch, described
 
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
 from controller.channel import Channel
+from controller.process import collect_seldom
 from controller.sync import Phase
 from flows.compiler import Compiler
 from flows.openflow.encode import bundle_add, flow_mod

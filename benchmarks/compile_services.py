@@ -23,7 +23,8 @@ import rig
 from cluster_objects import endpoint_pods, node, node_ports, service, slice_of
 from compile import FakeSwitch
 
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
+from controller.process import collect_seldom
 from topology.manifest_state import Snapshot
 from topology.model import EndpointSlice, Key, Object, Pod
 from topology.services import ServiceRanges

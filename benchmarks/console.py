@@ -27,8 +27,9 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service as Driver
 
 from controller.api import serve
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
 from controller.console import proxy
+from controller.process import collect_seldom
 from flows.state import Port
 from topology.manifest_state import Snapshot
 

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/unit"))
 from api_server import ApiServer
 from kubernetes_objects import Json, endpoint_slice, namespace, node, pod, service
 
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
+from controller.process import collect_seldom
 from topology.kubernetes.client import Client
 from topology.kubernetes.source import KubernetesSource
 from topology.kubernetes.state import Batch

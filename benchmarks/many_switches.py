@@ -21,9 +21,10 @@ import rig
 from cluster_objects import FLOWS_A_NODE, node
 
 from controller import channel, session, tls
-from controller.app import Controller, allow_connections, collect_seldom
+from controller.app import Controller
 from controller.channel import Channel
 from controller.fleet import Peer
+from controller.process import allow_connections, collect_seldom
 from controller.sync import Phase
 from controller.tls import Credentials, TlsFiles
 from flows.compiler import Compiler
@@ -168,6 +169,7 @@ class _Served:
             "flow_mods": sum(sync.counters.flow_mods for sync in fleet.syncs.values()),
             "lost": sum(peer not in fleet.peers.values() for peer in peers),
             "flows": sum(fleet.cluster.state.counts.values()),
+            "own_flows": sum(fleet.scope(node(count - 1).name).counts.values()),
         }
 
     def _synced(self, count: int) -> bool:

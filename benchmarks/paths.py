@@ -21,8 +21,8 @@ import networkx as nx
 import rig
 from cluster_objects import node, pod, pod_port
 
-from controller.app import collect_seldom
 from controller.batch import encoded
+from controller.process import collect_seldom
 from flows.compiler import Compiler
 from flows.state import Port
 from flows.update import CLUSTER

@@ -12,8 +12,9 @@ from pathlib import Path
 import rig
 from cluster_objects import FLOWS_A_NODE, node
 
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
 from controller.channel import Channel
+from controller.process import collect_seldom
 from controller.sync import Phase, SwitchSync
 from flows.text import flow_text
 from flows.update import CLUSTER, Update

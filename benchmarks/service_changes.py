@@ -25,8 +25,9 @@ import rig
 from cluster_objects import service, slice_of
 from lab_pods import FAR, NAMESPACE, NEAR, PORT, addresses, in_client, lab_with_servers
 
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
 from controller.channel import Channel
+from controller.process import collect_seldom
 from controller.sync import Phase
 from deploy.lab.cluster import Lab
 from deploy.lab.layout import LabError, load_balancer_pools, service_cidrs

@@ -13,13 +13,14 @@ import rig
 from cluster_objects import node, service, slice_of
 
 from controller import metrics
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
 from controller.channel import Channel
 from controller.fleet import Peer
+from controller.process import collect_seldom
 from controller.statistics import INTERVAL
-from controller.sync import Phase, TakeCounts
+from controller.sync import Phase
 from flows.openflow import encode
-from flows.openflow.counted import flow_counts
+from flows.openflow.messages import UnreadReply
 from flows.update import CLUSTER
 from flows.values import Flow
 from topology.manifest_state import Snapshot
@@ -74,18 +75,20 @@ class Busy:
         self.packets = 0
         self.spent = 0.0
 
-    def count_ports(self, then: object) -> None:
+    def request(self, make: object, then: object) -> None:
         pass
 
-    def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
+    def request_counts(
+        self, make: Callable[[int], bytes], take: Callable[[UnreadReply], None], then: Callable[[], None]
+    ) -> None:
         self.packets += 1
-        for number in tables:
-            entries = [_entry(each, self.packets) for each in self._flows if each.table == number]
-            for begin in range(0, len(entries), 400):
-                message = bytes(16) + b"".join(entries[begin : begin + 400])
-                begun = time.process_time()
-                take(flow_counts(message))
-                self.spent += time.process_time() - begun
+        table = make(0)[16]
+        entries = [_entry(each, self.packets) for each in self._flows if each.table == table]
+        for begin in range(0, len(entries), 400):
+            message = UnreadReply(0, True, bytes(16) + b"".join(entries[begin : begin + 400]))
+            begun = time.process_time()
+            take(message)
+            self.spent += time.process_time() - begun
         then()
 
 

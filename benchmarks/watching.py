@@ -14,8 +14,9 @@ import rig
 from cluster_objects import node, pod
 
 from controller.api import serve
-from controller.app import Controller, collect_seldom
+from controller.app import Controller
 from controller.concerns import Concerns
+from controller.process import collect_seldom
 from topology.model import Object, Pod
 
 NODES, PODS, WATCHES, CHANGES = 1_000, 100, 64, 20

@@ -1,44 +1,42 @@
 """The controller, wired: which part hears of what from whom.
 
-    ManifestSource ──snapshot──> Controller ──objects──> Compiler ──updates──> Fleet ──bytes──> switches
-                                     ▲                      ▲                    │
-                                     │                      └──────ports─────────┤
-                                     └──────────────refusals, drift, status──────┘
+    a feed ──objects──> Controller ──objects──> Compiler ──updates──> Fleet ──bytes──> switches
+                            ▲                      ▲                    │
+                            │                      └──────ports─────────┤
+                            └──────────────refusals, drift, status──────┘
 
-Everything happens in one event loop, one thing after another: a snapshot is taken whole before a switch is heard, so
-no switch ever sees half of a change. Only reading files is done in a thread.
+Owns which part is told of what; what a part does with it is its own. Knows nothing of where objects are from (a feed:
+`controller.manifest_feed`, `controller.kubernetes_feed`) nor of sockets, signals and turns (`controller.process`, which
+calls what is done again and again).
+
+Everything happens in one event loop, one thing after another: what a feed gives is taken whole before a switch is
+heard, so no switch ever sees half of a change. Only reading files is done in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
-import resource
-import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from controller import dhcp, health, metrics, parts, views
+from controller import dhcp, parts, questions, views
 from controller.access import Access
-from controller.api import UnknownNodeError, serve, serve_remote
+from controller.api import UnknownNodeError
 from controller.audit import Drift
 from controller.audits import Audits, exhaust
 from controller.bgp import Speaker
 from controller.capture import Captures
 from controller.change_traces import NoTraces
 from controller.changes import Changes
-from controller.channel import Channel, remove
 from controller.chronicle import Chronicle
 from controller.concerns import Concerns
 from controller.connection_log import ConnectionLog
 from controller.counting import Answered, Counting, ask_all
-from controller.drains import Drains, StateDirectory
+from controller.drains import Drains
 from controller.events import EventLog
 from controller.fleet import Fleet
 from controller.holdings import Refusal, error_text
@@ -49,9 +47,8 @@ from controller.packet_ins import PacketIns, Purpose, in_port
 from controller.phases import Phases
 from controller.port_loads import Load, PortLoads
 from controller.propagation import Done, Moments, Propagation, Timed
-from controller.replica import CLOCK_INTERVAL, Replica
-from controller.statistics import INTERVAL as STATS_INTERVAL
-from controller.statistics import OBJECTS, Statistics
+from controller.replica import Replica
+from controller.statistics import Statistics
 from controller.structured_log import about
 from controller.sync import Events, Phase, SwitchSync
 from controller.trace.live import Tracer
@@ -64,10 +61,9 @@ from flows.text import flow_text
 from flows.update import Update
 from flows.values import PORT_CONTROLLER, Group, Output
 from topology.announcements import Route, routes
-from topology.discovery import INTERVAL, Sender
+from topology.discovery import Sender
 from topology.flow_export import FlowExport
 from topology.graph import Interconnect, Wire
-from topology.manifest_source import ManifestSource
 from topology.manifest_state import Snapshot, difference
 from topology.manifests import Problem, object_words
 from topology.model import Key, Object
@@ -85,16 +81,12 @@ DRIFT_LINES = 20
 DUMP_LIMIT = 10.0
 #: How often a switch is compared with what it should hold until nothing changes meanwhile.
 COMPARISONS = 5
-#: Seconds after which a node whose switch is away is taken for lost, and between two looks.
-LOST_AFTER, LOOK_INTERVAL = 5.0, 0.5
+#: Seconds after which a node whose switch is away is taken for lost.
+LOST_AFTER = 5.0
 #: Objects of a change that are named in a trace of it.
 NAMED = 10
 #: Seconds for which it is looked how much ports carry.
 MEASURED = 1.0
-#: Seconds between looks at whose turn it is to say what it is wired to.
-ASKING_INTERVAL = 0.1
-#: Seconds between looks at the files of certificates and tokens.
-REFRESH = 2.0
 #: Seconds for which an identity that no pod has is kept: pods that come back soon change no policy's flows.
 IDENTITY_GRACE = 60.0
 
@@ -157,7 +149,7 @@ class Controller:
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
         #: Switches whose flows are compared with what they should be.
-        self.audits = Audits(self.fleet, self.dump)
+        self.audits = Audits(self.fleet)
         self.captures = Captures(self.compiler, self._may_write, self._write)
         self.links = Links(self.compiler, self.fleet, self._sender, self._rewired)
         self.problems: tuple[Problem, ...] = ()
@@ -420,11 +412,11 @@ class Controller:
 
     async def dump(self, node: str) -> list[FlowStats]:
         """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
-        return await _answer(node, self._sync_of(node).dump)
+        return await _answer(self._sync_of(node), questions.dump)
 
     async def groups(self, node: str) -> list[Group]:
         """A node's groups as its switch has them. Raises as `dump` does."""
-        return await _answer(node, self._sync_of(node).groups)
+        return await _answer(self._sync_of(node), questions.groups)
 
     def _sync_of(self, node: str) -> SwitchSync:
         """A node's switch. Raises UnknownNodeError."""
@@ -471,7 +463,7 @@ class Controller:
             def take(ports: list[PortDesc], counts: list[PortStats]) -> None:
                 answered(lambda: found.update(self._loads.take(sync.node, ports, counts, time.monotonic())))
 
-            sync.count_ports(take)
+            questions.count_ports(sync, take)
 
         await ask_all(self.fleet.syncs, ask)
         return found
@@ -492,246 +484,18 @@ class Controller:
         return parts.troubles(self, datetime.now(UTC))
 
 
-async def _answer(node: str, ask: Callable[[Callable[[_T], None]], None]) -> _T:
+async def _answer(sync: SwitchSync, ask: Callable[[SwitchSync, Callable[[_T], None]], None]) -> _T:
     """What a node's switch answers to a question. Raises TimeoutError."""
     answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-    ask(lambda found: None if answer.done() else answer.set_result(found))
+    ask(sync, lambda found: None if answer.done() else answer.set_result(found))
     try:
         async with asyncio.timeout(DUMP_LIMIT):
             return await answer
     except TimeoutError:
-        raise TimeoutError(f"the switch of node {node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
+        raise TimeoutError(f"the switch of node {sync.node!r} doesn't answer within {DUMP_LIMIT:g} s") from None
 
 
 def _stats_text(stats: FlowStats) -> str:
     if stats.flow is not None:
         return flow_text(stats.flow, names=True)
     return f"table={stats.table},priority={stats.priority} ({stats.why})"
-
-
-def collect_seldom() -> None:
-    """Have Python's cycle collector run less often: the state is large, long-lived, and has no cycles.
-
-    At its default it looks at every object that there is for each few thousand new flows, which is half of the time
-    that a large change takes.
-    """
-    gc.set_threshold(100_000, 50, 100)
-
-
-def allow_connections() -> None:
-    """Have room for every switch: the usual soft limit is 1,024 files, and each connection is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class Feed(Protocol):
-    """A source, as the controller follows it."""
-
-    async def begin(self) -> Controller:
-        """Make the controller, which knows nothing yet."""
-
-    def steps(self, controller: Controller) -> AsyncIterator[None]:
-        """Give the controller the first whole state and come back; then each change."""
-
-    async def end(self) -> None:
-        """Let go of everything."""
-
-
-class ManifestFeed:
-    """A directory of manifests."""
-
-    def __init__(
-        self,
-        manifests: Path,
-        ranges: ServiceRanges,
-        *,
-        keyed: bool,
-        replica: Replica | None = None,
-        interconnect: Interconnect | None = None,
-        exports: Sequence[FlowExport] = (),
-        drained: StateDirectory | None = None,
-    ) -> None:
-        self._source = ManifestSource(manifests, ranges=ranges)
-        self._ranges, self._keyed, self._replica, self._interconnect = ranges, keyed, replica, interconnect
-        self._exports, self._drained = exports, drained
-
-    async def begin(self) -> Controller:
-        controller = Controller(
-            self._ranges,
-            keyed=self._keyed,
-            replica=self._replica,
-            interconnect=self._interconnect,
-            exports=self._exports,
-        )
-        controller.drains = Drains(self._drained)
-        controller.edition = lambda: self._source.edition
-        controller.source_troubles = lambda: ("the manifests haven't been read yet",)
-        return controller
-
-    async def steps(self, controller: Controller) -> AsyncIterator[None]:
-        async for snapshot in self._source.watch():
-            changed = self._source.changed
-            controller.take(snapshot, time.monotonic() - (time.time() - changed) if changed is not None else None)
-            controller.source_troubles = tuple
-            yield
-
-    async def end(self) -> None:
-        pass
-
-
-async def run(
-    listen: Sequence[str],
-    feed: Feed,
-    socket_path: Path,
-    audit_interval: float,
-    *,
-    access: Access | None = None,
-    health_address: str | None = None,
-    metrics_address: str | None = None,
-    bgp: Speaker | None = None,
-    lldp_interval: float = INTERVAL,
-    stats_interval: float = STATS_INTERVAL,
-    settings: Mapping[str, Any] | None = None,
-    metrics_objects: int = OBJECTS,
-    traces: NoTraces | None = None,
-) -> None:
-    """The controller's life: hear all of the source, then hear switches, until SIGTERM or SIGINT."""
-    collect_seldom()
-    allow_connections()
-    access = access or Access()
-    stop, ready = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    began: list[Controller] = []
-    closing = contextlib.AsyncExitStack()
-
-    async def follow() -> None:
-        closing.push_async_callback(feed.end)
-        controller = await feed.begin()
-        if health_address:
-            probes = await health.serve(health_address, lambda: controller.not_ready)
-            closing.push_async_callback(probes.cleanup)
-        if metrics_address:
-            scrapes = await metrics.serve(metrics_address, controller)
-            closing.push_async_callback(scrapes.cleanup)
-        steps = feed.steps(controller)
-        closing.push_async_callback(_close, steps)
-        controller.access, controller.bgp = access, bgp
-        controller.settings = settings or {}
-        if bgp is not None:
-            bgp.told = controller.chronicle.router
-        controller.links.discovery.interval = lldp_interval
-        controller.statistics.interval = stats_interval
-        controller.statistics.tell_apart(metrics_objects)
-        if traces is not None:
-            controller.tell_traces(traces)
-            closing.push_async_callback(asyncio.to_thread, traces.close)
-        api = await serve(controller, socket_path)
-        closing.push_async_callback(api.cleanup)
-        closing.callback(remove, socket_path)
-        for target in access.api_listen:
-            remote = await serve_remote(controller, target, access)
-            closing.push_async_callback(remote.cleanup)
-        # Before a switch is heard, all state is known: nothing is deleted for want of having been read.
-        await anext(steps)
-        channel = Channel(controller.fleet, time.monotonic)
-        closing.push_async_callback(channel.close)
-        for target in listen:
-            await channel.listen(target, access.credentials)
-        log.info("listening on %s", ", ".join(listen))
-        controller.not_ready = ""
-        began.append(controller)
-        ready.set()
-        async for _ in steps:
-            pass
-
-    async def audit() -> None:
-        await ready.wait()
-        while True:
-            await asyncio.sleep(audit_interval)
-            began[0].audit(full=False)
-
-    async def look() -> None:
-        # Not before all is known: what seems to be of no use is given up here.
-        await ready.wait()
-        while True:
-            await asyncio.sleep(LOOK_INTERVAL)
-            began[0].look_for_lost_nodes()
-            began[0].release_identities()
-            began[0].look_at_links()
-            began[0].tell_connections()
-            # After it is known who speaks for which switch: links say so.
-            began[0].look_at_phases()
-
-    async def ask_ports() -> None:
-        await ready.wait()
-        while True:
-            await asyncio.sleep(ASKING_INTERVAL)
-            began[0].ask_ports()
-
-    async def refresh() -> None:
-        while True:
-            await asyncio.sleep(REFRESH)
-            access.refresh()
-            if began:
-                began[0].drains.store.refresh()
-                began[0].follow_drains()
-
-    async def keep_leases() -> None:
-        # Not before all is known: who is master of a switch can go on with it.
-        await ready.wait()
-        if began[0].replica is not None:
-            await began[0].replica.keep(began[0].obey_leases)
-        await asyncio.Event().wait()
-
-    async def look_at_the_clock() -> None:
-        await ready.wait()
-        while True:
-            await asyncio.sleep(CLOCK_INTERVAL)
-            began[0].obey_leases()
-
-    async def announce() -> None:
-        # Not before all is known: what isn't announced again is withdrawn.
-        await ready.wait()
-        if bgp is not None:
-            await bgp.keep(began[0].routes)
-        await asyncio.Event().wait()
-
-    async def count() -> None:
-        await ready.wait()
-        await began[0].statistics.keep()
-        await asyncio.Event().wait()
-
-    async def look_at_suspects() -> None:
-        await ready.wait()
-        await began[0].audits.keep()
-
-    async def ask_of_offload() -> None:
-        await ready.wait()
-        await began[0].offloads.keep()
-
-    async def until_stopped() -> None:
-        await stop.wait()
-
-    parts = (until_stopped, follow, audit, look, ask_ports, refresh, keep_leases, look_at_the_clock, announce, count)
-    tasks = [asyncio.create_task(each()) for each in (*parts, ask_of_offload, look_at_suspects)]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        for controller in began:
-            if controller.replica is not None:
-                await controller.replica.leave(controller.obey_leases)
-        await closing.aclose()
-    for task in done:
-        # Following and auditing never end by themselves: that one has is a fault to be seen.
-        task.result()
-
-
-async def _close(steps: AsyncIterator[None]) -> None:
-    """End a generator, wherever it is."""
-    if isinstance(steps, AsyncGenerator):
-        await steps.aclose()

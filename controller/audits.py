@@ -14,16 +14,17 @@ in memory at a time. Where nobody keeps this going, as in a test, a switch is lo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from controller.api import UnknownNodeError
 from controller.fleet import Fleet
 from controller.holdings import Comparison
 from controller.sync import Phase, SwitchSync
-from flows.openflow.messages import FlowStats
+from flows.openflow import encode
+from flows.openflow.messages import FlowStats, FlowStatsReply, Message
 
+#: Seconds that a switch has to tell its flows: less than the silence after which its connection is given up.
+ANSWER_LIMIT = 10.0
 #: How often a switch is looked at anew because what it holds was changed meanwhile.
 TRIES = 5
 #: Looks at whether nothing is on its way to a switch that is to be repaired, and seconds between them.
@@ -31,11 +32,10 @@ LOOKS, LOOK_INTERVAL = 100, 0.01
 
 
 class Audits:
-    """What is to be looked at. `dump` asks a node's switch for its flows, and raises as `Controller.dump` does."""
+    """What is to be looked at."""
 
-    def __init__(self, fleet: Fleet, dump: Callable[[str], Awaitable[list[FlowStats]]]) -> None:
+    def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._dump = dump
         self._waiting: dict[str, None] = {}
         self._woken: asyncio.Event | None = None
         self._turn = asyncio.Lock()
@@ -58,8 +58,7 @@ class Audits:
                 while self._waiting:
                     node = next(iter(self._waiting))
                     del self._waiting[node]
-                    with contextlib.suppress(TimeoutError, UnknownNodeError):
-                        await self._repair(node)
+                    await self._repair(node)
         finally:
             self._woken = None
 
@@ -76,7 +75,9 @@ class Audits:
             if sync is None or sync.phase is not Phase.SYNCED:
                 return
             before = sync.settled
-            found = await self._dump(node)
+            found = await _flows_of(sync)
+            if found is None:
+                return
             if sync.settled != before:
                 continue
             comparison = sync.holdings.comparison(found)
@@ -96,16 +97,36 @@ class Audits:
     def _repair_at_once(self, sync: SwitchSync) -> None:
         before = sync.settled
 
-        def take(found: list[FlowStats]) -> None:
-            if sync.settled == before:
+        def take(found: Sequence[FlowStats] | None, now: float) -> None:
+            if found is not None and sync.settled == before:
                 comparison = sync.holdings.comparison(found)
                 exhaust(comparison.steps())
                 drift = comparison.drift()
                 # Nothing has changed meanwhile.
                 assert drift is not None
-                sync.repair(drift, time.monotonic())
+                sync.repair(drift, now)
 
-        sync.dump(take)
+        _ask_for_flows(sync, take)
+
+
+def _ask_for_flows(sync: SwitchSync, then: Callable[[Sequence[FlowStats] | None, float], None]) -> None:
+    """`then` hears of all flows and of when they came; None where the switch doesn't tell."""
+
+    def take(message: Message, now: float) -> None:
+        then(message.items if isinstance(message, FlowStatsReply) else None, now)
+
+    sync.request(lambda xid: encode.flow_stats_request(xid=xid), take)
+
+
+async def _flows_of(sync: SwitchSync) -> Sequence[FlowStats] | None:
+    """All flows as the switch has them; None where it doesn't tell, or not in time."""
+    answer: asyncio.Future[Sequence[FlowStats] | None] = asyncio.get_running_loop().create_future()
+    _ask_for_flows(sync, lambda found, now: None if answer.done() else answer.set_result(found))
+    try:
+        async with asyncio.timeout(ANSWER_LIMIT):
+            return await answer
+    except TimeoutError:
+        return None
 
 
 def exhaust(steps: Iterable[None]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from controller import policy_views, service_counts
+from controller import policy_views, questions, service_counts
 from controller.fleet import Fleet
 from controller.service_counts import Sums
 from controller.sync import SwitchSync
@@ -80,7 +80,7 @@ class Counting:
 
                 answered(add)
 
-            sync.count_services(take, end)
+            questions.count_services(sync, take, end)
 
         return Counted(sums, await ask_all(self._fleet.syncs, ask))
 
@@ -96,7 +96,7 @@ class Counting:
             def end() -> None:
                 answered(lambda: policy_views.add_counts(counts, flows))
 
-            sync.count_flows(policy_views.TABLES, take, end)
+            questions.count_flows(sync, policy_views.TABLES, take, end)
 
         return Counted(counts, await ask_all(self._fleet.syncs, ask))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from controller import questions
 from controller.fleet import Fleet
 from controller.sync import SwitchSync
 from flows.compiler import Compiler
@@ -55,7 +56,7 @@ class Offloads:
                 known = self._known[node] = _Known(sync, now)
             if now >= known.due:
                 known.due = now + INTERVAL
-                sync.describe(lambda text, known=known: _take(known, text))  # type: ignore[misc]
+                questions.describe(sync, lambda text, known=known: _take(known, text))  # type: ignore[misc]
 
     def report(self, node: str) -> Report | None:
         """A node's last report; None where its switch is away, or its agent has said nothing."""

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from controller import policy_views
+from controller import policy_views, questions
 from controller.fleet import Fleet
 from controller.flow_growth import FlowTally, Growth, Look
 from controller.service_counts import is_connection
@@ -263,7 +263,7 @@ class Statistics:
             return True
 
         if begin("ports"):
-            sync.count_ports(lambda ports, counts: self._take_ports(node, ports, counts))
+            questions.count_ports(sync, lambda ports, counts: self._take_ports(node, ports, counts))
         if begin("services"):
             self._ask_flows("services", sync, switch, now, _services_of)
         if self._compiler.cluster.policies and begin("policies"):
@@ -304,7 +304,7 @@ class Statistics:
             self.answers += 1
             self._measured(kind, spent)
 
-        sync.count_flows(_TABLES[kind], take, end)
+        questions.count_flows(sync, _TABLES[kind], take, end)
 
     def _measured(self, kind: str, seconds: float) -> None:
         """Reading an answer has taken so long."""

@@ -16,11 +16,13 @@ or the switch says that another is master:
 The others have sent the switch nothing but their role, and that they want to hear what it tells its master; they know
 its ports. What the former master has sent last may be of a change that this controller has yet to hear of, so a digest
 that isn't right is given a moment to become so.
+
+What people and statistics want to know of a switch is asked in `controller.questions`, by means of `request`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count
@@ -46,23 +48,16 @@ from controller.leases import Tenure
 from controller.scopes import ClusterLog, ScopeState, Source
 from flows.cookies import Scope
 from flows.openflow import encode
-from flows.openflow.counted import BucketIds, FlowCount, bucket_ids, flow_counts
 from flows.openflow.decode import DecodeError
 from flows.openflow.messages import (
     BundleReply,
-    DescReply,
     Error,
-    FlowStats,
     FlowStatsReply,
     GroupDescReply,
-    GroupStats,
-    GroupStatsReply,
     Message,
     PacketIn,
     PortDesc,
     PortDescReply,
-    PortStats,
-    PortStatsReply,
     PortStatus,
     RoleReply,
     RoleStatus,
@@ -70,7 +65,7 @@ from flows.openflow.messages import (
     UnreadReply,
 )
 from flows.openflow.wire import COUNTS_ALONE, BundleControl, GroupCommand, Role
-from flows.pipeline import DIGEST, ENDPOINT, SERVICE, SERVICE_STATS
+from flows.pipeline import DIGEST
 from flows.state import Port
 from flows.tables.digest import digest_flow
 from flows.update import Forgotten, Update
@@ -89,10 +84,6 @@ PATIENCE = 0.5
 ALONE = Tenure(epoch=0, confirmed=0.0, until=float("inf"))
 _BAD_REQUEST, _IS_SLAVE = 1, 10
 _ROLE_REQUEST_FAILED, _STALE = 11, 0
-
-
-#: Takes flows that have met packets, as they come.
-TakeCounts = Callable[[Iterator[FlowCount]], None]
 
 
 class SyncError(Exception):
@@ -243,7 +234,7 @@ class SwitchSync:
 
     def begin(self, now: float, tenure: Tenure | None = ALONE, epoch: int = 0) -> None:
         """Ask for everything that decides whether the switch is in sync; as a standby (no `tenure`), for its ports."""
-        self._request(encode.port_desc_request, self._take_ports)
+        self.request(encode.port_desc_request, self._take_ports)
         if tenure is None:
             self._dismiss(epoch)
         else:
@@ -584,9 +575,32 @@ class SwitchSync:
             self._events.refused(self.node, refusal)
         return scopes
 
-    def _request(self, make: Callable[[int], bytes], then: Callable[[Message, float], None]) -> None:
+    # Requests ---------------------------------------------------------------------------------------------------
+
+    def request(self, make: Callable[[int], bytes], then: Callable[[Message, float], None]) -> None:
+        """Send what is made of a new xid, and hear the answer, which may be an Error."""
         xid = next(self._own_xids)
         self._waiting[xid] = then
+        self._write([make(xid)])
+
+    def request_counts(
+        self, make: Callable[[int], bytes], take: Callable[[UnreadReply], None], then: Callable[[], None]
+    ) -> None:
+        """A request whose answer is taken part by part, unread; a DecodeError of `take` ends the connection."""
+        xid = next(self._own_xids) | COUNTS_ALONE
+
+        def take_part(message: Message, now: float) -> None:
+            if isinstance(message, UnreadReply):
+                try:
+                    take(message)
+                except DecodeError as error:
+                    raise SyncError(str(error)) from error
+                if message.more:
+                    self._waiting[xid] = take_part
+                    return
+            then()
+
+        self._waiting[xid] = take_part
         self._write([make(xid)])
 
     def _ask(self, make: Callable[[int], bytes], then: Callable[[Message, float], None]) -> None:
@@ -597,110 +611,19 @@ class SwitchSync:
             if self._term == term:
                 then(message, now)
 
-        self._request(make, take)
+        self.request(make, take)
 
     def send(self, messages: Iterable[bytes], now: float) -> None:
         """Send messages that nobody answers and no state is in, packets for one; only a master does."""
         if self.is_master and self._tenure is not None and now < self._tenure.until:
             self._write(messages)
 
-    # Questions --------------------------------------------------------------------------------------------------
-
-    def dump(
-        self, then: Callable[[list[FlowStats]], None], *, table: int = 0xFF, cookie: int = 0, cookie_mask: int = 0
-    ) -> None:
-        """Ask for flows as the switch has them, with counters."""
-
-        def take(message: Message, now: float) -> None:
-            then(list(message.items) if isinstance(message, FlowStatsReply) else [])
-
-        self._request(lambda xid: encode.flow_stats_request(table, cookie, cookie_mask, xid=xid), take)
-
-    def groups(self, then: Callable[[list[Group]], None]) -> None:
-        """Ask for groups as the switch has them."""
-
-        def take(message: Message, now: float) -> None:
-            then(list(message.items) if isinstance(message, GroupDescReply) else [])
-
-        self._request(encode.group_desc_request, take)
-
-    def describe(self, then: Callable[[str], None]) -> None:
-        """Ask how the switch's datapath is described; who isn't its master may ask, too."""
-
-        def take(message: Message, now: float) -> None:
-            then(message.datapath if isinstance(message, DescReply) else "")
-
-        self._request(encode.desc_request, take)
-
-    def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
-        """Ask what the flows of tables have met. `take` hears of each part of the answers, `then` of their end."""
-        asked = list(tables)
-        for table in asked:
-            is_last = table == asked[-1]
-            self._count(
-                lambda xid, table=table: encode.flow_stats_request(table, xid=xid),  # type: ignore[misc]
-                lambda reply: take(_counts_of(reply)),
-                then if is_last else lambda: None,
-            )
-
-    def count_services(
-        self, take: TakeCounts, then: Callable[[Mapping[int, BucketIds], Sequence[GroupStats]], None]
-    ) -> None:
-        """Ask what Services have carried here: flows that count, and at the end buckets of groups and their counts."""
-        buckets: dict[int, BucketIds] = {}
-        counted: dict[int, GroupStats] = {}
-
-        def take_stats(message: Message, now: float) -> None:
-            items = message.items if isinstance(message, GroupStatsReply) else ()
-            counted.update((each.group_id, each) for each in items if any(each.bucket_packets))
-
-        def take_groups(reply: UnreadReply) -> None:
-            try:
-                buckets.update((each.group_id, each) for each in bucket_ids(reply.message, counted))
-            except DecodeError as error:
-                raise SyncError(str(error)) from error
-
-        self.count_flows((SERVICE.number, ENDPOINT.number, SERVICE_STATS.number), take, lambda: None)
-        # Before what the groups are, of which then only those are read that have met packets.
-        self._request(encode.group_stats_request, take_stats)
-        # Answered in the order asked: with the last everything is there.
-        self._count(encode.group_desc_request, take_groups, lambda: then(buckets, list(counted.values())))
-
-    def _count(
-        self, make: Callable[[int], bytes], take: Callable[[UnreadReply], None], then: Callable[[], None]
-    ) -> None:
-        """A request whose answer is taken part by part, unread."""
-        xid = next(self._own_xids) | COUNTS_ALONE
-
-        def take_part(message: Message, now: float) -> None:
-            if isinstance(message, UnreadReply):
-                take(message)
-                if message.more:
-                    self._waiting[xid] = take_part
-                    return
-            then()
-
-        self._waiting[xid] = take_part
-        self._write([make(xid)])
-
-    def count_ports(self, then: Callable[[list[PortDesc], list[PortStats]], None]) -> None:
-        """Ask what the ports are and what they have carried."""
-        ports: list[PortDesc] = []
-
-        def take_ports(message: Message, now: float) -> None:
-            if isinstance(message, PortDescReply):
-                ports.extend(message.items)
-
-        def take_stats(message: Message, now: float) -> None:
-            then(ports, list(message.items) if isinstance(message, PortStatsReply) else [])
-
-        self._request(encode.port_desc_request, take_ports)
-        self._request(encode.port_stats_request, take_stats)
+    # Audits -----------------------------------------------------------------------------------------------------
 
     def audit(self, *, full: bool = False) -> None:
         """Compare flow counts of each table; where they differ (or with `full`) every flow is to be looked at.
 
-        Does nothing while the switch is not in sync, and gives up when a change is sent meanwhile.
+        Does nothing while the switch is not in sync, and gives up where a change is sent meanwhile, or nothing told.
         """
         if self.phase is not Phase.SYNCED:
             return
@@ -713,7 +636,7 @@ class SwitchSync:
             if full or not self.holdings.is_counted(message.items):
                 self._events.suspected(self.node)
 
-        self._request(encode.table_stats_request, take_counts)
+        self.request(encode.table_stats_request, take_counts)
 
     def repair(self, drift: Drift, now: float) -> None:
         """Have what differs as it should be. Nothing is to be on its way: what is sent later counts on this."""
@@ -726,13 +649,6 @@ class SwitchSync:
         wanted = (*drift.missing, *(flow for flow, _ in drift.altered))
         self._repairs += [(encode.flow_mod(flow), None) for flow in wanted]
         self.flush(now)
-
-
-def _counts_of(reply: UnreadReply) -> Iterator[FlowCount]:
-    try:
-        yield from flow_counts(reply.message)
-    except DecodeError as error:
-        raise SyncError(str(error)) from error
 
 
 def _first(changes: list[Batch], limit: int) -> list[Batch]:

@@ -318,12 +318,13 @@ def controller(
 
     from controller import change_traces, structured_log
     from controller.access import Access, Tokens, TokensError
-    from controller.app import Feed, ManifestFeed, run
     from controller.bgp import Speaker
     from controller.bgp_settings import BgpSettings, BgpSettingsError, check_listen
     from controller.channel import TargetError
     from controller.drains import DrainError, StateDirectory
     from controller.leases import LeaseError, Leases, Times, TimesError
+    from controller.manifest_feed import ManifestFeed
+    from controller.process import Feed, Options, run
     from controller.replica import Replica
     from controller.tls import Credentials, CredentialsError, TlsFiles
     from topology import flow_export
@@ -390,23 +391,21 @@ def controller(
                     exports=exports,
                     drained=StateDirectory(state_dir) if state_dir is not None else None,
                 )
-            asyncio.run(
-                run(
-                    listen,
-                    feed,
-                    socket_path,
-                    audit_interval,
-                    access=access,
-                    health_address=health,
-                    metrics_address=metrics,
-                    bgp=speaker,
-                    lldp_interval=lldp_interval,
-                    stats_interval=stats_interval,
-                    settings=_settings(),
-                    metrics_objects=metrics_objects,
-                    traces=change_traces.begin(otlp_endpoint, replica_id),
-                )
+            options = Options(
+                listen=listen,
+                socket_path=socket_path,
+                audit_interval=audit_interval,
+                access=access,
+                health_address=health,
+                metrics_address=metrics,
+                bgp=speaker,
+                lldp_interval=lldp_interval,
+                stats_interval=stats_interval,
+                settings=_settings(),
+                metrics_objects=metrics_objects,
+                traces=change_traces.begin(otlp_endpoint, replica_id),
             )
+            asyncio.run(run(feed, options))
     except errors as error:
         raise click.ClickException(str(error)) from error
 

@@ -40,6 +40,8 @@ class FakeSwitch:
         self.held: dict[_Key, bytes] = {}
         self.groups: dict[int, bytes] = {}
         self.refuses: Callable[[bytes], bool] = lambda message: False
+        #: Kinds of questions that it answers with an error.
+        self.keeps_secret: set[Multipart] = set()
         #: Whole bundles to fail at their commit.
         self.failing_commits = 0
         #: What its datapath is, as its node's agent says.
@@ -189,6 +191,8 @@ class FakeSwitch:
 
     def _multipart(self, message: bytes, xid: int) -> bytes:
         (kind,) = unpack_from("!H", message, 8)
+        if kind in self.keeps_secret:
+            return _error(1, 12, message, xid)
         match kind:
             case Multipart.PORT_DESC:
                 return _reply(kind, b"".join(map(_port, self.ports.values())), xid)

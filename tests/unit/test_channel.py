@@ -14,6 +14,7 @@ from fake_switch import FakeSwitch
 from test_sync import UPLINKS, assert_in_sync, node, snapshot, started
 
 from controller import channel as channels
+from controller import questions
 from controller import session as sessions
 from controller.app import Controller
 from controller.channel import Channel, TargetError
@@ -141,7 +142,7 @@ async def test_a_switch_that_would_be_owed_too_much_is_cut_off(served: Served, m
 
     def ask_on_and_on() -> bool:
         for _ in range(1000):
-            sync.dump(lambda found: None)
+            questions.dump(sync, lambda found: None)
         return served.phase("n2") is None
 
     await until(ask_on_and_on, "it is cut off")

@@ -13,9 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from controller import app
 from controller import health as controller_health
 from controller.channel import TargetError
+from controller.manifest_feed import ManifestFeed
+from controller.process import Options, allow_connections, run
 from node import health as node_health
 from node.settings import SettingsError
 from topology.services import ServiceRanges
@@ -79,7 +80,7 @@ def test_a_controller_may_have_more_switches_than_a_shell_s_limit_of_open_files(
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, before[1]), before[1]))
     try:
-        app.allow_connections()
+        allow_connections()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -87,12 +88,13 @@ def test_a_controller_may_have_more_switches_than_a_shell_s_limit_of_open_files(
 
 async def test_a_controller_is_ready_when_it_has_read_its_state_and_listens(tmp_path: Path) -> None:
     port = free_port()
-    task = asyncio.create_task(
-        app.run(
-            [f"unix:{tmp_path}/of"], app.ManifestFeed(tmp_path, ServiceRanges(), keyed=True), tmp_path / "api", 60.0,
-            health_address=f"127.0.0.1:{port}",
-        )
-    )  # fmt: skip
+    options = Options(
+        listen=[f"unix:{tmp_path}/of"],
+        socket_path=tmp_path / "api",
+        audit_interval=60.0,
+        health_address=f"127.0.0.1:{port}",
+    )
+    task = asyncio.create_task(run(ManifestFeed(tmp_path, ServiceRanges(), keyed=True), options))
     statuses = []
     async with asyncio.timeout(20):
         while statuses[-1:] != [200]:

@@ -21,12 +21,12 @@ from test_kubernetes_source import until
 
 from controller import kubernetes_feed as feeds
 from controller import offloads
-from controller.app import run
 from controller.cli.run import reviews_by
 from controller.kubernetes_access import Identity
 from controller.kubernetes_feed import KubernetesFeed
 from controller.kubernetes_leases import KubernetesLeases
 from controller.leases import Leases, Times
+from controller.process import Options, run
 from controller.replica import Replica
 from flows.state import Port
 from topology.kubernetes import reflector as reflectors
@@ -69,7 +69,8 @@ class Running:
         store = KubernetesLeases(client, "signalbox", (TransportError,))
         replica = Replica(Leases(replica_id, TIMES), store) if replica_id else None
         feed = KubernetesFeed(client, ranges, keyed=True, replica=replica)
-        self.task = asyncio.create_task(run([f"unix:{directory / 'of'}"], feed, directory / "api", 60.0))
+        options = Options(listen=[f"unix:{directory / 'of'}"], socket_path=directory / "api", audit_interval=60.0)
+        self.task = asyncio.create_task(run(feed, options))
         self.switches: list[asyncio.Task[None]] = []
 
     async def ask(self, path: str, method: str = "GET") -> Any:

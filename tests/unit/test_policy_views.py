@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from counts import count
+from counts import answer, count, entry
 from policy_objects import has
 from test_compiler import UPLINKS, node, pod_port
 from test_policy_parts import compiled, turns
@@ -23,11 +23,10 @@ from controller.app import Controller
 from controller.cli import client
 from controller.flow_views import Wanted
 from controller.policy_views import QuestionError, check
-from controller.sync import TakeCounts
 from deploy.command import main
 from flows import fields as f
 from flows.compiler import Compiler
-from flows.openflow.messages import FlowStats
+from flows.openflow.messages import FlowStats, UnreadReply
 from flows.registers import DESTINATION_IDENTITY
 from flows.tables import policy as table
 from flows.update import CLUSTER
@@ -361,8 +360,12 @@ class Counting:
     def __init__(self, compiler: Compiler, packets: int) -> None:
         self._compiler, self._packets = compiler, packets
 
-    def count_flows(self, tables: Iterable[int], take: TakeCounts, then: Callable[[], None]) -> None:
-        take(count(each, self._packets) for each in self._compiler.flows(CLUSTER) if each.table in tables)
+    def request_counts(
+        self, make: Callable[[int], bytes], take: Callable[[UnreadReply], None], then: Callable[[], None]
+    ) -> None:
+        number = make(0)[16]
+        entries = [entry(each, self._packets, 0) for each in self._compiler.flows(CLUSTER) if each.table == number]
+        take(UnreadReply(0, False, answer(entries)))
         then()
 
 
@@ -390,7 +393,7 @@ async def test_the_api_counts_over_all_switches_that_answer(get: Get) -> None:
 class Silent:
     """A switch that doesn't answer."""
 
-    def count_flows(self, *arguments: object) -> None:
+    def request_counts(self, *arguments: object) -> None:
         pass
 
 

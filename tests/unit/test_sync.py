@@ -21,7 +21,7 @@ from controller.scopes import ClusterLog
 from controller.sync import FAILURE_LIMIT, Phase
 from flows.cookies import Kind, Scope
 from flows.openflow import encode
-from flows.openflow.wire import Type
+from flows.openflow.wire import Multipart, Type
 from flows.pipeline import INGRESS_POLICY
 from flows.state import Port
 from flows.tables.digest import digest_flow
@@ -333,6 +333,23 @@ def test_an_audit_that_a_change_overtakes_repairs_nothing_by_mistake() -> None:
     wire.pump()
     assert_in_sync(controller, "n1", switch)
     assert controller.fleet.syncs["n1"].counters.repaired == 0
+
+
+def test_an_audit_that_a_switch_does_not_answer_takes_nothing_for_missing() -> None:
+    controller = started(node(1))
+    switch = switch_of(1)
+    wire = connect(controller, switch)
+    drifted(switch)
+    switch.keeps_secret.add(Multipart.FLOW_DESC)
+    bundles = controller.fleet.syncs["n1"].counters.bundles
+    controller.audit(full=True)
+    wire.pump()
+    counters = controller.fleet.syncs["n1"].counters
+    assert (counters.repaired, counters.bundles) == (0, bundles)
+    switch.keeps_secret.clear()
+    controller.audit(full=True)
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
 
 
 class Outages(RuleBasedStateMachine):
