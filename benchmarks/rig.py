@@ -79,8 +79,8 @@ def need(*programs: str) -> None:
 # Open vSwitch -------------------------------------------------------------------------------------------------------
 
 
-def start_switch() -> int:
-    """An ovsdb-server and an ovs-vswitchd that knows only dummy datapaths. Returns the pid of the latter."""
+def start_switch(*, dummy: bool = True) -> int:
+    """An ovsdb-server and an ovs-vswitchd with dummy datapaths only, or that in userspace. Returns the latter's pid."""
     (RUN / "conf.db").unlink(missing_ok=True)
     run("ovsdb-tool", "create", str(RUN / "conf.db"), _SCHEMA)
     common = ["-vconsole:off", "--detach", "--no-chdir"]
@@ -88,8 +88,8 @@ def start_switch() -> int:
         f"--pidfile={RUN / 'ovsdb.pid'}", f"--log-file={RUN / 'ovsdb.log'}", *common)  # fmt: skip
     run("ovs-vsctl", DATABASE, "--no-wait", "init")
     run("ovs-vswitchd", f"unix:{RUN / 'db.sock'}", f"--unixctl={RUN / 'vswitchd.ctl'}", "--disable-system",
-        "--enable-dummy=override", f"--pidfile={RUN / 'vswitchd.pid'}", f"--log-file={RUN / 'vswitchd.log'}",
-        *common)  # fmt: skip
+        f"--pidfile={RUN / 'vswitchd.pid'}", f"--log-file={RUN / 'vswitchd.log'}", *common,
+        *(["--enable-dummy=override"] if dummy else []))  # fmt: skip
     return switch_pid()
 
 

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from controller import dhcp, parts, questions, views
 from controller.access import Access
+from controller.agent_reports import AgentReports
 from controller.api import UnknownNodeError
 from controller.audit import Drift
 from controller.audits import Audits, exhaust
@@ -144,7 +145,7 @@ class Controller:
         if replica is not None:
             events.outranked = replica.outranked
         self._connections = ConnectionLog(self.compiler)
-        self.tracer = Tracer(self.compiler, self._may_write, self._write, self.dump)
+        self.tracer = Tracer(self.compiler, self._may_write, self._write, self.reach, self.dump)
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
@@ -158,8 +159,9 @@ class Controller:
         self.statistics = Statistics(self.compiler, self.fleet)
         #: Questions to all switches of what they have counted.
         self.counting = Counting(self.compiler, self.fleet)
-        #: What agents report of hardware offload.
-        self.offloads = Offloads(self.compiler, self.fleet)
+        #: What nodes' agents say; and of it, how hardware offload is.
+        self.agents = AgentReports(self.compiler, self.fleet, self.chronicle, self.concerns.agent)
+        self.offloads = Offloads(self.compiler, self.fleet, self.agents)
         #: Certificates and tokens.
         self.access = Access()
         #: What it was started with, by the names of options.
@@ -413,6 +415,10 @@ class Controller:
     async def dump(self, node: str) -> list[FlowStats]:
         """A node's flows as its switch has them. Raises UnknownNodeError and TimeoutError."""
         return await _answer(self._sync_of(node), questions.dump)
+
+    async def reach(self, node: str) -> None:
+        """Return when a node's switch has taken what it was sent before. Raises as `dump` does."""
+        await _answer(self._sync_of(node), questions.describe)
 
     async def groups(self, node: str) -> list[Group]:
         """A node's groups as its switch has them. Raises as `dump` does."""

@@ -136,9 +136,11 @@ class Planner:
         pod = self._compiler.cluster.pods.get((namespace, short))
         if pod is None:
             raise CaptureError(f"no pod {name!r}")
-        if not pod.node or not self._is_master(pod.node):
-            where = f"the switch of node {pod.node!r}" if pod.node else "no node"
-            raise CaptureError(f"pod {name} is on {where}, of which this controller is not the master now")
+        if not pod.node:
+            raise CaptureError(f"pod {name} is on no node yet")
+        if not self._is_master(pod.node):
+            why = "whose switch isn't connected, or has another master than this controller now"
+            raise CaptureError(f"pod {name} is on node {pod.node!r}, {why}")
         for each, local in self._compiler.local_pods(pod.node):
             if each.key == pod.key:
                 return pod, local
@@ -156,7 +158,7 @@ class Planner:
         if not flows:
             raise CaptureError(f"nothing that {_words(keys)} says drops packets")
         if not nodes:
-            raise CaptureError("this controller is not the master of any switch now")
+            raise CaptureError("no switch is connected, or this controller is not the master of any switch now")
         if len(flows) > FLOWS or len(flows) * len(nodes) > ALL_FLOWS:
             raise CaptureError(
                 f"{_words(keys)}: {len(flows)} flows drop packets on each of {len(nodes)} nodes, which is too much to "

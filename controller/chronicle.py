@@ -78,6 +78,13 @@ class Chronicle:
         self._down = down
         return True
 
+    def agent_lost(self, node: str, silence: str) -> None:
+        text = f"its agent {silence}: pods there can't be added or removed"
+        self._log(WARNING, "AgentLost", object=f"Node {node}", node=node, message=text)
+
+    def agent_back(self, node: str) -> None:
+        self._log(NORMAL, "AgentBack", object=f"Node {node}", node=node, message="its agent is back")
+
     # The source ---------------------------------------------------------------------------------------------------
 
     def problems(self, before: Iterable[Problem], now: Iterable[Problem]) -> None:
@@ -86,9 +93,11 @@ class Chronicle:
         for each in sorted(new - old):
             place = f"{each.file}:{each.line}: " if each.file else ""
             self._tell(WARNING, "ObjectRejected", object=each.object, message=place + each.reason)
-        still = {each.object for each in new}
-        for object in sorted({each.object for each in old} - still):
-            self._log(NORMAL, "ObjectAccepted", object=object, message="nothing is wrong with it any more")
+        # Where it can't be told what object it is, it is known by its file.
+        whats = [{(each.object, "" if each.object else each.file) for each in found} for found in (old, new)]
+        for object, file in sorted(whats[0] - whats[1]):
+            place = f"{file}: " if file else ""
+            self._log(NORMAL, "ObjectAccepted", object=object, message=f"{place}nothing is wrong with it any more")
 
     def drained(self, before: Mapping[str, Node], changed: Iterable[Object]) -> None:
         """Nodes as they were, and objects that are others now."""

@@ -86,6 +86,10 @@ class Concerns:
                 self._changes.touch("pods", key)
         self._changes.touch_all("links")
 
+    def agent(self, node: str) -> None:
+        """A node's agent is in another state, or of another version."""
+        self._changes.touch("nodes", (node,))
+
     def masters(self) -> None:
         """Other replicas are masters of switches."""
         self._changes.touch_all("nodes", "pods", "links")

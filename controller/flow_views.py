@@ -48,7 +48,8 @@ class Told:
         ports = {port.number: port.name for port in compiler.ports(node)}
         for local in compiler.local_pods(node):
             ports[local[1].port] = f"pod {local[0].namespace}/{local[0].name}"
-        self._words = Names(ports, policy_views.identity_names(compiler), policy_views.rule_names(compiler))
+        identities, rules = policy_views.identity_names(compiler), policy_views.rule_names(compiler)
+        self._words = Names(ports, identities, rules, views.endpoint_names(compiler))
 
     def row(self, stats: FlowStats) -> Row:
         """A flow as people and scripts are shown it."""

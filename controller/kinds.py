@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from controller import policy_views, topology_views, views
+from controller.agent_reports import State as AgentState
 from controller.lists import Field, Key, Kind, Row
 from topology.discovery import State
 from topology.graph import LinkKind
@@ -45,6 +46,13 @@ _NODE = (
     Field("drained", "Whether it gets no new work.", _FLAG),
     Field("master", "The replica that is its switch's master, where there are several.", _TEXT),
     Field("masterSince", "Since when.", _TEXT),
+    Field(
+        "agent",
+        "How its agent is: Alive, Lost (it has said nothing for long), None (nobody has described its bridge), or "
+        "Unknown (its switch isn't connected).",
+        {"type": "string", "enum": [each.value for each in AgentState]},
+    ),
+    Field("agentVersion", "Its agent's version; empty where it isn't known.", _TEXT),
 )
 _POD = (
     Field("namespace", "Its namespace.", _TEXT),
@@ -219,12 +227,12 @@ def kinds(controller: Controller) -> dict[str, Kind]:
     all_kinds = (
         Kind(
             name="nodes",
-            about="Every node, and how its switch is.",
+            about="Every node, and how its switch and its agent are.",
             fields=_NODE,
             identity=("name",),
             by=1,
             keys=_Sorted(cluster.nodes, change),
-            rows=lambda keys, _: views.nodes(compiler, fleet, controller.replica, names(keys)),
+            rows=lambda keys, _: views.nodes(compiler, fleet, controller.agents, controller.replica, names(keys)),
             labels=_labels(cluster, "Node"),
         ),
         Kind(

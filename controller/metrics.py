@@ -8,6 +8,7 @@ histograms, when they happen. Nothing asks a switch because of a scrape: counter
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 
 from controller import plain_http
+from controller.agent_reports import State as AgentState
 from controller.statistics import KINDS, POLICY_COUNTS, PORT_COUNTS, SERVICE_COUNTS
 from controller.sync import Phase
 
@@ -74,6 +76,8 @@ SERVICE_TOTALS = (
 _POLICY = ("kind", "namespace", "policy", "verdict")
 POLICY_RATE = _gauge("policy_packets_per_second", "Packets that a policy allows and denies.", *_POLICY)
 POLICY_TOTAL = _counter("policy_packets", "Packets that a policy has allowed and denied.", *_POLICY)
+AGENT_LOST = _gauge("node_agent_lost", "1 where a node's agent has said nothing for long.", "node")
+AGENTS = _gauge("agents", "Agents of nodes, by how they are.", "state")
 OFFLOAD_CAPABLE = _gauge("node_offload_capable", "1 where a NIC of the node takes flows.", "node")
 OFFLOAD_ENABLED = _gauge("node_offload_enabled", "1 where Open vSwitch gives flows to NICs.", "node")
 OFFLOAD_WANTING = _gauge("node_offload_wanting", "1 where hardware offload was asked for and is not in force.", "node")
@@ -106,9 +110,9 @@ WATCHES = _gauge("watches", "Lists that are watched now.")
 
 DECLARED = (
     READY, CONNECTED, PHASE, DIGEST_AGE, FLOWS, REFUSED, BUNDLE, FLOW_MODS, BUNDLES, FAILED, REPAIRED, NODE_RATE,
-    OFFLOAD_CAPABLE, OFFLOAD_ENABLED, OFFLOAD_WANTING, OFFLOAD_FLOWS, OFFLOAD_SHARE, OFFLOAD_FUNCTIONS,
-    SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES, UNDER_WAY, TRACES,
-    WATCHES, SOURCE, COMPILE, INSTALL, WATCHED,
+    AGENTS, AGENT_LOST, OFFLOAD_CAPABLE, OFFLOAD_ENABLED, OFFLOAD_WANTING, OFFLOAD_FLOWS, OFFLOAD_SHARE,
+    OFFLOAD_FUNCTIONS, SERVICE_RATE, *SERVICE_TOTALS, POLICY_RATE, POLICY_TOTAL, OBJECTS, LOOKS, LOOK_PERIOD, TROUBLES,
+    UNDER_WAY, TRACES, WATCHES, SOURCE, COMPILE, INSTALL, WATCHED,
 )  # fmt: skip
 
 
@@ -153,6 +157,7 @@ class _State:
         """Every metric that is read when somebody asks."""
         yield from self._switches()
         yield from self._carried()
+        yield from self._agents()
         yield from self._offload()
         controller = self._controller
         cluster = controller.compiler.cluster
@@ -192,6 +197,13 @@ class _State:
             found[FAILED].append((label, counters.failed_bundles))
             found[REPAIRED].append((label, counters.repaired))
         yield from found.items()
+
+    def _agents(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
+        states = self._controller.agents.states()
+        known = [(node, state) for node, state in states.items() if state in (AgentState.ALIVE, AgentState.LOST)]
+        yield AGENT_LOST, [((node,), state is AgentState.LOST) for node, state in known]
+        counts = Counter(states.values())
+        yield AGENTS, [((state.value,), counts[state]) for state in AgentState]
 
     def _offload(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
         reports = sorted(self._controller.offloads.reports().items())

@@ -3,6 +3,7 @@
 source        the cluster's state: manifests, or Kubernetes
 objects       what the state holds that can't be as it says
 switches      connections, and flows that they refuse
+agents        what adds pods to nodes and removes them
 pods          ports that aren't believed
 links         wires between bridges
 replica       leases, where there are several controllers
@@ -23,11 +24,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from controller import views
+from controller import agent_reports, views
 from controller.holdings import error_text
 from controller.sync import Phase
 from flows.text import flow_text
 from topology.manifests import object_words
+from topology.version import version
 
 if TYPE_CHECKING:
     from controller.app import Controller
@@ -113,6 +115,7 @@ def troubles_by_part(controller: Controller, now: datetime) -> Iterator[tuple[st
             "all that it is about; give it a priority of its own",
         )
     yield from (("links", text) for text in controller.links.troubles())
+    yield from (("agents", text) for text in controller.agents.troubles())
     yield from (("offload", text) for text in controller.offloads.troubles())
     for datapath_id in fleet.unknown:
         yield "switches", f"switch {datapath_id:016x} is of no known node"
@@ -155,6 +158,21 @@ def _switches(controller: Controller, now: datetime, clock: float) -> _Seen:
     if phases and all(each is None for each in phases):
         return State.FAILED, f"none of {len(phases)} is connected"
     return State.OK if synced + standby == len(phases) else State.DEGRADED, message
+
+
+def _agents(controller: Controller, now: datetime, clock: float) -> _Seen:
+    agents = controller.agents
+    states = list(agents.states().values())
+    alive, lost = states.count(agent_reports.State.ALIVE), states.count(agent_reports.State.LOST)
+    if not alive and not lost:
+        # Mininet, say: nobody has agents.
+        return None
+    message = f"{alive} of {alive + lost} alive"
+    others = sorted((name, its) for name in agents.states() if (its := agents.version(name)) not in ("", version()))
+    if others:
+        first, more = "{} ({})".format(*others[0]), " and others" if len(others) > 1 else ""
+        message += f", of another version than the controller ({version()}): {first}{more}"
+    return State.OK if alive else State.FAILED, message
 
 
 def _pods(controller: Controller, now: datetime, clock: float) -> _Seen:
@@ -233,6 +251,7 @@ _LOOKS: dict[str, _Look] = {
     "source": _source,
     "objects": _objects,
     "switches": _switches,
+    "agents": _agents,
     "pods": _pods,
     "links": _links,
     "replica": _replica,

@@ -5,7 +5,7 @@ Blocks and options: draft-ietf-opsawg-pcapng, sections 3.5 and 4. Big-endian thr
 
 from __future__ import annotations
 
-from struct import pack
+from struct import pack, unpack_from
 
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _MAGIC, _UNKNOWN_LENGTH = 0x1A2B3C4D, 0xFFFF_FFFF_FFFF_FFFF
@@ -34,6 +34,18 @@ def packet(number: int, nanoseconds: int, data: bytes, length: int, direction: i
     head = pack("!IIIII", number, nanoseconds >> 32, nanoseconds & 0xFFFF_FFFF, len(data), max(length, len(data)))
     options = _options((_COMMENT, comment.encode()), (_FLAGS, pack("!I", direction)))
     return _block(_PACKET, head + _padded(data) + options)
+
+
+def counted(data: bytes) -> tuple[int, bytes]:
+    """How many packets the whole blocks have that `data` begins with, and what comes after these."""
+    count = start = 0
+    while len(data) - start >= 8:
+        kind, length = unpack_from("!II", data, start)
+        if len(data) - start < length:
+            break
+        count += kind == _PACKET
+        start += length
+    return count, data[start:]
 
 
 def _options(*options: tuple[int, bytes]) -> bytes:

@@ -107,7 +107,7 @@ async def run(feed: Feed, options: Options) -> None:
         _look_at_the_clock,
         _announce,
         _count,
-        _ask_of_offload,
+        _ask_of_agents,
         _look_at_suspects,
     )
     tasks += [begin(_once_ready(ready, each)) for each in once_ready]
@@ -278,8 +278,8 @@ async def _count(controller: Controller) -> None:
     await controller.statistics.keep()
 
 
-async def _ask_of_offload(controller: Controller) -> None:
-    await controller.offloads.keep()
+async def _ask_of_agents(controller: Controller) -> None:
+    await controller.agents.keep()
 
 
 async def _look_at_suspects(controller: Controller) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from controller import tls
 from controller.refusals import Why
@@ -22,7 +22,7 @@ Refuse = Callable[[str, Why, str], None]
 
 
 class TlsServer:
-    """One listening socket. `protocol` makes what speaks over a connection, of which there are `open_now()`.
+    """One listening socket. `protocol` makes what speaks over a connection; those that do are `open_now()`.
 
     `context` gives that of the next connection: certificates change.
     """
@@ -32,7 +32,7 @@ class TlsServer:
         listening: socket.socket,
         context: Callable[[], ssl.SSLContext],
         protocol: Callable[[], asyncio.BaseProtocol],
-        open_now: Callable[[], int],
+        open_now: Callable[[], Iterable[asyncio.BaseProtocol]],
         limit: int,
         refuse: Refuse,
     ) -> None:
@@ -42,8 +42,14 @@ class TlsServer:
         self._open_now = open_now
         self._limit = limit
         self._refuse = refuse
-        self._greeting: set[asyncio.Task[None]] = set()
+        #: Handshakes under way, and what will speak then.
+        self._greeting: dict[asyncio.Task[None], asyncio.BaseProtocol] = {}
         self._accepting = asyncio.create_task(self._accept())
+
+    @property
+    def taken(self) -> int:
+        """How many connections there are. One that is open, and whose handshake's task is yet to end, is one."""
+        return len({*self._open_now(), *self._greeting.values()})
 
     async def close(self) -> None:
         """Stop listening, and let go of connections that aren't whole yet."""
@@ -61,21 +67,22 @@ class TlsServer:
             except OSError:
                 await asyncio.sleep(AGAIN)
                 continue
-            if self._open_now() + len(self._greeting) >= self._limit:
+            if self.taken >= self._limit:
                 connection.close()
                 self._refuse(address[0], Why.CROWDED, "the admin API: too many connections")
                 continue
-            task = asyncio.create_task(self._greet(connection, address[0]))
-            self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
+            protocol = self._protocol()
+            task = asyncio.create_task(self._greet(connection, address[0], protocol))
+            self._greeting[task] = protocol
+            task.add_done_callback(self._greeting.pop)
 
-    async def _greet(self, connection: socket.socket, address: str) -> None:
+    async def _greet(self, connection: socket.socket, address: str, protocol: asyncio.BaseProtocol) -> None:
         loop = asyncio.get_running_loop()
         try:
             # One that hangs up in between has done nothing that is to be told of.
             with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                 await loop.connect_accepted_socket(
-                    self._protocol, connection, ssl=self._context(), ssl_handshake_timeout=HANDSHAKE_LIMIT
+                    lambda: protocol, connection, ssl=self._context(), ssl_handshake_timeout=HANDSHAKE_LIMIT
                 )
         except ssl.SSLError as error:
             refused = tls.refused(error)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from controller import policy_views
+from controller.agent_reports import AgentReports
 from controller.fleet import Fleet
 from controller.refusals import Why
 from controller.replica import Replica
@@ -16,6 +17,7 @@ from flows.cookies import KIND_NAMES, KIND_SHIFT, OBJECT_MASK, Kind
 from flows.services import external_addresses
 from flows.state import LocalPod
 from flows.values import Flow, Group
+from topology.endpoints import Backend
 from topology.manifests import object_words
 from topology.model import Key, Pod
 from topology.naming import format_mac, is_pod_port, object_id
@@ -25,9 +27,13 @@ Row = dict[str, Any]
 
 
 def nodes(
-    compiler: Compiler, fleet: Fleet, replica: Replica | None = None, only: Iterable[str] | None = None
+    compiler: Compiler,
+    fleet: Fleet,
+    agents: AgentReports,
+    replica: Replica | None = None,
+    only: Iterable[str] | None = None,
 ) -> Iterator[Row]:
-    """Every node, or only some, and how its switch is."""
+    """Every node, or only some, and how its switch and its agent are."""
     for name in sorted(compiler.cluster.nodes) if only is None else only:
         node = compiler.cluster.nodes.get(name)
         if node is None:
@@ -54,6 +60,8 @@ def nodes(
             "drained": node.drained,
             "master": master,
             "masterSince": since,
+            "agent": agents.state(name).value,
+            "agentVersion": agents.version(name),
         }
 
 
@@ -161,9 +169,7 @@ def endpoints(
                 "namespace": service.namespace,
                 "name": service.name,
                 "port": view.port.title,
-                "address": f"{each.address}:{each.port}"
-                if each.address.version == 4
-                else f"[{each.address}]:{each.port}",
+                "address": _address(each),
                 "status": f"{state},Terminating" if end.terminating else state,
                 "used": used,
                 "pod": end.pod,
@@ -173,6 +179,21 @@ def endpoints(
             if sums is not None:
                 row |= _total([sums.endpoints.get(numbers)])
             yield row
+
+
+def endpoint_names(compiler: Compiler) -> dict[int, str]:
+    """Every Service's endpoints by what their connections keep of them (`flows.registers.LABEL_SERVICE`)."""
+    names = {}
+    for service in compiler.cluster.services.values():
+        for _, each, (label, number), _ in compiler.services.endpoints_of(service):
+            pod = f" (pod {service.namespace}/{each.endpoint.pod})" if each.endpoint.pod else ""
+            names[label << 32 | number] = _address(each) + pod
+    return names
+
+
+def _address(backend: Backend) -> str:
+    address = str(backend.address) if backend.address.version == 4 else f"[{backend.address}]"
+    return f"{address}:{backend.port}"
 
 
 def _port_words(port: int, node_port: int, protocol: str) -> str:

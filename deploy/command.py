@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import sys
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
@@ -15,7 +19,23 @@ from deploy.pki import pki
 from node.cli import node
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Command(click.Group):
+    """A group that says in a line that what is printed can't be written, where a disk is full."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            # An error of a file that was named says which. A broken pipe is click's: who reads has had enough.
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            with contextlib.suppress(OSError):
+                # What is left unprinted isn't tried again at the end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.ClickException(f"what is printed can't be written: {error.strerror}") from error
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="signalbox-sdn", prog_name="signalbox")
 @click.option(
     "--color",

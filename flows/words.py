@@ -15,17 +15,23 @@ from flows.registers import (
     BY_ADDRESS,
     CT_ZONE,
     DESTINATION_IDENTITY,
+    ENDPOINT,
     EXIT,
     EXIT_PORT,
     FROM_POD,
     HAIRPIN,
+    MARK_SERVICE,
+    MARK_WORLD,
+    SERVICE,
     SNAT_ZONE,
     SOURCE,
     SOURCE_IDENTITY,
     SUBNET,
+    TO_NODE,
     TO_POD,
     TUNNEL_KEY,
     WIRE_KEY,
+    ZONE,
     Bits,
     Exit,
     Identity,
@@ -42,6 +48,7 @@ from flows.values import (
     DecTtl,
     Flow,
     Goto,
+    Learn,
     Move,
     Nat,
     Note,
@@ -86,8 +93,23 @@ _IDENTITIES: dict[int, str] = {
     Identity.JUDGED: "one who was judged already",
 }
 _ENDS = (SOURCE_IDENTITY, DESTINATION_IDENTITY)
-#: Register bits that are told in words of their own.
-_SPOKEN = (SOURCE, EXIT, HAIRPIN, BY_ADDRESS, SUBNET, SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD)
+#: What is said of a packet that has a bit, and of one that is given it.
+_FLAGS = {
+    HAIRPIN: ("that goes back", "it goes back where it came from"),
+    BY_ADDRESS: ("from another node without a key", "only its address says whose it is"),
+    TO_NODE: ("to an address of a node", "it is bound for an address of a node"),
+    MARK_SERVICE: ("of a connection to a Service", "the connection is to a Service"),
+    MARK_WORLD: ("of a connection from the world", "the connection is from the world"),
+}
+#: Numbers with no name: what is said of a packet that has one, and of one that is given it.
+_NUMBERS = {
+    SUBNET: ("on L2 segment {}", "this is L2 segment {}"),
+    ZONE: ("in topology zone {:#x}", "this is topology zone {:#x}"),
+    SERVICE: ("for group {}", "it is for group {}"),
+    ENDPOINT: ("for endpoint {:#x}", "it is for endpoint {:#x}"),
+}
+#: Bits of registers and connections that are told in words of their own.
+_SPOKEN = (SOURCE, EXIT, *_FLAGS, *_NUMBERS, SOURCE_IDENTITY, FROM_POD, DESTINATION_IDENTITY, TO_POD)
 
 
 def identity_text(identity: Identity) -> str:
@@ -96,11 +118,15 @@ def identity_text(identity: Identity) -> str:
 
 
 class Names(msgspec.Struct, frozen=True):
-    """What people call things by their numbers: ports, identities of pods, and rules that are conjunctions."""
+    """What people call things by their numbers: ports, identities of pods, and rules that are conjunctions.
+
+    Endpoints are by what their connections keep: the number of the Service's port, and below it that of the endpoint.
+    """
 
     ports: Mapping[int, str] = {}
     identities: Mapping[int, str] = {}
     rules: Mapping[int, str] = {}
+    endpoints: Mapping[int, str] = {}
 
     def port(self, number: int) -> str:
         return "where it came from" if number == PORT_IN_PORT else self.ports.get(number, f"port {number}")
@@ -110,6 +136,9 @@ class Names(msgspec.Struct, frozen=True):
 
     def rule(self, number: int) -> str:
         return self.rules.get(number, f"conjunction {number}")
+
+    def endpoint(self, label: int) -> str:
+        return self.endpoints.get(label, f"an endpoint that is labelled {label:#x}")
 
 
 def flow_words(flow: Flow, names: Names) -> str:
@@ -129,6 +158,8 @@ def _catches(match: tuple[Term, ...], names: Names) -> str:
             words.append(f"all parts of {names.rule(term.value)}")
         elif term.field is f.TUN_ID and term.mask is None:
             words.append(f"with the key of {names.identity(term.value)}")
+        elif term.field is f.CT_LABEL and term.mask is None:
+            words.append(f"of a connection to {names.endpoint(term.value)}")
         else:
             parts, left = _parts(term.field, term.value, term.mask)
             words += [_caught(bits, value, parts, names) for bits, value in parts.items()]
@@ -163,12 +194,10 @@ def _caught(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names) -> 
         return f"from {_SOURCES[value]}"
     if bits is EXIT:
         return f"bound for {_EXITS[value]}"
-    if bits is HAIRPIN:
-        return "that goes back"
-    if bits is BY_ADDRESS:
-        return "from another node without a key"
-    if bits is SUBNET:
-        return f"on L2 segment {value}"
+    if bits in _FLAGS:
+        return _FLAGS[bits][0]
+    if bits in _NUMBERS:
+        return _NUMBERS[bits][0].format(value)
     if bits in _ENDS:
         return f"{'from' if bits is SOURCE_IDENTITY else 'to'} {names.identity(value)}"
     # That it is a pod is clear where its identity is told.
@@ -224,6 +253,8 @@ def _act(action: Action, names: Names, exit_port: int) -> str:
             return f"part {clause} of {clauses} of {names.rule(number)}"
         case Tell():
             return "tell the controller, as often as the meter allows"
+        case Learn(idle_timeout=seconds):
+            return f"remember this client's endpoint until it was away for {seconds} s"
         case Resubmit(table):
             return f"look it up in {TABLE_NAMES.get(table, table)}"
         case Note(data):
@@ -246,12 +277,10 @@ def _told(bits: Bits, value: int, parts: Mapping[Bits, int], names: Names, exit_
         return f"it comes from {_SOURCES[value]}"
     if bits is EXIT:
         return f"it leaves by {names.port(exit_port) if value == Exit.PORT else _EXITS[value]}"
-    if bits is HAIRPIN:
-        return "it goes back where it came from"
-    if bits is BY_ADDRESS:
-        return "only its address says whose it is"
-    if bits is SUBNET:
-        return f"this is L2 segment {value}"
+    if bits in _FLAGS:
+        return _FLAGS[bits][1]
+    if bits in _NUMBERS:
+        return _NUMBERS[bits][1].format(value)
     who = "the sender" if bits in (SOURCE_IDENTITY, FROM_POD) else "the receiver"
     if bits in _ENDS:
         return f"{who} is {names.identity(value)}"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from node import flow_export, functions, health, netlink, nftables, ovsdb
+from node.agent_report import Reporter
 from node.cni import installation, spec
 from node.cni.service import Service
 from node.cni.spec import CniError, Code
@@ -91,13 +92,15 @@ async def run(settings: Settings, outdated: Coroutine[Any, Any, str] | None = No
         watcher = asyncio.create_task(outdated if outdated is not None else _never())
         renewer = asyncio.create_task(_renew(settings.name, database, credentials))
         exporter = asyncio.create_task(flow_export.keep(settings, database, host))
-        offloader = asyncio.create_task(Offload(settings, database).keep())
-        tasks = [keeper, stopped, follower, watcher, renewer, exporter, offloader]
+        reporter = Reporter(database)
+        beater = asyncio.create_task(reporter.keep())
+        offloader = asyncio.create_task(Offload(settings, database, reporter).keep())
+        tasks = [keeper, stopped, follower, watcher, renewer, exporter, beater, offloader]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         reason = watcher.result() if watcher.done() else ""
         server.close()
         stopped.cancel()
-        for task in (keeper, follower, watcher, renewer, exporter, offloader):
+        for task in (keeper, follower, watcher, renewer, exporter, beater, offloader):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

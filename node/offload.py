@@ -2,7 +2,7 @@
 
     sysfs, devlink ──> which NICs take flows ──> other_config of Open vSwitch, hw-tc-offload of their interfaces
                                 │
-    ovs-vswitchd: dump-flows ───┴──> report ──> the bridge's dp-desc, which the controller reads
+    ovs-vswitchd: dump-flows ───┴──> report ──> Reporter (`node.agent_report`), which tells the controller
 
 ovs-vswitchd takes `hw-offload=true` from the database at once, and never gives it up, nor takes another tc-policy after
 that (lib/netdev-offload.c reads both once): these changes, and only these, need a restart, which is announced, and done
@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from node import devlink, netlink, nics, ovsdb, unixctl
+from node.agent_report import Reporter
 from node.netlink import LinkError
 from node.nics import LEGACY, Survey
 from node.ovsdb import Database, DatabaseError, Rows
 from node.settings import Settings
 from node.unixctl import ControlError
-from topology.offload import Report, encode
+from topology.offload import Report
 
 if TYPE_CHECKING:
     from node.nics import Nic
@@ -162,9 +163,10 @@ def count(offloaded: str, partial: str, rest: str) -> Counts:
 class Offload:
     """The node's offload, looked at again and again."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, reporter: Reporter) -> None:
         self._settings = settings
         self._database = database
+        self._reporter = reporter
         self._told = ""
         self._restarted = ("", "")
 
@@ -238,9 +240,7 @@ class Offload:
             share=counts.share,
             why=reason,
         )
-        text = encode(report)
-        if text != rows.description:
-            await self._database.transact(ovsdb.describe(text))
+        await self._reporter.take(report)
         if report.asked and not report.is_in_force:
             self._say(f"hardware offload was asked for and is not in force: {reason}")
         elif self._told:

@@ -1,9 +1,6 @@
-"""What a node's agent tells of hardware offload, as the text that its bridge is described by. Pure.
+"""What a node's agent tells of hardware offload, as text: a part of its report (`topology.agent_report`). Pure.
 
-The controller speaks OpenFlow alone, so the agent writes its report where OpenFlow tells it: `other_config:dp-desc` of
-the bridge, which is the datapath's description (OFPMP_DESC). `node` writes and `controller` reads; both import this.
-
-    offload v1 asked=1 capable=1 enabled=1 nics=2 vfs=8/16 flows=120/3/4 bytes=93 why=<words>
+offload v1 asked=1 capable=1 enabled=1 nics=2 vfs=8/16 flows=120/3/4 bytes=93 why=<words>
 """
 
 from __future__ import annotations
@@ -12,8 +9,6 @@ import re
 
 import msgspec
 
-#: Bytes of a datapath's description (OpenFlow 1.5.1, 7.3.5.1: 256 with the zero at the end).
-LIMIT = 255
 _BEGIN = "offload v1"
 _REPORT = re.compile(
     r"offload v1 asked=([01]) capable=([01]) enabled=([01]) nics=(\d{1,9}) vfs=(\d{1,9})/(\d{1,9}) "
@@ -49,7 +44,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode(report: Report) -> str:
-    """A report as text of at most `LIMIT` bytes; a reason that is longer is cut."""
+    """A report as text. The reason comes last: where there is no room for all, it is what is cut."""
     text = (
         f"{_BEGIN} asked={report.asked:d} capable={report.capable:d} enabled={report.enabled:d} nics={report.nics} "
         f"vfs={report.used_functions}/{report.functions} "
@@ -57,11 +52,11 @@ def encode(report: Report) -> str:
     )
     if report.why:
         text += " why=" + " ".join(report.why.split())
-    return text.encode()[:LIMIT].decode(errors="ignore")
+    return text
 
 
 def parse(text: str) -> Report | None:
-    """The report that a description is; None where it is none, or of a form that this version doesn't know."""
+    """The report that a text is; None where it is none, or of a form that this version doesn't know."""
     match = _REPORT.fullmatch(text)
     if match is None:
         return None

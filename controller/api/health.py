@@ -11,7 +11,7 @@ from aiohttp import web
 
 from controller import parts, views
 from controller.api.route import Route, answer
-from controller.version import version
+from topology.version import version
 
 if TYPE_CHECKING:
     from controller.app import Controller

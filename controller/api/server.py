@@ -52,6 +52,8 @@ web_response.SERVER_SOFTWARE = "signalbox"  # type: ignore[attr-defined]
 _UNHEARD = logging.Logger("unheard", logging.CRITICAL + 1)
 #: Connections over TLS at a time.
 API_CONNECTIONS = 256
+#: Seconds that answers under way have when the controller ends.
+SHUTDOWN_LIMIT = 1.0
 
 
 async def serve(controller: Controller, path: Path) -> web.AppRunner:
@@ -59,7 +61,7 @@ async def serve(controller: Controller, path: Path) -> web.AppRunner:
     app = web.Application(middlewares=[_errors, logged])
     app.add_routes(_paths(controller))
     app.on_shutdown.append(_let_go(controller))
-    runner = web.AppRunner(app, access_log=None, logger=_UNHEARD, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, logger=_UNHEARD, shutdown_timeout=SHUTDOWN_LIMIT)
     await runner.setup()
     await web.UnixSite(runner, unused(path)).start()
     make_private(path)
@@ -84,7 +86,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
             await server.close()
 
     app.on_shutdown.extend((close, _let_go(controller)))
-    runner = web.AppRunner(app, access_log=None, logger=_UNHEARD, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, logger=_UNHEARD, shutdown_timeout=SHUTDOWN_LIMIT)
     await runner.setup()
     http = runner.server
     assert http is not None
@@ -96,7 +98,7 @@ async def serve_remote(controller: Controller, target: str, access: Access) -> w
     except (OSError, ValueError) as error:
         await runner.cleanup()
         raise TargetError(f"--api-listen {target}: {error}") from error
-    made = TlsServer(listening, lambda: credentials.api, http, lambda: len(http.connections), API_CONNECTIONS, refuse)
+    made = TlsServer(listening, lambda: credentials.api, http, lambda: http.connections, API_CONNECTIONS, refuse)
     servers.append(made)
     return runner
 

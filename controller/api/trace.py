@@ -33,7 +33,8 @@ def routes(controller: Controller) -> list[Route]:
             if request.method == "POST":
                 live = await controller.tracer.trace(compiled, asked, deliver=said.get("deliver", False))
                 return answer({"model": row(live.model), "live": row(live.live), "differences": live.differences})
-            return answer(row(trace(compiled, asked)))
+            found = trace(compiled, asked)
+            return answer(row(found) | {"cautions": _cautions(controller, found)})
         except TraceError as error:
             raise ApiError(400, str(error)) from error
 
@@ -60,6 +61,13 @@ def routes(controller: Controller) -> list[Route]:
             parameters=(*parameters, flag("deliver", "Whether it arrives, rather than being held back at its end.")),
         ),
     ]
+
+
+def _cautions(controller: Controller, found: Trace) -> list[str]:
+    """Where the model is all that there is: what a switch that is away would really do isn't known."""
+    nodes = dict.fromkeys(visit.node for visit in found.visits)
+    away = (node for node in nodes if controller.fleet.phase(node) is None)
+    return [f"node {node}: its switch isn't connected: what it does now isn't known" for node in away]
 
 
 def row(found: Trace) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from controller.cli import completing
 from controller.cli.questions import ask, order, put, socket_options
 
 _LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command()
-@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.argument("nodes", metavar="NODE...", nargs=-1, required=True, shell_complete=completing.nodes)
 @socket_options
 def drain(nodes: Sequence[str], socket_path: Path | None, lab: str | None) -> None:
     """Give nodes no new work, as before maintenance.
@@ -25,7 +26,7 @@ def drain(nodes: Sequence[str], socket_path: Path | None, lab: str | None) -> No
 
 
 @click.command()
-@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.argument("nodes", metavar="NODE...", nargs=-1, required=True, shell_complete=completing.nodes)
 @socket_options
 def undrain(nodes: Sequence[str], socket_path: Path | None, lab: str | None) -> None:
     """Give nodes work again."""
@@ -33,7 +34,7 @@ def undrain(nodes: Sequence[str], socket_path: Path | None, lab: str | None) -> 
 
 
 @click.command()
-@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.argument("nodes", metavar="NODE...", nargs=-1, required=True, shell_complete=completing.nodes)
 @socket_options
 def resync(nodes: Sequence[str], socket_path: Path | None, lab: str | None) -> None:
     """Compare every flow of nodes' switches with what it should be, and repair what differs.

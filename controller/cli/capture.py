@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -86,15 +89,31 @@ def capture(
     pieces = client.stream(where, ["captures"], wanted, duration + _PATIENCE)
     # Asked before the file is made: what is refused leaves none.
     first = next(pieces, b"")
+    everything = chain((first,), pieces)
     if target_file == "-":
-        for piece in chain((first,), pieces):
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+        _write(everything, sys.stdout.buffer)
         return
-    with Path(target_file).open("wb") as file:
-        for piece in chain((first,), pieces):
-            file.write(piece)
+    try:
+        with Path(target_file).open("wb") as file:
+            _write(everything, file)
+    except OSError as error:
+        raise click.ClickException(f"{target_file}: {error.strerror}") from error
+
+
+def _write(pieces: Iterable[bytes], file: BinaryIO) -> None:
+    """Write what comes, and say how many packets it was, as tcpdump does; Ctrl-C is an end like any other."""
+    from controller import pcapng
+
+    packets, rest = 0, b""
+    with contextlib.suppress(KeyboardInterrupt):
+        for piece in pieces:
+            data = rest + piece
+            more, rest = pcapng.counted(data)
+            # Whole packets only, so that one can read it whenever it ends.
+            file.write(data[: len(data) - len(rest)])
             file.flush()
+            packets += more
+    click.echo(f"{packets} packet{'' if packets == 1 else 's'} captured", err=True)
 
 
 def _qualified(name: str) -> str:

@@ -20,6 +20,8 @@ DEFAULT_SOCKET = Path("/run/signalbox/controller.sock")
 LABS = Path("/run/signalbox/lab")
 #: Seconds. A dump of a large table takes its time; a controller that is stopped must not hold the caller for ever.
 TIMEOUT = 30.0
+#: Characters of a question, in its request's first line: controllers hear no more than some 8,190.
+LONGEST = 8_000
 #: Seconds after which who is watched is taken for gone: of what goes on something is heard every 15.
 SILENCE = 45.0
 
@@ -120,11 +122,11 @@ def ask(
     body: Any = None,
 ) -> Any:
     """GET /v1/<resource>, POST or PUT, decoded. Raises click.ClickException with one line that says what to do."""
-    url = "/v1/" + "/".join(quote(part, safe="") for part in resource)
+    url, target = _target(resource), _target(resource, query)
     connection, headers = _connection(where, timeout)
     with _plainly(where), contextlib.closing(connection):
         said = None if body is None else json.dumps(body)
-        connection.request(method, url + (f"?{urlencode(query)}" if query else ""), said, headers)
+        connection.request(method, target, said, headers)
         response = connection.getresponse()
         text = response.read()
     try:
@@ -134,6 +136,20 @@ def ask(
     if response.status >= 300:
         raise click.ClickException(answer.get("error", f"{url}: {response.status} {response.reason}"))
     return answer
+
+
+def _target(resource: list[str], query: dict[str, str] | None = None) -> str:
+    """/v1/<resource>, with what is asked of it. Raises click.ClickException where that can't be."""
+    try:
+        target = "/v1/" + "/".join(quote(part, safe="") for part in resource)
+        target += f"?{urlencode(query)}" if query else ""
+    except UnicodeEncodeError as error:
+        # What bytes on the command line become that are no UTF-8.
+        words = error.object.encode(errors="surrogateescape")
+        raise click.ClickException(f"{words!r} is not text in UTF-8") from error
+    if len(target) > LONGEST:
+        raise click.ClickException(f"what is asked for is too long: {len(target)} characters, of {LONGEST} at most")
+    return target
 
 
 def fetch(where: Path | Remote, path: str, query: dict[str, str], timeout: float, limit: int) -> bytes:
@@ -159,9 +175,7 @@ def _error_of(body: bytes, response: http.client.HTTPResponse) -> str:
 
 def stream(where: Path | Remote, resource: list[str], body: Any, timeout: float) -> Iterator[bytes]:
     """POST /v1/<resource>, and what is answered as it comes. Raises click.ClickException."""
-    return _pieces(
-        where, "POST", "/v1/" + "/".join(quote(part, safe="") for part in resource), json.dumps(body), timeout
-    )
+    return _pieces(where, "POST", _target(resource), json.dumps(body), timeout)
 
 
 def watch(where: Path | Remote, resource: str, query: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -169,7 +183,7 @@ def watch(where: Path | Remote, resource: str, query: dict[str, str]) -> Iterato
 
     Ends when the controller does. Raises click.ClickException.
     """
-    path = f"/v1/{quote(resource, safe='')}?{urlencode(query | {'watch': '1'})}"
+    path = _target([resource], query | {"watch": "1"})
     rest = b""
     for piece in _pieces(where, "GET", path, None, SILENCE):
         *events, rest = (rest + piece).split(b"\n\n")

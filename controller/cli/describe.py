@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from controller.cli import listing
+from controller.cli import completing, listing
 from controller.cli.kinds import EVENT_COLUMNS, KINDS, title
 from controller.cli.listing import Target, Wanted
 from controller.cli.printing import Column, Row, in_colour, printable, table_of
@@ -44,7 +44,9 @@ class Asking:
 
 
 @click.command()
-@click.argument("words", metavar="KIND [NAME]... | KIND/NAME...", nargs=-1, required=True)
+@click.argument(
+    "words", metavar="KIND [NAME]... | KIND/NAME...", nargs=-1, required=True, shell_complete=completing.objects
+)
 @listing.choosing
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Only objects with such labels.")
 @socket_options
@@ -100,6 +102,7 @@ def _node(rows: list[Row], asking: Asking) -> Iterator[Part]:
     yield from _fields(row, **{"Pod CIDRs": "podCIDRs", "Datapath ID": "datapathID", "Digest": "digest"})
     if row.get("master"):
         yield "Master", f"{row['master']}, since {row['masterSince']}"
+    yield from _fields(row, **{"Agent Version": "agentVersion"})
     yield "Conditions", (list(_conditions(row)), _CONDITION_COLUMNS)
     took = "" if row["lastBundleSeconds"] is None else f", the last in {row['lastBundleSeconds'] * 1000:.1f} ms"
     yield "Flows", f"{row['flows']} it should have"
@@ -116,9 +119,17 @@ def _node(rows: list[Row], asking: Asking) -> Iterator[Part]:
 
 _CONDITION_COLUMNS = (Column("TYPE", "type"), Column("STATUS", "status"), Column("REASON", "reason"))
 
+#: What there is to say of an agent that isn't simply alive.
+_AGENTS = {
+    "Alive": "",
+    "Lost": "it says nothing any more: pods can't be added or removed",
+    "None": "nobody has described the bridge: it has no agent",
+    "Unknown": "nothing is known of it",
+}
+
 
 def _conditions(row: Row) -> Iterator[Row]:
-    """What is true of a node's switch, and why something isn't."""
+    """What is true of a node's switch and agent, and why something isn't."""
     status = row["status"]
     connected = status != "Disconnected"
     yield _condition("Connected", connected, "" if connected else "its switch isn't connected")
@@ -129,12 +140,16 @@ def _conditions(row: Row) -> Iterator[Row]:
     }
     yield _condition("InSync", status == "Synced", reasons.get(status, "changes are on their way"))
     yield _condition("NothingRefused", not row["refused"], f"refused: {row['refused']}" if row["refused"] else "")
+    if "agent" in row:
+        agent = row["agent"]
+        yield _condition("AgentAlive", agent == "Alive" if agent in ("Alive", "Lost") else None, _AGENTS.get(agent, ""))
     if "drained" in row:
         yield _condition("Drained", row["drained"], "it gets no new work" if row["drained"] else "")
 
 
-def _condition(kind: str, holds: bool, reason: str) -> Row:
-    return {"type": kind, "status": str(holds), "reason": reason}
+def _condition(kind: str, holds: bool | None, reason: str) -> Row:
+    """A condition; None where it isn't known whether it holds."""
+    return {"type": kind, "status": "Unknown" if holds is None else str(holds), "reason": reason}
 
 
 def _pod(rows: list[Row], asking: Asking) -> Iterator[Part]:

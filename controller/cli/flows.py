@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from controller.cli import completing
 from controller.cli.printing import Column, Row, bits, print_rows
 from controller.cli.questions import ask, dump, output_option, socket_options
 
@@ -17,13 +18,14 @@ _COLUMNS = [
     Column("PACKETS", "packets"),
     Column("OBJECT", "object"),
     Column("FLOW", "words"),
+    Column("OFCTL", "ofctl", wide=True),
 ]
 _RATE_COLUMNS = [*_COLUMNS[:3], Column("PACKETS/S", "packetRate"), Column("RATE", "rate"), *_COLUMNS[3:]]
 _DIFFERENCE_COLUMNS = [Column("STATE", "state", state=True), *_COLUMNS]
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", shell_complete=completing.nodes)
 @click.option("--pod", metavar="[NAMESPACE/]NAME", help="Only flows made for this pod.")
 @click.option("--service", metavar="[NAMESPACE/]NAME", help="Only flows made for this Service.")
 @click.option(
@@ -40,7 +42,7 @@ _DIFFERENCE_COLUMNS = [Column("STATE", "state", state=True), *_COLUMNS]
     metavar="SECONDS",
     help="Also what each flow carries, measured for so long.",
 )
-@output_option("table", "ofctl", "json", "yaml")
+@output_option("table", "wide", "ofctl", "json", "yaml")
 @socket_options
 def flows(
     node: str,
@@ -79,7 +81,7 @@ def flows(
     if output == "ofctl":
         for row in rows:
             click.echo(row["ofctl"])
-    elif output == "table" and seconds is not None:
+    elif output in ("table", "wide") and seconds is not None:
         print_rows([{**row, **_rate_words(row)} for row in rows], _RATE_COLUMNS, output)
     else:
         print_rows(rows, _COLUMNS, output)
@@ -112,7 +114,7 @@ def _lines(row: Row) -> Iterator[Row]:
     """A flow as it is, and one that is altered as it should be, in a line below."""
     yield row
     if "shouldBe" in row:
-        yield {**row, "state": "should be", "packets": "-", "words": row["shouldBe"]}
+        yield {**row, "state": "should be", "packets": "-", "words": row["shouldBe"], "ofctl": row["shouldBeOfctl"]}
 
 
 def _signed(row: Row) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from controller.cli import listing, watching
+from controller.cli import completing, listing, watching
 from controller.cli.kinds import Kind, title
 from controller.cli.listing import CHUNK, Wanted
 from controller.cli.printing import Column, Row, print_rows
@@ -16,7 +16,13 @@ from controller.cli.questions import dump, output_option, socket_options
 
 
 @click.command()
-@click.argument("words", metavar="KIND[,KIND]... [NAME]... | KIND/NAME...", nargs=-1, required=True)
+@click.argument(
+    "words",
+    metavar="KIND[,KIND]... [NAME]... | KIND/NAME...",
+    nargs=-1,
+    required=True,
+    shell_complete=completing.objects,
+)
 @listing.choosing
 @click.option(
     "-l", "--selector", default="", metavar="LABELS", help="Only objects with such labels: a=b,c!=d,e in (f,g),!h."
@@ -81,15 +87,24 @@ def get(
             only_changes=watch_only, with_events=output_watch_events,
         )  # fmt: skip
         return
-    answers = []
+    answers, complaints = [], []
     for target in targets:
         rows = listing.rows(socket_path, lab, target, wanted)
         if complaint := listing.missing(target, rows, wanted):
-            raise click.ClickException(complaint)
+            complaints.append(complaint)
+            if not rows:
+                continue
         rows = _sorted(rows, sort_by) if sort_by else rows
         answers.append((target.kind, rows[:limit]))
-    if len(answers) > 1 and output in ("json", "yaml"):
-        dump({kind.name: {"items": rows} for kind, rows in answers}, output)
+    _tell_all(answers, wanted, output, is_one=len(targets) == 1)
+    if complaints:
+        raise click.ClickException("; ".join(complaints))
+
+
+def _tell_all(answers: Sequence[tuple[Kind, Sequence[Row]]], wanted: Wanted, output: str, *, is_one: bool) -> None:
+    """Print the rows of each kind; `is_one` where only one was asked for."""
+    if not is_one and answers and output in ("json", "yaml"):
+        dump({kind.name: {"items": list(rows)} for kind, rows in answers}, output)
         return
     for number, (kind, rows) in enumerate(answers):
         if number and output in ("table", "wide"):

@@ -17,6 +17,8 @@ NODE_COLUMNS = (
     Column("DIGEST", "digest", wide=True),
     Column("FLOW-MODS-SENT", "flowModsSent", wide=True),
     Column("MASTER", "master", wide=True),
+    Column("AGENT", "agent", wide=True, state=True),
+    Column("AGENT-VERSION", "agentVersion", wide=True),
 )
 _POD_COLUMNS = (
     Column("NAMESPACE", "namespace"),

@@ -41,7 +41,7 @@ Appctl = Callable[..., str]
 
 
 @click.command()
-@click.argument("file", type=click.File(), required=False)
+@click.argument("file", type=click.File(errors="replace"), required=False)
 @click.option("--lab", metavar="NAME", envvar="SIGNALBOX_LAB", help="Ask a node of this lab, which --node names.")
 @click.option("--node", metavar="NODE", help="The lab's node.")
 @click.option("--target", metavar="SOCKET", help="Ask the ovs-vswitchd with this control socket: see ovs-appctl(8).")

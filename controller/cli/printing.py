@@ -14,12 +14,12 @@ import yaml
 
 Row = dict[str, Any]
 
-_GOOD = ("Ok", "Ready", "Synced", "Up", "Established", "Delivered", "Accept", "InForce")
+_GOOD = ("Ok", "Ready", "Synced", "Up", "Established", "Delivered", "Accept", "InForce", "Alive")
 _WORRYING = (
     *("Pending", "Reading", "Syncing", "Unconfirmed", "NotReady", "Serving", "Terminating"),
     *("Degraded", "Drained", "Warning", "altered", "foreign"),
 )
-_BAD = ("Failed", "Disconnected", "Refused", "Down", "Unavailable", "Dropped", "Rejected", "Deny", "missing")
+_BAD = ("Failed", "Disconnected", "Refused", "Down", "Unavailable", "Dropped", "Rejected", "Deny", "missing", "Lost")
 #: The worst first: of several words in a cell the worst has its way.
 _COLOURS = (("red", frozenset(_BAD)), ("yellow", frozenset(_WORRYING)), ("green", frozenset(_GOOD)))
 

@@ -6,6 +6,7 @@ archive and to who made it. Nothing that looks like a secret goes in, wherever i
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -25,7 +26,7 @@ import msgspec
 from controller.cli.kinds import KINDS
 from controller.cli.listing import CHUNK
 from controller.cli.questions import controller_meant, socket_options
-from controller.version import version
+from topology.version import version
 
 if TYPE_CHECKING:
     from controller.cli import client
@@ -146,10 +147,12 @@ def support_bundle(
             bundle.finish(began)
     except FileExistsError:
         raise click.ClickException(f"{target}: there is such a file already") from None
-    except OSError as error:
-        raise click.ClickException(f"{target}: {error.strerror}") from error
-    except click.ClickException:
-        target.unlink(missing_ok=True)
+    except BaseException as error:
+        # Also of an interrupted one: half of it would look like all there is.
+        with contextlib.suppress(OSError):
+            target.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise click.ClickException(f"{target}: {error.strerror}") from error
         raise
     for line in bundle.left_out:
         click.echo(f"not in it: {line}", err=True)

@@ -89,6 +89,7 @@ def _text(answer: dict[str, Any], columns: list[Column]) -> str:
         f"{in_colour(each['action'])} by {each['object']} on {each['node']}: {each['words']}"
         for each in answer["judgements"]
     ]
+    lines += [click.style(f"CAUTION: {each}", fg="yellow") for each in answer.get("cautions", ())]
     end = answer["end"]
     lines.append(f"{in_colour(answer['verdict'])}: {_end(end)}" + (f": {end['why']}" if end["why"] else ""))
     return "\n".join(lines)

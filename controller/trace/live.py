@@ -44,9 +44,12 @@ from flows.taps import Taps
 from flows.values import Flow, Resubmit
 from topology.naming import GATEWAY_PORT, TUNNEL_PORT
 
-#: Seconds: for which taps stay if nobody deletes them, until they are in place everywhere, without a word until it is
-#: taken that no more will come, and altogether.
-_LIFE, _SETTLED, _SILENCE, _LONGEST = 10, 0.1, 0.4, 3.0
+#: Seconds: for which taps stay if nobody deletes them, for which a switch that the way doesn't cross is waited for, and
+#: until a datapath has looked at what it had cached before taps were there.
+_LIFE, _MOMENT, _SETTLED = 20, 1.0, 0.1
+#: Seconds without a word until it is taken that no more will come: where the packet has arrived, where it may have
+#: ended, and where somebody must have got it next; and altogether.
+_ARRIVED, _SILENCE, _ON_ITS_WAY, _LONGEST = 0.4, 0.8, 3.0, 6.0
 #: Nodes that are tapped beside those that the model names, where there are no more than these.
 _FEW = 20
 _RATE = 80
@@ -63,18 +66,20 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Tracer:
-    """Live traces. `send` sends a switch messages, `dump` says what one holds."""
+    """Live traces. `send` sends a switch messages, which it has when `reach` returns; `dump` says what one holds."""
 
     def __init__(
         self,
         compiler: Compiler,
         may_write: Callable[[str], bool],
         send: Callable[[str, list[bytes]], None],
+        reach: Callable[[str], Awaitable[object]],
         dump: Callable[[str], Awaitable[list[FlowStats]]],
     ) -> None:
         self._compiler = compiler
         self._may_write = may_write
         self._send = send
+        self._reach = reach
         self._dump = dump
         self._one = asyncio.Lock()
         self._number: int | None = None
@@ -102,8 +107,10 @@ class Tracer:
             nodes = self._nodes(compiled, said, asked)
             for node in sorted(nodes):
                 if not self._may_write(node):
-                    raise NotMasterError(f"this controller is not the master of the switch of node {node} now")
-            await self._gather(begun, nodes, deliver)
+                    raise NotMasterError(
+                        f"the switch of node {node} isn't connected, or this controller is not its master now"
+                    )
+            await self._gather(begun, nodes, {visit.node for visit in said.visits}, deliver)
             met = [await self._met(node, reports) for node, reports in self._visits(begun)]
             if not met:
                 raise TraceError(f"the switch of node {begun.node} told nothing of the packet")
@@ -122,7 +129,7 @@ class Tracer:
         everybody = [node for node in self._compiler.cluster.nodes if self._may_write(node)]
         return nodes | set(everybody if len(everybody) <= _FEW else ())
 
-    async def _gather(self, begun: First, nodes: Iterable[str], deliver: bool) -> None:
+    async def _gather(self, begun: First, nodes: Iterable[str], crossed: Iterable[str], deliver: bool) -> None:
         made = Taps(secrets.randbelow(taps.SESSIONS), taps.TRACE_SLOT, frames.LENGTH, _RATE, _LIFE)
         self._number, self._reports = secrets.randbits(63), []
         flows = list(_taps(made, begun.packet[f.ETH_TYPE], deliver=deliver))
@@ -130,11 +137,12 @@ class Tracer:
         try:
             for node in nodes:
                 self._send(node, made.made(flows))
+            await self._taken(nodes, crossed)
             await asyncio.sleep(_SETTLED)
             data = frames.frame(begun.packet, self._number)
             self._send(begun.node, [encode.packet_out(data, (Resubmit(CLASSIFY.number),), begun.packet[f.IN_PORT])])
             end = loop.time() + _LONGEST
-            while (left := min(_SILENCE if self._reports else _LONGEST, end - loop.time())) > 0:
+            while (left := min(self._patience(begun), end - loop.time())) > 0:
                 self._told.clear()
                 try:
                     await asyncio.wait_for(self._told.wait(), left)
@@ -144,6 +152,31 @@ class Tracer:
             self._number = None
             for node in nodes:
                 self._send(node, made.unmade())
+
+    async def _taken(self, nodes: Iterable[str], crossed: Iterable[str]) -> None:
+        """Return when switches have their taps: a packet that comes before them is told of by none, and held by none.
+
+        Raises TimeoutError and UnknownNodeError, for those that it is to cross.
+        """
+        asked = {node: asyncio.ensure_future(self._reach(node)) for node in {*nodes, *crossed}}
+        try:
+            await asyncio.gather(*(asked[node] for node in crossed))
+            await asyncio.wait(asked.values(), timeout=_MOMENT)
+        finally:
+            for each in asked.values():
+                each.cancel()
+            await asyncio.gather(*asked.values(), return_exceptions=True)
+
+    def _patience(self, begun: First) -> float:
+        """Seconds to wait for another word, after what has been told."""
+        visits = self._visits(begun)
+        if not visits:
+            return _ON_ITS_WAY
+        last = visits[-1][1][-1]
+        if last.table != OUTPUT.number:
+            return _SILENCE
+        ends = {EXIT(Exit.PORT).value: _ARRIVED, EXIT(Exit.GATEWAY).value: _SILENCE}
+        return ends.get(_value(last, EXIT.field, EXIT.mask), _ON_ITS_WAY)
 
     def _visits(self, begun: First) -> list[_Visit]:
         """What each switch told, visit by visit, in the order of the way: words of two switches may cross."""

@@ -107,12 +107,18 @@ class Compiled:
         self._flows: list[Flow] = []
         self._groups: list[Group] = []
         self._names: Mapping[int, str] = {}
+        self._endpoints: Mapping[int, str] = {}
         self._notes: list[hosts.Told] = []
 
     def names(self) -> Mapping[int, str]:
         """What cookies' object ids stand for, but those of pods: there are many, and a packet meets few of them."""
         self._refresh()
         return self._names
+
+    def endpoints(self) -> Mapping[int, str]:
+        """Services' endpoints by what connections keep of them."""
+        self._refresh()
+        return self._endpoints
 
     def interpreter(self, node: str) -> Interpreter:
         """What a node's switch is to do."""
@@ -134,6 +140,7 @@ class Compiled:
             self._groups = list(self.compiler.groups(CLUSTER))
             self._notes = list(hosts.told(self._flows))
             self._names = views.object_names(self.compiler, with_pods=False)
+            self._endpoints = views.endpoint_names(self.compiler)
             self._of = version
 
 
@@ -346,7 +353,9 @@ class _Way:
         self._wanted = endpoint
         self._objects = dict(compiled.names())
         self._names = Names(
-            identities=policy_views.identity_names(self._compiler), rules=policy_views.rule_names(self._compiler)
+            identities=policy_views.identity_names(self._compiler),
+            rules=policy_views.rule_names(self._compiler),
+            endpoints=self._compiled.endpoints(),
         )
         self._visits: list[Visit] = []
         self._hops: list[Hop] = list(begun.hops)

@@ -46,7 +46,7 @@ from topology.services import ServiceRanges
 Say = Callable[[str], None]
 
 #: Seconds that a lab may take until every switch has all its flows.
-_SYNC_WAIT = 30.0
+_SYNC_WAIT = 60.0
 _NODE_LIMIT = 200
 #: Seconds that one of several controllers has to answer before the next is asked.
 _ANSWER_WAIT = 3.0

@@ -1,11 +1,11 @@
-"""Asks line servers from many network namespaces at once: ask_from.py, a list of questions on its input as JSON.
+"""Asks line servers from many network namespaces at once: ask_from.py [MOST], a list of questions on its input as JSON.
 
 A question: {"netns": PATH, "kind": "tcp"|"udp", "from": A, "address": A, "port": P, "expected": BOOL}; without `from`
 the kernel chooses. Prints a list of what came of each: the server's name, "refused" by who has nobody listening there,
 another error, or "" for silence.
 
 It is over when all that is expected has come, and twice as long has gone by as that took, in which the rest could have
-come just as well; or after a while.
+come just as well; or after MOST seconds.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 
-LEAST, MOST = 0.25, 4.0
+LEAST, MOST = 0.25, 30.0
 #: A first datagram may be lost; TCP sends again by itself, but late.
 AGAIN = 0.5
 NEW_NETWORK = 0x40000000
@@ -85,7 +85,8 @@ def main():
         except OSError as error:
             found[number] = words(error)
     missing = {number for number in links if questions[number]["expected"]}
-    again, end = begun + AGAIN, begun + (MOST if missing else LEAST)
+    most = float(sys.argv[1]) if sys.argv[1:] else MOST
+    again, end = begun + AGAIN, begun + (most if missing else LEAST)
     while links and (now := time.monotonic()) < end:
         for key, events in waiting.select(max(0, min(end, again) - now)):
             number, link = key.data, key.fileobj

@@ -61,7 +61,7 @@ class Control:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(10)
+        self._socket.settimeout(60)
         self._socket.connect(str(path))
         self._session = Session(time.monotonic())
         while self._session.features is None:
@@ -151,6 +151,8 @@ class Bridges:
             devices = f"w{number}a", f"w{number}b"
             self.host.run("ip", "link", "add", devices[0], "type", "veth", "peer", "name", devices[1])
             for device, name, port in zip(devices, (each.a, each.b), (each.a_port, each.b_port), strict=True):
+                # Wires carry what bridges send, and nothing of the kernel's own.
+                self.host.run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=1")
                 self.host.run("ip", "link", "set", device, "up")
                 ports += self._add_port(name, device, _FIRST_WIRE + number)
                 self._ports[name][port] = _FIRST_WIRE + number

@@ -3,35 +3,47 @@
 JSON is a list of calls: {"kind": "tcp"|"udp", "address": A, "port": P, "count": N, "from": PORT, "timeout": SECONDS}.
 once     makes each call `count` times and prints, for each call, a list of outcomes
 steady   makes the calls in turn until its input ends, then prints all outcomes, each with its call's number
-hold     opens each call's connection and keeps it; for each line of input prints a line: each connection's outcome
+hold     opens each call's connection and keeps it; for each line of input, a list of the seconds that each may take,
+         prints a line: each connection's outcome
 An outcome is the server's answer, or {"error": "ECONNREFUSED"}; both with the "seconds" that it took.
 """
 
 import errno
+import itertools
 import json
+import random
 import select
 import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-TIMEOUT = 3.0
+#: As long as `probes.LONG`: of calls that must have no answer, callers say how long they wait.
+TIMEOUT = 30.0
 PAUSE = 0.01
+#: Source ports: another for each connection. The kernel may give one to several that are to different addresses; but if
+#: these are ways to the same endpoint over different switches, the endpoint may see both with the client's own address.
+FIRST, PORTS = 20000, 9000
+NUMBERS = itertools.count(random.randrange(PORTS))
 
 
 def connect(call):
     family = socket.AF_INET6 if ":" in call["address"] else socket.AF_INET
-    link = socket.socket(family, socket.SOCK_STREAM if call["kind"] == "tcp" else socket.SOCK_DGRAM)
-    link.settimeout(call.get("timeout", TIMEOUT))
-    try:
-        if call.get("from"):
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            link.bind(("", call["from"]))
-        link.connect((call["address"], call["port"]))
-    except OSError:
-        link.close()
-        raise
-    return link
+    while True:
+        link = socket.socket(family, socket.SOCK_STREAM if call["kind"] == "tcp" else socket.SOCK_DGRAM)
+        link.settimeout(call.get("timeout", TIMEOUT))
+        try:
+            if call.get("from"):
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            link.bind(("", call.get("from") or FIRST + next(NUMBERS) % PORTS))
+            link.connect((call["address"], call["port"]))
+        except OSError as error:
+            link.close()
+            # Another client here has it, or had it a moment ago.
+            if error.errno != errno.EADDRINUSE or call.get("from"):
+                raise
+        else:
+            return link
 
 
 def ask(link, call):
@@ -82,7 +94,9 @@ def steady(calls):
 def hold(calls):
     links = [connect(call) for call in calls]
     with ThreadPoolExecutor(len(calls)) as pool:
-        for _ in sys.stdin:
+        for line in sys.stdin:
+            for link, seconds in zip(links, json.loads(line), strict=True):
+                link.settimeout(seconds)
             print(json.dumps(list(pool.map(outcome, [ask] * len(calls), links, calls))), flush=True)
 
 

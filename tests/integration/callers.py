@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from probes import HERE, inside, pod_netns, until
+from probes import HERE, LONG, inside, pod_netns, until
 
 from deploy.lab.cluster import Lab
 from deploy.lab.layout import netns_path
@@ -74,14 +74,18 @@ def path_of(lab: Lab, document: Document) -> Path:
     return lab.layout.manifests / f"{document['kind'].lower()}.{metadata.get('namespace', '')}.{metadata['name']}.yaml"
 
 
+def put(path: Path, text: str) -> None:
+    """Write a manifest that nobody reads half of."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    temporary.rename(path)
+
+
 def write(lab: Lab, *documents: Document) -> None:
     """Put objects among the lab's manifests, as they are; returns when every switch has what they mean."""
     for each in documents:
-        path = path_of(lab, each)
-        temporary = path.with_name(f".{path.name}")
         # JSON is YAML, and made in no time also where there are a thousand endpoints.
-        temporary.write_text(json.dumps(each))
-        temporary.rename(path)
+        put(path_of(lab, each), json.dumps(each))
     lab.wait_for_manifests()
 
 
@@ -159,10 +163,24 @@ def client(netns: str, mode: str, calls: Sequence[Call]) -> list[str]:
 
 def call(netns: str, *calls: Call) -> list[list[Outcome]]:
     """Make all calls, and for each give the outcomes."""
-    done = subprocess.run(client(netns, "once", calls), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(client(netns, "once", calls), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     found: list[list[Outcome]] = json.loads(done.stdout)
     return found
+
+
+def refused_at_once(netns: str, *calls: Call) -> None:
+    """Every call is refused, and each at once, if perhaps not the first time: the machine may be busy with others."""
+    slow = list(calls)
+
+    def done() -> bool:
+        for each, (outcome,) in zip(list(slow), call(netns, *slow), strict=True):
+            assert outcome.get("error") == "ECONNREFUSED", (each, outcome)
+            if outcome["seconds"] < AT_ONCE:
+                slow.remove(each)
+        return not slow
+
+    until(done, f"refused at once are {slow}")
 
 
 def names(outcomes: Iterable[Outcome]) -> Counter[str]:
@@ -174,6 +192,7 @@ class Held:
     """Connections that are open from the beginning to the end of a block."""
 
     def __init__(self, netns: str, *calls: Call) -> None:
+        self.calls = calls
         self._process = subprocess.Popen(
             client(netns, "hold", calls), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -185,10 +204,10 @@ class Held:
         self._process.kill()
         self._process.communicate()
 
-    def ask(self) -> list[Outcome]:
-        """One more question on each connection."""
+    def ask(self, *seconds: float) -> list[Outcome]:
+        """One more question on each connection. So many seconds the answers may take; if nothing is said, very long."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(json.dumps(seconds or [LONG] * len(self.calls)) + "\n")
         self._process.stdin.flush()
         found: list[Outcome] = json.loads(self._process.stdout.readline())
         return found
@@ -207,7 +226,7 @@ class Steady:
 
     def finish(self) -> list[Outcome]:
         if not self.outcomes:
-            output, _ = self._process.communicate(timeout=30)
+            output, _ = self._process.communicate(timeout=120)
             self.outcomes = json.loads(output)
         return self.outcomes
 

@@ -16,7 +16,8 @@ from linting import Linted, Record
 from probes import PODS, pod_netns, serves, until
 
 from deploy.lab.cluster import Lab, owner, settings_for
-from deploy.lab.substrate import switch_environment
+from deploy.lab.layout import LabError
+from deploy.lab.substrate import appctl, switch_environment
 
 HERE = Path(__file__).parent
 _LINTED = pytest.StashKey[dict[str, Linted]]()
@@ -127,7 +128,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 def what_one_would_ask_next(here: Lab) -> Iterator[tuple[str, str]]:
-    """Logs' ends and every node's flows."""
+    """Logs' ends, every node's flows, and what its datapath has."""
     for log in [*here.layout.directory.glob("controller*.log"), *here.layout.directory.glob("nodes/*/agent.log")]:
         if log.exists():
             yield str(log.relative_to(here.layout.directory)), "\n".join(log.read_text().splitlines()[-15:])
@@ -137,7 +138,12 @@ def what_one_would_ask_next(here: Lab) -> Iterator[tuple[str, str]]:
             env={**os.environ, **switch_environment(here.layout, node)},
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=60,
             check=False,
         )
         yield f"flows of {node}", done.stdout or done.stderr
+        for question in ("dpctl/dump-flows", "dpctl/dump-conntrack"):
+            try:
+                yield f"{question} of {node}", "\n".join(appctl(here.layout, node, question).splitlines()[-200:])
+            except LabError as error:
+                yield f"{question} of {node}", str(error)

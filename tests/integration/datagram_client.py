@@ -30,7 +30,7 @@ def main():
     address, port = sys.argv[1], int(sys.argv[2])
     v6 = ":" in address
     with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as link:
-        link.settimeout(3)
+        link.settimeout(30)
         link.connect((address, port))
         print(ask(link)[0], end="", flush=True)
         for _ in sys.stdin:

@@ -13,7 +13,7 @@ from probes import inside
 
 from deploy.lab.cluster import Lab
 from deploy.lab.layout import netns_path
-from deploy.lab.substrate import appctl
+from deploy.lab.substrate import appctl, vsctl
 from flows.offload.datapath import read_dump
 from flows.offload.lint import Verdict, lint
 
@@ -54,6 +54,7 @@ def established(
 ) -> Linted:
     """Hold connections, empty the caches, speak on each again, and judge what the datapaths then have."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(kept(lab))
         held = [stack.enter_context(Held(netns, *calls)) for netns, calls in callers if calls]
         for netns, address in pings:
             stack.enter_context(_pinging(netns, address))
@@ -86,8 +87,21 @@ def _answered(held: Held) -> None:
 
 def _pinged(netns: str, address: str) -> None:
     """As many are answered as take all that belongs to it to be in the datapath."""
-    argv = ["ping", "-n", "-q", "-i", "0.02", "-c", str(_AFTER), "-W", "2", address]
+    argv = ["ping", "-n", "-q", "-i", "0.02", "-c", str(_AFTER), "-W", "30", address]
     assert inside(netns, argv).returncode == 0, (netns, address)
+
+
+@contextlib.contextmanager
+def kept(lab: Lab) -> Iterator[None]:
+    """Datapaths keep their flows within the block, also those that no packet meets: usually for ten seconds."""
+    setting = "other_config:max-idle"
+    for node in lab.nodes:
+        vsctl(lab.layout, node, "set", "Open_vSwitch", ".", f"{setting}=600000")
+    try:
+        yield
+    finally:
+        for node in lab.nodes:
+            vsctl(lab.layout, node, "remove", "Open_vSwitch", ".", "other_config", "max-idle")
 
 
 @contextlib.contextmanager

@@ -31,7 +31,8 @@ def unreached(net: Any) -> list[str]:
     asking = []
     for host in net.hosts:
         others = [each.IP() for each in net.hosts if each is not host]
-        script = "; ".join(f"ping -n -q -c1 -W1 {each} >/dev/null || echo {each}" for each in others)
+        # One answer is enough, and a busy machine may be late with it.
+        script = "; ".join(f"ping -n -q -c1 -w30 {each} >/dev/null || echo {each}" for each in others)
         asking.append((host, host.popen(["sh", "-c", script], text=True, stdout=subprocess.PIPE)))
     return [f"{host.name} > {line}" for host, process in asking for line in process.communicate()[0].split()]
 

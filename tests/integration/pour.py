@@ -19,7 +19,7 @@ def serve(address: str, port: int) -> None:
 
 
 def send(address: str, port: int, seconds: float) -> None:
-    with socket.create_connection((address, port), 10) as connection:
+    with socket.create_connection((address, port), 30) as connection:
         # What has been taken but not sent when the time is over would still have to go.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         data = bytes(1 << 14)

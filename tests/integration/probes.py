@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +18,8 @@ from deploy.lab.layout import netns_path
 HERE = Path(__file__).parent
 PORT = 8080
 PODS = ("a1", "a2", "b1", "c1")
+#: Seconds that whatever must come may take on however busy a machine. Where all is well nobody waits for it.
+LONG = 30.0
 
 
 def inside(netns: str, argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -51,8 +55,8 @@ def flows_of(lab: Lab, node: str, text: str) -> list[str]:
     return [row["ofctl"] for row in lab.ask("nodes", node, "flows")["items"] if text in (row["ofctl"] or "")]
 
 
-def pings(netns: str, address: str, *, count: int = 1, size: int = 56, wait: float = 1.0) -> int:
-    """How many of `count` pings, which must not be fragmented, are answered."""
+def pings(netns: str, address: str, *, count: int = 1, size: int = 56, wait: float = LONG) -> int:
+    """How many of `count` pings, which must not be fragmented, are answered within `wait` seconds."""
     done = inside(
         netns,
         ["ping", "-n", "-q", "-M", "do", "-i", "0.01", "-c", str(count), "-s", str(size), "-W", str(wait), address],
@@ -69,7 +73,7 @@ def answers(netns: str, address: str) -> None:
     A datapath that has seen packets to it goes on with what it cached until it has looked at its flows again, which
     takes Open vSwitch some milliseconds after they changed.
     """
-    until(lambda: pings(netns, address, wait=0.2) == 1, f"{address} answers {netns}", timeout=3.0)
+    until(lambda: pings(netns, address, wait=0.2) == 1, f"{address} answers {netns}", timeout=LONG)
 
 
 def pairs_between(lab: Lab, sources: Iterable[str], targets: Iterable[str]) -> list[tuple[str, str]]:
@@ -78,7 +82,7 @@ def pairs_between(lab: Lab, sources: Iterable[str], targets: Iterable[str]) -> l
     return [(pod_netns(lab, pod), each) for pod in sources for other in known if other != pod for each in known[other]]
 
 
-def ping_all(pairs: Iterable[tuple[str, str]], wait: float = 1.0) -> list[tuple[str, str]]:
+def ping_all(pairs: Iterable[tuple[str, str]], wait: float = LONG) -> list[tuple[str, str]]:
     """The pairs of (namespace, address) that don't answer."""
     with ThreadPoolExecutor(8) as pool:
         wanted = list(pairs)
@@ -96,12 +100,36 @@ def echo(netns: str, kind: str, targets: Sequence[str], size: int = 100, port: i
     return answers
 
 
+class Ear:
+    """Hears marks that come to a namespace's eth0, however long that takes, from its making to its end."""
+
+    def __init__(self, netns: str, start: str) -> None:
+        argv = ["nsenter", f"--net={netns_path(netns)}", "--", "python3", "-I", str(HERE / "frames.py"), "hear", start]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self._text = b""
+        assert self._process.stdout is not None and self._process.stdout.readline() == b"listening\n"
+        os.set_blocking(self._process.stdout.fileno(), False)
+
+    @property
+    def marks(self) -> set[str]:
+        """Those that it has heard by now, each of `start` and what follows it up to a space."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self._process.stdout.fileno(), 1 << 16):
+                self._text += more
+        return set(self._text.decode().rpartition("\n")[0].split())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
 def serves(netns: str) -> bool:
     """Whether the server of this namespace takes connections yet."""
     return "error" not in echo(netns, "tcp", ["127.0.0.1"])["127.0.0.1"]
 
 
-def until(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> float:
+def until(condition: Callable[[], bool], what: str, timeout: float = 2 * LONG) -> float:
     """Wait for something to become true; the seconds that it took."""
     begun = time.monotonic()
     while not condition():

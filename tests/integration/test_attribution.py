@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from probes import pod_netns, until
 from test_trace_agreement import DOCUMENTS, in_red
 
 from deploy.lab.cluster import Lab
-from flows.pipeline import AFFINITY, DIGEST
+from flows.pipeline import AFFINITY, DIGEST, SERVICE_STATS
 
 #: A Service whose clients are remembered: flows that the switch makes itself.
 STICKY = in_red(
@@ -40,6 +41,9 @@ def test_no_flow_is_without_an_object_and_all_is_said_in_words(lab: Lab) -> None
             assert len(found) == len([line for line in ofctl(lab, node, "dump-flows", "br-int") if "priority=" in line])
         assert orphans(lab) == []
         found = [row for each in dumps.values() for row in each]
+        assert [row["words"] for row in found if re.search(r"\breg\d|ct_mark|ct_label", row["words"])] == []
+        ends = {row["words"].partition(" (pod ")[0] for row in found if row["table"] == SERVICE_STATS.name}
+        assert "of a connection to an endpoint" not in " ".join(ends)
         kinds = {row["object"].split()[0] for row in found}
         assert kinds >= {"Pipeline", "Node", "Pod", "Service", "NetworkPolicy", "ClusterNetworkPolicy"}
         learnt = {row["object"] for row in found if row["table"] == AFFINITY.name and row["priority"] > 0}

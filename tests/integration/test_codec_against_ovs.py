@@ -145,7 +145,7 @@ class Switch:
             input=text,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )
         assert done.returncode == 0, done.stderr

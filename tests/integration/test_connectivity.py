@@ -96,7 +96,7 @@ def test_ovs_ofctl_shows_the_names_of_tables(lab: Lab) -> None:
         env={**os.environ, **switch_environment(lab.layout, "node-1")},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=True,
     )
     for word in ("table=Classify", "table=Route", "resubmit(,Commit)", "table=Output"):

@@ -58,7 +58,7 @@ def servers(lab: Lab, name: str) -> set[str]:
 def test_new_connections_go_elsewhere_and_old_ones_go_on_also_over_a_restart(lab: Lab) -> None:
     with applied(lab, service("work", TCP, UDP, type="LoadBalancer")):
         assert servers(lab, "work") == {"s1", "s2", "s3"}
-        ways = [to(address, 80, kind) for address in vips(lab, "work") for kind in ("tcp", "udp")] * 6
+        ways = [to(address, 80, kind) for address in vips(lab, "work") for kind in ("tcp", "udp")] * 9
         with Held(pod_netns(lab, "c3"), *ways) as held:
             before = [(each["name"], each["peer_port"]) for each in held.ask()]
             assert "s1" in {name for name, _ in before}

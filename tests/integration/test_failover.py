@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 import yaml
-from probes import addresses, pod_netns, until
+from probes import LONG, addresses, pod_netns, until
 from test_outage import Pinging, pinging
 
 from controller.app import Controller
 from controller.channel import Channel
 from controller.cli import client
+from controller.lease_directory import LeaseDirectory
 from controller.leases import Tenure
 from controller.sync import Phase
 from deploy.lab import substrate
@@ -36,6 +37,8 @@ from topology.model import Node
 HERE = Path(__file__).parent
 #: Duration, deadline, retry period, when one joins.
 TIMES = (3.0, 2.0, 0.5, 2.0)
+#: Seconds within which somebody else is master, on a machine that is busy too; benchmarks/failover.py has figures.
+SOON = 5 * TIMES[0]
 #: Seconds between two pings of each of the four pairs, and between two changes: a thousand and a hundred a second, as
 #: far as the machine keeps up.
 PING_INTERVAL, CHANGE_INTERVAL = 0.004, 0.01
@@ -235,7 +238,7 @@ def test_a_master_that_is_killed_under_traffic_and_changes_loses_neither(lab: La
         count = sum(each.sent for each in running)
         print(f"killed: a new master after {took:.2f} s; {count} pings, {changing.made} changes")
         assert not lost(running)
-        assert took < TIMES[0] + 3
+        assert took < SOON
     finally:
         lab.start_controller(gone)
     settled(lab)
@@ -263,7 +266,7 @@ def test_a_master_that_is_stopped_and_continued_finds_others_in_its_place(lab: L
         f"stopped: a new master after {took:.2f} s; {sum(each.sent for each in running)} pings, {changing.made} changes"
     )
     assert not lost(running)
-    assert took < TIMES[0] + 3
+    assert took < SOON
     assert "is master of no shard" in log_of(lab, gone)[len(before) :]
     settled(lab)
     assert_whole(lab)
@@ -277,12 +280,14 @@ def test_a_controller_that_ends_hands_over_at_once(lab: Lab) -> None:
     with pinging(crossing(lab), PING_INTERVAL) as running, Changing(lab) as changing:
         time.sleep(0.5)
         lab.stop_controller(signal.SIGTERM, gone)
+        # Nobody has to wait until its leases run out.
+        leases = asyncio.run(LeaseDirectory(lab.layout.leases).read())
+        assert name_of(gone) not in {each.record.holder for each in leases.values()}
         took = until_taken_over(lab, gone)
     try:
         until(lambda: not changing.missing(), "the last change of every object is in every switch")
         print(f"ended: a new master after {took:.2f} s")
         assert not lost(running)
-        assert took < TIMES[0]
     finally:
         lab.start_controller(gone)
     settled(lab)
@@ -342,7 +347,7 @@ class One:
 
 
 async def soon(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LONG
     while not condition():
         assert time.monotonic() < deadline, what
         await asyncio.sleep(0.01)

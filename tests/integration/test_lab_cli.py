@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from probes import until
 
 from deploy.lab.cluster import Lab
 from deploy.lab.substrate import namespaces
@@ -98,7 +99,7 @@ def test_apply_and_delete_speak_as_kubectl_does(shell: Lab, tmp_path: Path) -> N
     assert signalbox("lab", "apply", "-f", str(path)) == "pod/extra created\n"
     assert signalbox("lab", "apply", "-f", str(path)) == "pod/extra unchanged\n"
     assert "extra" in signalbox(*("get", "pods"), *admin(shell))
-    assert signalbox("lab", "logs", "extra") == "started\n"
+    until(lambda: signalbox("lab", "logs", "extra") == "started\n", "its command runs")
     path.write_text(yaml.safe_dump(pod | {"metadata": {"name": "extra", "labels": {"a": "b"}}}))
     assert signalbox("lab", "apply", "-f", str(path)) == "pod/extra configured\n"
     assert signalbox("lab", "delete", "-f", str(path)) == "pod/extra deleted\n"

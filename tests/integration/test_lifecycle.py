@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import yaml
+from callers import put
 from probes import addresses, echo, ping_all, pings, pod_netns, until
 
 from deploy.lab import kubelet, substrate
@@ -102,13 +103,13 @@ def test_a_broken_file_is_reported_with_its_line_and_the_last_good_state_stays(l
     good = path.read_text()
     sent = {row["name"]: row["flowModsSent"] for row in lab.ask("nodes")["items"]}
     try:
-        path.write_text(good + "\n  bad: [unclosed\n")
+        put(path, good + "\n  bad: [unclosed\n")
         until(lambda: not lab.ask("status")["healthy"], "the broken file is noticed")
         (problem,) = lab.ask("status")["problems"]
         assert problem.startswith(f"{path}:") and problem.removeprefix(f"{path}:")[0].isdigit(), problem
         assert not ping_all((pod_netns(lab, "a1"), address) for address in addresses(lab, "b1"))
     finally:
-        path.write_text(good)
+        put(path, good)
     until(lambda: bool(lab.ask("status")["healthy"]), "the file is good again")
     assert {row["name"]: row["flowModsSent"] for row in lab.ask("nodes")["items"]} == sent
 

@@ -24,6 +24,8 @@ from topology.discovery import INTERVAL, MISSED
 End = tuple[str, str]
 #: Duration, deadline, retry period, when one joins.
 TIMES = (3.0, 2.0, 0.5, 2.0)
+#: Far less than the time after which one is given up of which nothing is heard.
+AT_ONCE = 0.7 * MISSED * INTERVAL
 HERE, THERE = ("node-1", "w12"), ("node-2", "w21")
 
 
@@ -95,26 +97,26 @@ def test_a_wire_appears_goes_with_its_link_and_comes_back(lab: Lab) -> None:
     there = [(HERE, THERE)]
     assert everywhere(lab, [])
     with wired(lab, *there):
-        took = until(lambda: everywhere(lab, there), "the wire is found", timeout=5)
+        took = until(lambda: everywhere(lab, there), "the wire is found")
         print(f"found within {took:.2f} s")
         for end in (HERE, THERE):
             set_link(lab, end, "down")
-            until(lambda: everywhere(lab, []), "the wire is lost", timeout=1)
+            until(lambda: everywhere(lab, []), "the wire is lost", AT_ONCE)
             set_link(lab, end, "up")
-            took = until(lambda: everywhere(lab, there), "the wire is found again", timeout=5)
+            took = until(lambda: everywhere(lab, there), "the wire is found again")
             print(f"found again within {took:.2f} s")
         vsctl(lab, "node-2", "del-port", "br-int", "w21")
-        until(lambda: everywhere(lab, []), "the wire is lost", timeout=1)
+        until(lambda: everywhere(lab, []), "the wire is lost", AT_ONCE)
 
 
 def test_all_of_many_wires_that_come_at_once_are_found(lab: Lab) -> None:
     many = [(("node-1", f"m{number}"), ("node-3", f"n{number}")) for number in range(64)]
     with wired(lab, *many):
-        took = until(lambda: everywhere(lab, many), "all wires are found", timeout=10)
+        took = until(lambda: everywhere(lab, many), "all wires are found")
         print(f"64 found within {took:.2f} s")
         assert orphans(lab) == []
         assert {f"Node {name}" for name in lab.nodes} <= owners(lab)
-    until(lambda: everywhere(lab, []), "the wires are lost", timeout=2)
+    until(lambda: everywhere(lab, []), "the wires are lost", AT_ONCE)
 
 
 #: Sends one frame again and again by a link, for some seconds, and says how many there were.
@@ -139,7 +141,7 @@ def test_a_port_that_is_flooded_takes_no_wire_of_others_away(lab: Lab) -> None:
     try:
         with wired(lab, *many):
             vsctl(lab, "node-1", "add-port", "br-int", "fl1")
-            until(lambda: everywhere(lab, many), "all wires are found", timeout=10)
+            until(lambda: everywhere(lab, many), "all wires are found")
             # Another device's LLDP, and more of it than a switch may send on.
             other = "0180c200000e0200000000ff88cc" + "0207040200000000ff" + "040403666c32" + "06020078" + "0000"
             seconds = MISSED * INTERVAL + 3
@@ -165,21 +167,21 @@ def test_a_wire_outlives_controllers_that_go_and_come_and_they_send_nothing(lab:
         lab.wait_for_sync()
         for number in lab.controllers:
             lab.stop_controller(controller=number)
-            until(lambda number=number: mastered(lab, 3 - number), "the other is master", timeout=20)  # type: ignore[misc]
+            until(lambda number=number: mastered(lab, 3 - number), "the other is master")  # type: ignore[misc]
             assert sorted(wires(lab, 3 - number)) == sorted((*one, *other) for one, other in there)
             lab.start_controller(number)
-            until(lambda: everywhere(lab, there), "the wires are found again", timeout=15)
+            until(lambda: everywhere(lab, there), "the wires are found again")
             lab.wait_for_sync()
         # Both stop, and one that knows nothing starts.
         for number in lab.controllers:
             lab.stop_controller(controller=number)
         lab.start_controller(1)
-        until(lambda: mastered(lab, 1), "it is master", timeout=20)
+        until(lambda: mastered(lab, 1), "it is master")
         until(lambda: sorted(wires(lab)) == sorted((*one, *other) for one, other in there), "the wires are found")
         until(lambda: all(row["status"] == "Synced" for row in nodes(lab, 1)), "all is in sync")
         assert [row["flowModsSent"] for row in nodes(lab, 1)] == [0, 0, 0]
         lab.start_controller(2)
-        until(lambda: everywhere(lab, there), "the wires are found", timeout=15)
+        until(lambda: everywhere(lab, there), "the wires are found")
     lab.wait_for_sync()
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from callers import OUTSIDE, ofctl, taps
 from policing import policed
-from probes import pings, pod_netns, until
+from probes import addresses, inside, pings, pod_netns, until
 from test_link_discovery import everywhere, wired
 from test_trace_agreement import DOCUMENTS
 
@@ -102,22 +105,27 @@ def test_nobody_gets_the_packet_and_nothing_is_left_of_it(lab: Lab) -> None:
 
 
 @contextlib.contextmanager
-def listening(netns: str, port: int) -> Iterator[list[bytes]]:
-    """What comes to a UDP port meanwhile; it is all there when the block is left."""
+def listening(netns: str, port: int) -> Iterator[IO[str]]:
+    """A line of hexadecimal digits for each datagram that comes to a UDP port meanwhile."""
     program = (
-        "import select, socket, sys\n"
+        "import socket\n"
         f"link = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\nlink.bind(('::', {port}))\nprint(flush=True)\n"
-        "while sys.stdin not in (ready := select.select([link, sys.stdin], [], [])[0]) or link in ready:\n"
-        "    if link in ready: print(link.recv(1000).hex(), flush=True)\n"
+        "while True: print(link.recv(1000).hex(), flush=True)\n"
     )
     argv = ["nsenter", f"--net={netns_path(netns)}", "--", sys.executable, "-I", "-c", program]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdout.readline()
-        found: list[bytes] = []
-        yield found
-        process.stdin.close()
-        found += map(bytes.fromhex, process.stdout.read().split())
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "\n"
+            yield process.stdout
+        finally:
+            process.kill()
+
+
+#: A datagram of one's own.
+LAST = (
+    "import socket, sys; family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET\n"
+    "socket.socket(family, socket.SOCK_DGRAM).sendto(b'last', (sys.argv[1], int(sys.argv[2])))"
+)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -127,9 +135,42 @@ def test_a_packet_that_is_to_be_delivered_arrives_and_another_doesn_t(lab: Lab, 
     with listening(pod_netns(lab, "far", "red"), 7777) as got:
         held = live(lab, *asked)
         delivered = live(lab, *asked, deliver=True)
+        first = bytes.fromhex(got.readline())
+        target = addresses(lab, "far", "red")[family == 6]
+        inside(pod_netns(lab, "near", "red"), ["python3", "-Ic", LAST, target, "7777"])
+        second = bytes.fromhex(got.readline())
     assert held["differences"] == delivered["differences"] == []
     assert held["live"]["end"] == delivered["live"]["end"] and delivered["live"]["end"]["name"] == "red/far"
-    assert [each[:16] for each in got] == [b"signalbox trace "]
+    assert (first[:16], second) == (b"signalbox trace ", b"last")
+
+
+#: Datagrams that come before, so that the datapath has their way in its cache, for some seconds.
+BEFORE = (
+    "import socket, sys, time; link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); end = time.monotonic() + 2\n"
+    "while time.monotonic() < end: link.sendto(b'before', (sys.argv[1], int(sys.argv[2]))); time.sleep(0.01)\n"
+)
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_switch_that_is_slow_to_take_its_taps_is_waited_for(lab: Lab, attempt: int) -> None:
+    """More than once: which of what waits for it a switch takes first is by chance."""
+    lab.wait_for_sync()
+    target, netns = addresses(lab, "far", "red")[0], pod_netns(lab, "near", "red")
+    argv = ["nsenter", f"--net={netns_path(netns)}", "--", "python3", "-Ic", BEFORE, target, "7777"]
+    with listening(pod_netns(lab, "far", "red"), 7777) as got, subprocess.Popen(argv):
+        assert bytes.fromhex(got.readline()) == b"before"
+        process = lab.switch_process("node-3")
+        os.kill(process.pid, signal.SIGSTOP)
+        timer = threading.Timer(0.5, os.kill, (process.pid, signal.SIGCONT))
+        timer.start()
+        found = live(lab, "red/near", "red/far", "UDP", 7777, 4)
+        timer.join()
+        inside(netns, ["python3", "-Ic", LAST, target, "7777"])
+        heard = set()
+        while b"last" not in heard:
+            heard.add(bytes.fromhex(got.readline()))
+    assert found["differences"] == [] and found["live"]["verdict"] == "Delivered"
+    assert heard == {b"before", b"last"}
 
 
 @pytest.mark.parametrize("target", ["red/far", "node/node-1"])

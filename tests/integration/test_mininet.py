@@ -105,9 +105,9 @@ for name in ("h1", "h2"):
     host.cmd(f"(cd {name}; python3 -m http.server 8000 >/dev/null 2>&1 &)")
     while "200" not in host.cmd("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/name"):
         pass
-ask = "curl -s -m 2 http://10.96.0.10/name"
-print("CLIENT", sorted({net.get("h3").cmd(ask).strip() for _ in range(20)}))
-print("OTHER", repr(net.get("h4").cmd(ask).strip()))
+ask = "curl -s -m {} http://10.96.0.10/name"
+print("CLIENT", sorted({net.get("h3").cmd(ask.format(30)).strip() for _ in range(20)}))
+print("OTHER", repr(net.get("h4").cmd(ask.format(2)).strip()))
 net.get("h4").cmd("iperf -s >/dev/null 2>&1 &")
 while ":5001" not in net.get("h4").cmd("ss -tln"):
     pass
@@ -116,7 +116,7 @@ net.configLinkStatus("s2", "s3", "down")
 print("CUT", repr(net.get("h3").cmd("ping -c1 -W1 10.0.0.1 >/dev/null && echo yes").strip()))
 net.configLinkStatus("s2", "s3", "up")
 net.controllers[0].wait(net.switches)
-print("MENDED", repr(net.get("h3").cmd("ping -c1 -W1 10.0.0.1 >/dev/null && echo yes").strip()))
+print("MENDED", repr(net.get("h3").cmd("ping -c1 -w30 10.0.0.1 >/dev/null && echo yes").strip()))
 net.stop()
 """
 

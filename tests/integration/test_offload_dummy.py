@@ -14,12 +14,15 @@ from probes import until
 from deploy.lab import processes
 from deploy.lab.substrate import run
 from node import unixctl
+from node.agent_report import Reporter
 from node.limits import Bandwidth
 from node.offload import Offload
 from node.ovsdb import Database, add_pod_port, remove_bridge, remove_ports
 from node.settings import Settings
+from topology.agent_report import parse
 from topology.naming import pod_port_name, port_of_place
-from topology.offload import Report, parse
+from topology.offload import Report
+from topology.version import version
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 PACKET = (
@@ -52,6 +55,8 @@ class Dummy:
         )  # fmt: skip
         self.vsctl("--no-wait", "init")
         run(self.daemon, env=self.env)
+        # Flows stay until they are looked at, however long that takes.
+        self.vsctl("set", "open", ".", "other_config:max-idle=600000")
         self.vsctl(
             "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=dummy",
             "--", "add-port", "br-int", "p1", "--", "set", "interface", "p1", "type=dummy-pmd", "ofport_request=1",
@@ -115,7 +120,7 @@ class Agent:
     def __init__(self, ovs: Dummy, **more: Any) -> None:
         now = settings(ovs, **more)
         self.database = Database(now.ovsdb)
-        self.offload = Offload(now, self.database)
+        self.offload = Offload(now, self.database, Reporter(self.database))
 
     async def look(self) -> Report:
         if not self.database.rows.connected:
@@ -123,8 +128,8 @@ class Agent:
             assert await self.database.until(lambda rows: rows.bridge, 10.0)
         await self.offload.look()
         report = parse(self.database.rows.description)
-        assert report is not None
-        return report
+        assert report is not None and report.offload is not None
+        return report.offload
 
 
 async def looked(ovs: Dummy, **more: Any) -> Report:
@@ -155,12 +160,13 @@ async def test_offload_is_in_force_without_a_restart_and_flows_are_counted(ovs: 
         flows = [sum("recirc_id" in line for line in each.splitlines()) for each in asked]
         assert [report.offloaded, report.partial, report.not_offloaded] == flows
         desc = run(["ovs-ofctl", "-O", "OpenFlow15", "dump-desc", "br-int"], env=ovs.env)
-        assert f"DP Description: offload v1 asked=1 capable=0 enabled=1 nics=0 vfs=0/0 flows={flows[0]}/" in desc
+        assert f"DP Description: agent v1 version={version()} beat=0 every=30 offload v1 asked=1 capable=0" in desc
+        assert f" enabled=1 nics=0 vfs=0/0 flows={flows[0]}/" in desc
         assert ovs.restarts == 0
         # Somebody else's settings stay, ours go with the bridge.
         ovs.vsctl("set", "open", ".", "other_config:n-offload-threads=1")
         await agent.database.transact(remove_bridge)
-        assert ovs.vsctl("get", "open", ".", "other_config").strip() == '{n-offload-threads="1"}'
+        assert ovs.vsctl("get", "open", ".", "other_config").strip() == '{max-idle="600000", n-offload-threads="1"}'
     finally:
         await agent.database.stop()
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 from callers import Call, Held, applied, balanced, ip, node_port, ofctl, places, service, steadily, to, vips
-from linting import Record, established, everything, flows_of
+from linting import Record, established, everything, flows_of, kept
 from probes import HERE, addresses, node_addresses, pod_netns, until
 
 from deploy.lab.cluster import Lab
@@ -136,7 +136,7 @@ def test_what_tc_does_not_take_is_found_with_the_flow_that_brought_it_in(
     try:
         found = established(lab, [(pod_netns(lab, "c1"), calls)])
         assert any(reason in each for each in found.failed), found.failed
-        with Held(pod_netns(lab, "c1"), *calls) as held:
+        with kept(lab), Held(pod_netns(lab, "c1"), *calls) as held:
             held.ask()
             code, text = offload_lint(lab, "node-1")
     finally:
@@ -146,7 +146,7 @@ def test_what_tc_does_not_take_is_found_with_the_flow_that_brought_it_in(
     lines = text.splitlines()
     index = next(number for number, line in enumerate(lines) if reason in line)
     assert brought_in in lines[index + 1].lower() and "9999" in lines[index + 1], text
-    with Held(pod_netns(lab, "c1"), *calls) as held:
+    with kept(lab), Held(pod_netns(lab, "c1"), *calls) as held:
         held.ask()
         code, text = offload_lint(lab, "node-1")
     assert code == 0 and "100% of the bytes" in text, text

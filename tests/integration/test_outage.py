@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -13,41 +15,53 @@ from collections import Counter
 from collections.abc import Iterator
 
 import click
+import msgspec
 import pytest
+from click.testing import CliRunner, Result
 from guests import Guest
-from probes import PODS, addresses, answers, flows_of, node_addresses, pairs_between, ping_all, pings, pod_netns, until
+from probes import (
+    HERE,
+    LONG,
+    PODS,
+    addresses,
+    answers,
+    flows_of,
+    node_addresses,
+    pairs_between,
+    ping_all,
+    pod_netns,
+    until,
+)
 
+from deploy.command import main
 from deploy.lab import substrate
 from deploy.lab.cluster import Lab
 from deploy.lab.kubelet import CniFailure
 from deploy.lab.layout import netns_path
 from node.cni.spec import Code
+from topology.agent_report import encode, parse
 
 _INTERVAL = 0.01
 
 
 class Pinging:
-    """A ping that runs until the end of the block; then `lost` says how many weren't answered."""
+    """Pings until the end of the block; then `lost` says how many weren't answered, and `sent` how many there were."""
 
     def __init__(self, netns: str, address: str, interval: float) -> None:
         self.title = f"{netns} -> {address}"
-        self.sent = self.answered = 0
+        self.sent = self.lost = 0
+        argv = ["python3", "-I", "-S", str(HERE / "pinger.py"), address, str(interval)]
         self._process = subprocess.Popen(
-            ["nsenter", f"--net={netns_path(netns)}", "--", "ping", "-n", "-q", "-i", str(interval), address],
+            ["nsenter", f"--net={netns_path(netns)}", "--", *argv],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self._process.stdout is not None and self._process.stdout.readline() == "begun\n"
 
     def finish(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        output, _ = self._process.communicate(timeout=10)
-        (line,) = [line for line in output.splitlines() if " transmitted" in line]
-        self.sent, self.answered = int(line.split()[0]), int(line.split(", ")[1].split()[0])
-
-    @property
-    def lost(self) -> int:
-        # The last one may have been on its way when ping was ended.
-        return max(0, self.sent - self.answered - 1)
+        told = json.loads(self._process.communicate(timeout=2 * LONG)[0])
+        self.sent, self.lost = told["sent"], told["lost"]
 
 
 @contextlib.contextmanager
@@ -175,7 +189,42 @@ def test_an_agent_killed_at_any_moment_of_add_or_del_leaks_nothing_and_gives_not
         guest.add()
         assert max(places(lab, guest.node).values()) == 1
         assert pod_links(lab, guest.node) == pod_ports(lab, guest.node)
-        until(lambda: pings(pod_netns(lab, "a1"), guest.addresses[0]) == 1, "the pod answers")
+        answers(pod_netns(lab, "a1"), guest.addresses[0])
+
+
+def test_an_agent_that_is_killed_is_missed_and_one_that_is_started_is_heard(lab: Lab) -> None:
+    def agent(node: str) -> str:
+        (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == node]
+        return str(row["agent"])
+
+    def status() -> Result:
+        return CliRunner().invoke(main, ["status", "--socket", str(lab.layout.api)])
+
+    until(lambda: all(agent(node) == "Alive" for node in lab.nodes), "all agents are heard")
+    assert (status().exit_code, "3 of 3 alive" in status().output) == (0, True)
+    lab.stop_agent("node-2", signal.SIGKILL)
+    try:
+        # What it has said last, as if it were to beat every second: two minutes are long for a test.
+        said = parse(
+            json.loads(substrate.vsctl(lab.layout, "node-2", "get", "bridge", "br-int", "other_config:dp-desc"))
+        )
+        assert said is not None and said.beat is not None
+        hasty = encode(msgspec.structs.replace(said, beat=said.beat + 1, every=1))
+        substrate.vsctl(lab.layout, "node-2", "set", "bridge", "br-int", f'other_config:dp-desc="{hasty}"')
+        until(lambda: agent("node-2") == "Lost", "the agent is missed", timeout=60)
+        told = status()
+        assert told.exit_code == 1 and "2 of 3 alive" in told.output
+        assert re.search(
+            r"- node node-2: its agent has said nothing for \d+ s: pods there can't be added or removed", told.output
+        )
+        assert not ping_all(pairs_between(lab, ["a1"], ["b1"])), "what there is goes on"
+    finally:
+        lab.start_agent("node-2")
+        lab.wait_for_agents()
+    until(lambda: agent("node-2") == "Alive", "the agent is back", timeout=40)
+    until(lambda: status().exit_code == 0, "all is well", timeout=40)
+    reasons = [row["reason"] for row in lab.ask("events")["items"] if row["object"] == "Node node-2"]
+    assert [each for each in reasons if each.startswith("Agent")][-2:] == ["AgentLost", "AgentBack"]
 
 
 def test_a_switch_that_is_stopped_does_not_delay_the_others_and_catches_up(lab: Lab, guest: Guest) -> None:
@@ -211,12 +260,12 @@ def test_a_switch_that_stays_silent_is_given_up_and_taken_back(lab: Lab) -> None
 
         with pytest.raises(click.ClickException, match="'node-3' doesn't answer within"):
             lab.ask("nodes", "node-3", "flows")
-        until(given_up, "the silent switch is noticed", timeout=40)
+        until(given_up, "the silent switch is noticed")
         (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == "node-3"]
         assert row["status"] == "Disconnected"
     finally:
         os.kill(process.pid, signal.SIGCONT)
-    until(lambda: bool(lab.ask("status")["healthy"]), "the switch is back", timeout=40)
+    until(lambda: bool(lab.ask("status")["healthy"]), "the switch is back")
     assert not ping_all(pairs_between(lab, ["a1"], ["c1"]))
     (row,) = [row for row in lab.ask("nodes")["items"] if row["name"] == "node-3"]
     assert row["flowModsSent"] == 0

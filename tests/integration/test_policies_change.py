@@ -7,15 +7,16 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import yaml
-from callers import Document, Held, ofctl, to, unlink, write
+from callers import Document, Held, ofctl, put, to, unlink, write
 from guests import Guest
 from policing import PORT, Directory, forget_flows, hold, policed, policy, silent, ways
-from probes import HERE, addresses, inside, pod_netns, until
+from probes import HERE, LONG, Ear, addresses, inside, pod_netns, until
 
 from deploy.lab import substrate
 from deploy.lab.cluster import Lab
@@ -43,30 +44,32 @@ def only_ports(*ports: int) -> Document:
     return policy("ports", {"app": "web"}, ingress=[{"ports": listed}])
 
 
+class Answered:
+    """Connections that are held open to ports, by the pod that has opened them."""
+
+    def __init__(self, held: Mapping[str, Held]) -> None:
+        self._held = held
+
+    def hold(self, *answered: tuple[str, int]) -> None:
+        """Of these pods and ports all connections are answered, of all others none."""
+        for source, held in self._held.items():
+            ports = [each["port"] for each in held.calls]
+            seconds = [LONG if (source, port) in answered else NO_ANSWER for port in ports]
+            for call, outcome in zip(held.calls, held.ask(*seconds), strict=True):
+                assert ("error" not in outcome) == ((source, call["port"]) in answered), (source, call, outcome)
+
+
 @contextlib.contextmanager
-def held(lab: Lab, sources: str, *ports: int) -> Iterator[dict[str, tuple[Held, list[int]]]]:
-    """Open connections from these pods to both web servers, by both protocols and families; and their ports."""
+def held(lab: Lab, sources: str, *ports: int) -> Iterator[Answered]:
+    """Open connections from these pods to both web servers' ports, by both protocols and families."""
     with contextlib.ExitStack() as stack:
         there = [each for web in ("web1", "web2") for each in addresses(lab, web, "red")]
-        calls = [to(each, port, kind, timeout=NO_ANSWER) for each in there for port in ports for kind in ("tcp", "udp")]
+        calls = [to(each, port, kind) for each in there for port in ports for kind in ("tcp", "udp")]
         found = {}
         for source in sources.split():
             namespace, pod = source.split("/")
-            found[source] = (
-                stack.enter_context(Held(pod_netns(lab, pod, namespace), *calls)),
-                [c["port"] for c in calls],
-            )
-        yield found
-
-
-def answered(connections: dict[str, tuple[Held, list[int]]]) -> set[tuple[str, int]]:
-    """Sources and ports whose connections are answered, all of them or none."""
-    found: dict[tuple[str, int], set[bool]] = {}
-    for source, (held, ports) in connections.items():
-        for port, outcome in zip(ports, held.ask(), strict=True):
-            found.setdefault((source, port), set()).add("error" not in outcome)
-    assert all(len(each) == 1 for each in found.values()), found
-    return {way for way, said in found.items() if said == {True}}
+            found[source] = stack.enter_context(Held(pod_netns(lab, pod, namespace), *calls))
+        yield Answered(found)
 
 
 # Policies change ------------------------------------------------------------------------------------------------------
@@ -76,11 +79,11 @@ def test_a_policy_that_comes_cuts_what_it_forbids_and_nothing_else(lab: Lab) -> 
     both = "red/near blue/far"
     with held(lab, both, 8080, 8081) as connections:
         every = {(source, port) for source in both.split() for port in (8080, 8081)}
-        assert answered(connections) == every
+        connections.hold(*every)
         rule = only_ports(8081)
         try:
             write(lab, rule)
-            assert answered(connections) == {way for way in every if way[1] == 8081}
+            connections.hold(*(way for way in every if way[1] == 8081))
         finally:
             unlink(lab, rule)
 
@@ -88,9 +91,9 @@ def test_a_policy_that_comes_cuts_what_it_forbids_and_nothing_else(lab: Lab) -> 
 def test_a_policy_that_is_narrowed_cuts_and_one_that_is_widened_lets_through_at_once(lab: Lab) -> None:
     wide, narrow = only_ports(8080, 8081), only_ports(8080)
     with policed(lab, wide), held(lab, "red/near", 8080, 8081) as connections:
-        assert answered(connections) == {("red/near", 8080), ("red/near", 8081)}
+        connections.hold(("red/near", 8080), ("red/near", 8081))
         write(lab, narrow)
-        assert answered(connections) == {("red/near", 8080)}
+        connections.hold(("red/near", 8080))
         hold(lab, denied=ways("red/near", WEBS, 8081))
         forget_flows(lab)
         write(lab, wide)
@@ -132,7 +135,7 @@ def test_answers_of_what_is_allowed_pass_though_the_way_back_is_forbidden(lab: L
     deaf = policy("deaf", {"app": "client"}, ingress=[])
     with held(lab, "red/near", 8080) as connections, policed(lab, mute, deaf):
         hold(lab, allowed=ways("red/near red/far blue/far", WEBS), denied=ways(WEBS, "red/near red/far blue/near"))
-        assert answered(connections) == {("red/near", 8080)}
+        connections.hold(("red/near", 8080))
 
 
 def test_a_pod_whose_labels_change_is_judged_as_who_it_is_now(lab: Lab) -> None:
@@ -148,12 +151,12 @@ def test_a_pod_whose_labels_change_is_judged_as_who_it_is_now(lab: Lab) -> None:
         try:
             document = yaml.safe_load(before)
             document["metadata"]["labels"]["tier"] = "back"
-            path.write_text(yaml.safe_dump(document))
+            put(path, yaml.safe_dump(document))
             lab.wait_for_manifests()
             forget_flows(lab)
             hold(lab, allowed=ways("red/near", WEBS), denied=ways("red/web1 blue/far", "red/near"))
         finally:
-            path.write_text(before)
+            put(path, before)
             lab.wait_for_manifests()
     hold(lab, allowed=ways("red/web1", "red/near"))
 
@@ -165,27 +168,18 @@ _SHOUT = 'while :; do for each in "$@"; do echo -n "MARK " > /dev/udp/$each/9; d
 
 
 @contextlib.contextmanager
-def listening(lab: Lab, mark: str, *pods: str, seconds: float) -> Iterator[dict[str, set[str]]]:
-    """After the block: the marks that came to these pods within that time, by pod."""
-    directory = Directory(lab)
-    argv = ["python3", "-I", str(HERE / "frames.py"), "listen", str(seconds), mark]
-    listeners = {
-        pod: subprocess.Popen(
-            ["nsenter", f"--net={netns_path(directory.netns(pod))}", "--", *argv], stdout=subprocess.PIPE, text=True
-        )
-        for pod in pods
-    }
-    heard: dict[str, set[str]] = {}
-    try:
-        for each in listeners.values():
-            assert each.stdout is not None and each.stdout.readline() == "listening\n"
-        yield heard
-        for pod, each in listeners.items():
-            heard[pod] = set(json.loads(each.communicate(timeout=30)[0]))
-    finally:
-        for each in listeners.values():
-            each.kill()
-            each.communicate()
+def listening(lab: Lab, expected: Mapping[str, set[str]], seconds: float) -> Iterator[None]:
+    """Within the block, so long at least and until it has all come: shouts that pods hear are these and no others."""
+    directory, begun = Directory(lab), time.monotonic()
+    with contextlib.ExitStack() as stack:
+        ears = {pod: Ear(directory.netns(pod), "shout-") for pod in expected}
+        for each in ears.values():
+            stack.callback(each.close)
+        yield
+        until(lambda: all(ears[pod].marks >= wanted for pod, wanted in expected.items()), f"heard is {expected}")
+        # What isn't to come could have by then.
+        time.sleep(max(NO_ANSWER, begun + seconds - time.monotonic()))
+        assert {pod: each.marks for pod, each in ears.items()} == expected
 
 
 def shouter(lab: Lab, name: str, node: str, labels: dict[str, str]) -> Document:
@@ -200,6 +194,8 @@ def shouter(lab: Lab, name: str, node: str, labels: dict[str, str]) -> Document:
     }
 
 
+#: What the web servers hear where one pod may shout and others may not.
+FREE = {"red/web1": {"shout-free"}, "red/web2": {"shout-free"}}
 #: As many as are read while some pods come; a lab waits for the last one.
 _CHANGES = 30
 
@@ -246,20 +242,16 @@ def churn(lab: Lab) -> Iterator[None]:
 def test_a_pod_that_is_isolated_never_gets_a_packet_through(lab: Lab, tmp_path: Path) -> None:
     """Though it begins at once. Each has labels of its own: identities that no switch has heard of before."""
     closed, pods, path = late_pods(lab, tmp_path, "calm")
-    with policed(lab, closed), started_and_ended(lab, path):
-        with listening(lab, "shout-", "red/web1", "red/web2", seconds=1.5) as heard:
-            lab.apply([path])
-            assert pods <= {row["name"] for row in lab.pods() if row["status"] == "Running"}
-        assert heard == {pod: {"shout-free"} for pod in ("red/web1", "red/web2")}
+    with policed(lab, closed), started_and_ended(lab, path), listening(lab, FREE, seconds=1.5):
+        lab.apply([path])
+        assert pods <= {row["name"] for row in lab.pods() if row["status"] == "Running"}
 
 
 def test_a_pod_that_is_isolated_never_gets_a_packet_through_while_much_else_changes(lab: Lab, tmp_path: Path) -> None:
     closed, pods, path = late_pods(lab, tmp_path, "busy")
-    with policed(lab, closed), started_and_ended(lab, path):
-        with listening(lab, "shout-", "red/web1", "red/web2", seconds=5) as heard, churn(lab):
-            lab.apply([path])
-            assert pods <= {row["name"] for row in lab.pods() if row["status"] == "Running"}
-        assert heard == {pod: {"shout-free"} for pod in ("red/web1", "red/web2")}
+    with policed(lab, closed), started_and_ended(lab, path), listening(lab, FREE, seconds=5), churn(lab):
+        lab.apply([path])
+        assert pods <= {row["name"] for row in lab.pods() if row["status"] == "Running"}
 
 
 def late_pods(lab: Lab, directory: Path, own: str) -> tuple[Document, set[str], Path]:
@@ -355,16 +347,14 @@ def test_a_port_of_a_pod_that_nobody_knows_carries_nothing(lab: Lab, guest: Gues
     argv = ["bash", "-c", _SHOUT.replace("MARK", "shout-stranger"), "bash", *addresses(lab, "web2", "red")]
     loud = subprocess.Popen(["nsenter", f"--net={netns_path(guest.netns)}", "--", *argv])
     try:
-        with listening(lab, "shout-", "red/web2", seconds=1) as heard:
+        with listening(lab, {"red/web2": set()}, seconds=1):
             silent(lab, ways("red/web2 red/near node-2", (text, "fd00:10:244:2::ffff"), PORT, versions=(4,)))
-        assert heard == {"red/web2": set()}
         # And when it is known, it is as any other.
         guest.declare()
         code, answer = guest.finish(adding)
         assert code == 0, answer
-        with listening(lab, "shout-", "red/web2", seconds=1) as heard:
+        with listening(lab, {"red/web2": {"shout-stranger"}}, seconds=0):
             pass
-        assert heard == {"red/web2": {"shout-stranger"}}
     finally:
         loud.kill()
         loud.wait()
@@ -387,7 +377,7 @@ def test_a_controller_that_comes_back_sends_nothing_and_cuts_nothing(lab: Lab) -
         directory = Directory(lab)
         lab.stop_controller(signal.SIGKILL)
         try:
-            assert answered(connections) == {("red/near", 8080)}
+            connections.hold(("red/near", 8080))
             denied = ways("blue/far", "red/web1", 8082, versions=(6,))
             silent(lab, denied, directory)
         finally:
@@ -395,7 +385,7 @@ def test_a_controller_that_comes_back_sends_nothing_and_cuts_nothing(lab: Lab) -
         lab.wait_for_sync()
         sent = {row["name"]: (row["flowModsSent"], row["bundlesSent"]) for row in lab.ask("nodes")["items"]}
         assert sent == dict.fromkeys(lab.nodes, (0, 0))
-        assert answered(connections) == {("red/near", 8080)}
+        connections.hold(("red/near", 8080))
         hold(lab, allowed=ways("red/near", WEBS, 8082), denied=denied)
 
 
@@ -449,12 +439,11 @@ def test_a_switch_that_dies_and_comes_back_is_never_open(lab: Lab) -> None:
             loud = subprocess.Popen(["nsenter", f"--net={netns_path(Directory(lab).netns(pod))}", "--", *argv])
             stack.callback(loud.wait)
             stack.callback(loud.kill)
-        with listening(lab, "shout-", "red/web1", "red/web2", seconds=5) as heard:
+        with listening(lab, {"red/web1": set(), "red/web2": set()}, seconds=5):
             for node in ("node-1", "node-2"):
                 lab.stop_switch(node, signal.SIGKILL)
                 substrate.start_switch(lab.layout, node)
             lab.wait_for_sync()
             for node in ("node-1", "node-2"):
                 substrate.prepare_switch(lab.layout, lab.settings, node, lab.nodes.index(node))
-        assert heard == {"red/web1": set(), "red/web2": set()}
     hold(lab, allowed=ways("red/near red/far", WEBS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from callers import OUTSIDE, ip
+from callers import OUTSIDE, ip, put
 from policing import (
     HOST_PORT,
     PORT,
@@ -258,12 +258,12 @@ def test_labels_of_a_namespace_that_change_change_who_is_meant(lab: Lab) -> None
     with policed(lab, policy("in", {"app": "web"}, ingress=[{"from": [peer]}])):
         hold(lab, denied=ways(CLIENTS, WEBS))
         try:
-            path.write_text(good.replace("env: dev", "other: dev"))
+            put(path, good.replace("env: dev", "other: dev"))
             lab.wait_for_manifests()
             forget_flows(lab)
             hold(lab, allowed=ways("blue/near blue/far", WEBS), denied=ways("red/far", WEBS))
         finally:
-            path.write_text(good)
+            put(path, good)
             lab.wait_for_manifests()
             forget_flows(lab)
         hold(lab, denied=ways(CLIENTS, WEBS))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from callers import Document, signalbox, write
+from callers import Document, put, signalbox, write
 from policing import cluster_policy, hold, labelled, policed, policy, silent, ways
 from probes import HERE, addresses, inside, pod_netns, until
 
@@ -71,10 +71,10 @@ def test_counters_are_those_of_the_packets_that_were_sent(lab: Lab) -> None:
             # Its egress denies it: no ingress policy sees it.
             send(lab, "far", address, 12, 3)
         # The switch counts what its datapath has met, and the datapath's counters are read now and then.
-        until(lambda: counted(lab, "counted") == (50, 14), f"counted, not {counted(lab, 'counted')}", timeout=3)
-        assert counted(lab, "out") == (10, 6)
+        until(lambda: counted(lab, "counted") == (50, 14), "what was sent is counted")
+        until(lambda: counted(lab, "out") == (10, 6), "counted by the other, too")
         # What is asked of all switches now, and what looks at each in turn add up to: flows are read in one way.
-        until(lambda: scraped(lab, "counted") == (50, 14), "the metrics say so too", timeout=30)
+        until(lambda: scraped(lab, "counted") == (50, 14), "the metrics say so too")
 
 
 def test_policies_and_identities_are_listed_in_words(lab: Lab) -> None:
@@ -151,7 +151,7 @@ def test_a_policy_that_is_no_yaml_any_more_is_told_and_what_it_said_stays(lab: L
     good = policy("good", {"app": "web"}, ingress=[])
     with policed(lab, good):
         path = lab.layout.manifests / "networkpolicy.red.good.yaml"
-        path.write_text(path.read_text() + "\n  bad: [unclosed\n")
+        put(path, path.read_text() + "\n  bad: [unclosed\n")
         until(lambda: not lab.ask("status")["healthy"], "the broken file is noticed")
         silent(lab, ways("red/near blue/far", WEBS))
         write(lab, good)

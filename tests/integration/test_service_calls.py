@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from callers import (
-    AT_ONCE,
     HAIRPIN,
     OUTSIDE,
     SERVERS,
@@ -27,6 +26,7 @@ from callers import (
     node_port,
     ofctl,
     places,
+    refused_at_once,
     row,
     service,
     signalbox,
@@ -66,9 +66,9 @@ def test_a_service_answers_by_all_its_addresses_over_tcp_and_udp_and_both_famili
     if place != "outside":
         wanted += [(address, 80) for address in vips(lab, "all")]
     ports = {kind: node_port(lab, "all", index) for index, kind in enumerate(("tcp", "udp"))}
-    calls = [to(*each, kind, 12) for each in wanted for kind in ("tcp", "udp")]
+    calls = [to(*each, kind, 16) for each in wanted for kind in ("tcp", "udp")]
     calls += [
-        to(address, ports[kind], kind, 12)
+        to(address, ports[kind], kind, 16)
         for node in lab.nodes
         for address in node_addresses(lab, node)
         for kind in ("tcp", "udp")
@@ -76,7 +76,7 @@ def test_a_service_answers_by_all_its_addresses_over_tcp_and_udp_and_both_famili
     for each, outcomes in zip(calls, call(places(lab)[place], *calls), strict=True):
         found = names(outcomes)
         assert set(found) <= set(SERVERS), (each, found)
-        # Twelve that go to one of three alone: once in 170,000.
+        # Sixteen that go to one of three alone: once in 14 million, and there are a hundred.
         assert len(found) > 1, (each, found)
 
 
@@ -115,7 +115,8 @@ def test_named_target_ports_and_several_ports_lead_each_to_its_own(lab: Lab) -> 
     ]
     with applied(lab, service("ports", *ports)):
         for address in vips(lab, "ports"):
-            calls = [to(address, 1, count=20), to(address, 2, count=3), to(address, 8083), to(address, 2, "udp", 3)]
+            # One of three that is never chosen: once in ten billion.
+            calls = [to(address, 1, count=60), to(address, 2, count=3), to(address, 8083), to(address, 2, "udp", 3)]
             named, number, same, datagrams = call(pod_netns(lab, "c1"), *calls)
             assert {(each["name"], each["port"]) for each in named} == {("s1", 8081), ("s2", 8082), ("s3", 8083)}
             assert {each["port"] for each in number} == {8082}
@@ -147,9 +148,7 @@ def test_what_nobody_serves_is_refused_at_once(lab: Lab, place: str) -> None:
         for index, kind in enumerate(("tcp", "udp")):
             number = node_port(lab, "nobody", index)
             calls += [to(address, number, kind) for address in node_addresses(lab, "node-3")]
-        for each, (outcome,) in zip(calls, call(places(lab)[place], *calls), strict=True):
-            assert outcome.get("error") == "ECONNREFUSED", (each, outcome)
-            assert outcome["seconds"] < AT_ONCE, (each, outcome)
+        refused_at_once(places(lab)[place], *calls)
 
 
 def test_a_pod_that_calls_its_own_service_is_seen_as_the_hairpin_address(lab: Lab) -> None:
@@ -332,7 +331,7 @@ def test_the_counters_are_those_of_what_has_passed(lab: Lab) -> None:
             return bool(total["connections"] == 100 and total["packets"] > 0)
 
         # Open vSwitch reports what its datapath has counted when it next looks at it.
-        until(counted, "all connections are counted", timeout=5)
+        until(counted, "all connections are counted")
         mine = endpoints(lab, "counted", counters="1")
         connections: Counter[tuple[str, str]] = Counter()
         for each in mine:
@@ -346,7 +345,7 @@ def test_the_counters_are_those_of_what_has_passed(lab: Lab) -> None:
             return {kind: sum(each[what] for each in ends if each["port"] == kind) for kind in ("tcp", "udp")}
 
         # A datagram each way; of a TCP connection at least eight segments.
-        until(lambda: carried("packets")["udp"] == 120 and carried("packets")["tcp"] >= 40 * 8, "packets", timeout=5)
+        until(lambda: carried("packets")["udp"] == 120 and carried("packets")["tcp"] >= 40 * 8, "packets")
         # Their headers alone have 42 bytes and 54.
         assert carried("bytes")["udp"] > 120 * 42 and carried("bytes")["tcp"] > 320 * 54
         assert row(lab, "counted", counters="1")["packets"] == sum(carried("packets").values())

@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from callers import AT_ONCE, SERVERS, applied, balanced, call, groups, node_port, places, service, to, vips
-from probes import HERE, addresses, inside, node_addresses, pod_netns, until
+from callers import SERVERS, applied, balanced, groups, node_port, places, refused_at_once, service, to, vips
+from probes import HERE, Ear, addresses, inside, node_addresses, pod_netns, until
 from sctp import sctp_init
 
 from deploy.lab.cluster import Lab
@@ -41,8 +41,7 @@ def entries(lab: Lab, place: str) -> list[str]:
 def test_an_endpoint_s_own_refusal_comes_back_to_the_caller(lab: Lab, place: str) -> None:
     calls = [to(address, 81, kind) for address in entries(lab, place) for kind in ("udp", "tcp")]
     calls += [to(address, node_port(lab, "errors", 1), "udp") for address in node_addresses(lab, "node-3")]
-    for each, (outcome,) in zip(calls, call(places(lab)[place], *calls), strict=True):
-        assert outcome.get("error") == "ECONNREFUSED" and outcome["seconds"] < AT_ONCE, (each, outcome)
+    refused_at_once(places(lab)[place], *calls)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -71,7 +70,7 @@ def test_a_client_hears_that_its_datagram_was_too_big_and_for_which_path_mtu(lab
             told = [seen["peer"], str(seen["peer_port"]), own, "8080", str(SMALL_MTU)]
             done = inside(pod_netns(lab, "s1"), ["python3", "-I", str(HERE / "too_big.py"), *told])
             assert done.returncode == 0, done.stderr
-            until(lambda heard=heard, ask=ask: heard.append(ask()) or heard[-1][1], "the client hears of it", timeout=3)  # type: ignore[misc]
+            until(lambda heard=heard, ask=ask: heard.append(ask()) or heard[-1][1], "the client hears of it")  # type: ignore[misc]
             # IPv6's MTU itself is spoilt on the way: Open vSwitch 3.1's userspace conntrack, which gives the error the
             # Service's address for its source, takes two of the MTU's bytes for a UDP checksum and corrects it.
             if ":" not in address:
@@ -94,18 +93,14 @@ def test_sctp_associations_reach_an_endpoint(lab: Lab) -> None:
             for own, vip in zip(client["addresses"], vips(lab, "sctp"), strict=True)
             for number in range(3)
         ]
-        listeners = {}
-        for pod in SERVERS:
-            argv = ["python3", "-I", str(HERE / "frames.py"), "listen", "1", "assoc-"]
-            listeners[pod] = subprocess.Popen(
-                ["nsenter", f"--net={netns_path(pod_netns(lab, pod))}", "--", *argv], stdout=subprocess.PIPE, text=True
-            )
-        for listener in listeners.values():
-            assert listener.stdout is not None and listener.stdout.readline() == "listening\n"
+        ears = {pod: Ear(pod_netns(lab, pod), "assoc-") for pod in SERVERS}
         inside(pod_netns(lab, "c1"), ["python3", "-I", str(HERE / "frames.py"), "send", *frames])
-        heard = {pod: set(json.loads(listener.communicate(timeout=10)[0])) for pod, listener in listeners.items()}
         # Each once, at an endpoint of its family.
         wanted = {f"assoc-{family}-{number}" for family in (0, 1) for number in range(3)}
+        until(lambda: set().union(*(ear.marks for ear in ears.values())) >= wanted, "all are heard")
+        heard = {pod: ear.marks for pod, ear in ears.items()}
+        for ear in ears.values():
+            ear.close()
         assert sorted(mark for marks in heard.values() for mark in marks) == sorted(wanted), heard
         # What a kernel's datapath is told: the address and the port.
         nat = [each for each in groups(lab, "node-1").values() if f"nat(dst={addresses(lab, 's1')[0]}:7000)" in each]

@@ -28,7 +28,7 @@ from callers import (
     vips,
     write,
 )
-from probes import addresses, inside, node_addresses, pod_netns, until
+from probes import LONG, addresses, inside, node_addresses, pod_netns, until
 
 from deploy.lab import kubelet
 from deploy.lab.cluster import Lab
@@ -55,9 +55,9 @@ def status_of(lab: Lab, pod: str, *, ready: bool, terminating: bool = False) -> 
         lab.wait_for_manifests()
 
 
-def answers(lab: Lab, netns: str, *ways: tuple[str, int], count: int = 12) -> Counter[str]:
+def answers(lab: Lab, netns: str, *ways: tuple[str, int], count: int = 12, wait: float = LONG) -> Counter[str]:
     """Who answers to calls, of all ways together."""
-    found = call(netns, *(to(*way, count=count, timeout=NO_ANSWER) for way in ways))
+    found = call(netns, *(to(*way, count=count, timeout=wait) for way in ways))
     return sum((names(each) for each in found), Counter())
 
 
@@ -114,14 +114,14 @@ def test_health_checks_are_answered_as_kube_proxy_does(lab: Lab) -> None:
             until(lambda node=node: _listens(lab, node, port), "health checks are answered")  # type: ignore[misc]
             assert health(node) == (503, {"service": name, "localEndpoints": 0, "serviceProxyHealthy": True})
         with status_of(lab, "s2", ready=False):
-            until(lambda: health("node-2")[0] == 503, "the endpoint that isn't ready is told of", timeout=5)
-    until(lambda: not _listens(lab, "node-2", port), "nobody answers for a Service that is gone", timeout=5)
+            until(lambda: health("node-2")[0] == 503, "the endpoint that isn't ready is told of")
+    until(lambda: not _listens(lab, "node-2", port), "nobody answers for a Service that is gone")
 
 
 _ASK = """
 import sys, urllib.error, urllib.request
 try:
-    answer = urllib.request.urlopen(sys.argv[1], timeout=3)
+    answer = urllib.request.urlopen(sys.argv[1], timeout=30)
 except urllib.error.HTTPError as error:
     answer = error
 print(answer.status, answer.read().decode())
@@ -141,13 +141,13 @@ def test_a_load_balancer_s_source_ranges_let_nobody_else_in(lab: Lab) -> None:
     ranges = [f"{OUTSIDE[0]}/32", f"{addresses(lab, 'c3')[1]}/128"]
     with applied(lab, service("guarded", type="LoadBalancer", loadBalancerSourceRanges=ranges)):
         both = balanced(lab, "guarded")
-        calls = [to(address, 80, timeout=NO_ANSWER) for address in both]
-        found = {
-            (place, version): outcome.get("name", outcome.get("error"))
-            for place, netns in places(lab).items()
-            for version, (outcome,) in zip((4, 6), call(netns, *calls), strict=True)
-        }
         allowed = {("outside", 4), ("pod c3", 6)}
+        found = {}
+        for place, netns in places(lab).items():
+            waits = [LONG if (place, version) in allowed else NO_ANSWER for version in (4, 6)]
+            calls = [to(address, 80, timeout=wait) for address, wait in zip(both, waits, strict=True)]
+            for version, (outcome,) in zip((4, 6), call(netns, *calls), strict=True):
+                found[place, version] = outcome.get("name", outcome.get("error"))
         assert {each for each, who in found.items() if who in SERVERS} == allowed
         assert all(found[each] == "ETIMEDOUT" for each in found.keys() - allowed), found
         # They are for the load balancer's address alone.
@@ -165,7 +165,7 @@ def test_internal_traffic_policy_local_never_leaves_the_node(lab: Lab) -> None:
         assert answers(lab, pod_netns(lab, "c2"), *ways) == {"s2": 24}
         assert answers(lab, lab.netns_of_node("node-2"), *ways) == {"s2": 24}
         for netns in (pod_netns(lab, "c1"), pod_netns(lab, "c3"), lab.netns_of_node("node-1")):
-            assert set(answers(lab, netns, *ways, count=1)) <= {"ECONNREFUSED", "ETIMEDOUT"}
+            assert set(answers(lab, netns, *ways, count=1, wait=NO_ANSWER)) <= {"ECONNREFUSED", "ETIMEDOUT"}
 
 
 @pytest.mark.parametrize(
@@ -287,16 +287,24 @@ def test_a_client_keeps_its_endpoint_while_others_come_and_go_and_until_it_goes(
 
 def test_a_client_is_forgotten_after_the_timeout_of_its_service(lab: Lab) -> None:
     before = learnt(lab)
-    config = {"clientIP": {"timeoutSeconds": 1}}
-    asked = service("short", selector=None, sessionAffinity="ClientIP", sessionAffinityConfig=config)
-    with applied(lab, asked, *slices_of(lab, "short", "s1")):
-        sticky(lab, "short")
-        assert learnt(lab) == before + 6
-        write(lab, *slices_of(lab, "short", "s1", "s2", "s3"))
-        until(lambda: learnt(lab) <= before, "the clients are forgotten", timeout=6)
-        chosen = sticky(lab, "short")
-        assert all(len(each) == 1 for each in chosen.values()), chosen
-        assert set().union(*chosen.values()) > {"s1"}
+    # Long enough for the machine that this is to see that all of them are remembered.
+    for seconds in (1, 4, 16):
+        config = {"clientIP": {"timeoutSeconds": seconds}}
+        asked = service("short", selector=None, sessionAffinity="ClientIP", sessionAffinityConfig=config)
+        with applied(lab, asked, *slices_of(lab, "short", "s1")):
+            sticky(lab, "short")
+            if learnt(lab) < before + 6 and seconds < 16:
+                continue
+            assert learnt(lab) == before + 6
+            write(lab, *slices_of(lab, "short", "s1", "s2", "s3"))
+
+            def chosen_anew() -> bool:
+                until(lambda: learnt(lab) <= before, "the clients are forgotten")
+                return any(each - {"s1"} for each in sticky(lab, "short").values())
+
+            # Six that are chosen anew are all sent to s1 again once in 729.
+            until(chosen_anew, "not all have s1 again")
+            return
 
 
 def test_the_clients_of_a_service_are_forgotten_when_it_goes_or_keeps_them_no_longer(lab: Lab) -> None:
@@ -353,11 +361,11 @@ def test_one_node_announces_an_address_and_another_does_when_its_switch_is_lost(
                 others = set(lab.nodes) - {lost}
                 return all(len(others & set(announcers(lab, address))) == 1 for address in moved)
 
-            until(elsewhere, "another node announces what the lost one did", timeout=15)
+            until(elsewhere, "another node announces what the lost one did")
             # The neighbours were told, not asked: a stale entry would outlast this.
-            until(lambda: all(neighbour(lab, each) != macs[each] for each in moved), "neighbours know", timeout=3)
+            until(lambda: all(neighbour(lab, each) != macs[each] for each in moved), "neighbours know")
             rest = set(SERVERS) - {f"s{lost[-1]}"}
-            found = answers(lab, lab.layout.outside, *((each, 80) for each in both))
+            found = answers(lab, lab.layout.outside, *((each, 80) for each in both), wait=NO_ANSWER)
             assert set(found) & rest, found
         finally:
             lab.start_switch(lost)
@@ -365,8 +373,7 @@ def test_one_node_announces_an_address_and_another_does_when_its_switch_is_lost(
         until(
             lambda: [announcers(lab, each) for each in both] == [[before[each]] for each in both],
             "it is back",
-            timeout=15,
+            timeout=60,
         )
-        until(
-            lambda: set(answers(lab, lab.layout.outside, *((each, 80) for each in both))) <= set(SERVERS), "all answer"
-        )
+        ways = [(each, 80) for each in both]
+        until(lambda: set(answers(lab, lab.layout.outside, *ways, wait=2)) <= set(SERVERS), "all answer")

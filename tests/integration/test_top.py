@@ -14,7 +14,7 @@ from deploy.lab.cluster import Lab
 
 def test_a_node_that_carries_traffic_is_first(lab: Lab) -> None:
     source, destination = pod_netns(lab, "a1"), addresses(lab, "b1")[0]
-    command = ["ip", "netns", "exec", source, "ping", "-q", "-i", "0.01", "-s", "1000", "-w", "60", str(destination)]
+    command = ["ip", "netns", "exec", source, "ping", "-q", "-i", "0.01", "-s", "1000", "-w", "120", str(destination)]
     pinging = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
 

@@ -41,7 +41,7 @@ def read_flows(lab: Lab, node: str) -> list[FlowStats]:
     """A switch's flows, read over its management socket with our own session and decoder."""
     session = Session(time.monotonic())
     with socket.socket(socket.AF_UNIX) as switch:
-        switch.settimeout(10)
+        switch.settimeout(60)
         switch.connect(str(lab.layout.node(node) / "br-int.mgmt"))
         asked = False
         while True:

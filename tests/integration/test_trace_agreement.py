@@ -34,6 +34,8 @@ SEED, AT_A_TIME = 7, 125
 KINDS = {"pod": 360, "node": 70, "from a node": 90, "Service": 180, "load balancer": 110, "node port": 190}
 #: Datagrams without an answer that are sent again at a time, and how often.
 FEW, AGAIN = 4, 10
+#: Seconds that all of a batch may take, until those are asked again.
+PATIENCE = "4"
 PODS = ("red/web1", "red/web2", "red/near", "red/far", "blue/near", "blue/far")
 PORTS = (8080, 8081, 8082, 8083, 9998, 9999)
 #: What pods serve; the web servers more than the others.
@@ -169,7 +171,7 @@ def by_probe(lab: Lab, asked: list[Question], expected: list[bool], addresses: l
                 }
             )  # fmt: skip
         done = subprocess.run(
-            [sys.executable, str(HERE / "ask_from.py")],
+            [sys.executable, str(HERE / "ask_from.py"), PATIENCE],
             input=json.dumps(questions, default=str), capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
         found += json.loads(done.stdout)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import logging
+import os
+import pwd
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ async def test_every_write_is_a_line_with_who_did_it(api: Api, caplog: pytest.Lo
     await api.ask("PUT", "log-level", {"level": "ERROR"})
     await api.ask("PUT", "log-level", {"level": "ERROR", "logger": "signalbox.writes"}, 404)
     lines = [record for record in caplog.records if record.name == "signalbox.writes"]
-    me = f"{getpass.getuser()} of this machine"
+    me = f"{pwd.getpwuid(os.geteuid()).pw_name} of this machine"
     assert [line.message.partition(": ")[0] for line in lines] == [me] * 5
     assert lines[0].message == f"{me}: POST /v1/nodes/n1/drain: 200" and lines[0].__dict__["node"] == "n1"
     assert lines[1].message.endswith("failed: no node 'n9'") and "the body: " in lines[2].message

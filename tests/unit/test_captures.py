@@ -102,6 +102,17 @@ def test_tcpdump_reads_what_is_written(tmp_path: Path) -> None:
     assert "length 60" in done.stdout
 
 
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_packets_are_counted_in_whatever_pieces_they_come(step: int) -> None:
+    packets = [pcapng.packet(0, 1, bytes(size), size, pcapng.INBOUND, "here") for size in (14, 60, 61, 900)]
+    data = b"".join([pcapng.section("test"), pcapng.interface("n1", "", 96), *packets])
+    count, rest = 0, b""
+    for start in range(0, len(data), step):
+        more, rest = pcapng.counted(rest + data[start : start + step])
+        count += more
+    assert (count, rest) == (4, b"")
+
+
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [

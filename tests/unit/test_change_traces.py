@@ -63,6 +63,12 @@ class Collector:
         ]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is waited for, however long the machine takes."""
+    monkeypatch.setattr(change_traces, "_LAST_WORDS", 60.0)
+
+
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     made = Collector()
@@ -90,6 +96,7 @@ def test_a_change_is_one_trace_from_its_source_to_the_switches_that_it_came_to(c
     controller.take(snapshot(*there, node(3)), told=time.monotonic() - 0.25)
     for wire in wires:
         wire.pump()
+    taken = time.time_ns() - before
     traces.close()
     assert [path for path, _ in collector.requests] == ["/v1/traces"]
     (resource,) = (each.resource for each in collector.requests[0][1].resource_spans)
@@ -108,7 +115,7 @@ def test_a_change_is_one_trace_from_its_source_to_the_switches_that_it_came_to(c
     assert [span.name for span in steps] == ["source", "compile", "encode", "bundle", "bundle"]
     assert sorted(str(attributes(span)["signalbox.node"]) for span in steps[3:]) == ["n1", "n2"]
     # One ends where the next begins, from when the source said it until the last switch has it.
-    assert abs(root.start_time_unix_nano - (before - 250_000_000)) < 100_000_000
+    assert abs(root.start_time_unix_nano - (before - 250_000_000)) <= taken
     for earlier, later in pairwise(steps[:4]):
         assert earlier.start_time_unix_nano <= earlier.end_time_unix_nano <= later.start_time_unix_nano + 1000
     assert max(span.end_time_unix_nano for span in steps) == root.end_time_unix_nano
@@ -125,9 +132,11 @@ class Stuck(SpanExporter):
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.is_over = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.go.wait(10)
+        self.go.wait(60)
+        self.is_over = True
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -138,11 +147,9 @@ def test_who_makes_changes_never_waits_and_what_is_too_much_is_counted(monkeypat
     monkeypatch.setattr(change_traces, "BATCH", 1)
     stuck = Stuck()
     traces = ChangeTraces(stuck, {})
-    begun = time.monotonic()
     for _ in range(3 * WAITING):
         traces.take(done())
-    assert time.monotonic() - begun < 1.0
-    assert traces.dropped >= WAITING
+    assert not stuck.is_over and traces.dropped >= WAITING
     stuck.go.set()
     traces.close()
 

@@ -27,8 +27,15 @@ ENV = {"CNI_CONTAINERID": "abc", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plugin") / "signalbox-cni"
-    # The limits of time are a second, for the tests' sake.
-    build.compile_plugin(path, ["-Wconversion", "-Werror", "-DINPUT_WAIT=300", "-DWHOLE_WAIT=600"])
+    build.compile_plugin(path, ["-Wconversion", "-Werror"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with limits of less than a second, for tests of those alone: a machine may stand still for longer."""
+    path = tmp_path_factory.mktemp("impatient") / "signalbox-cni"
+    build.compile_plugin(path, ["-DINPUT_WAIT=300", "-DWHOLE_WAIT=600"])
     return path
 
 
@@ -52,6 +59,16 @@ def run(
     return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
 
+def run_impatient(impatient: Path, directory: Path, socket: Path) -> tuple[int, dict[str, Any]]:
+    """An ADD whose input is there before it begins."""
+    (directory / "input").write_text(json.dumps({"socket": str(socket)}))
+    with (directory / "input").open("rb") as given:
+        done = subprocess.run(
+            [impatient], stdin=given, capture_output=True, env={"CNI_COMMAND": "ADD"}, timeout=20, check=False
+        )
+    return done.returncode, json.loads(done.stdout)
+
+
 @contextlib.contextmanager
 def agent(path: Path, answer: bytes | None) -> Iterator[list[dict[str, Any]]]:
     """An agent that gives everybody this answer, or none; what it was asked."""
@@ -67,7 +84,9 @@ def agent(path: Path, answer: bytes | None) -> Iterator[list[dict[str, Any]]]:
                     connection, _ = server.accept()
                     kept.append(connection)
                     with connection.makefile("rb") as lines:
-                        asked.append(json.loads(lines.readline()))
+                        # One that gives up before it has asked says nothing.
+                        if line := lines.readline():
+                            asked.append(json.loads(line))
                     if answer is not None:
                         connection.sendall(answer)
                         connection.close()
@@ -149,32 +168,37 @@ def test_bad_input_is_refused_and_named(
 
 
 @needs_compiler
-def test_an_agent_that_never_answers_is_given_up(compiled: Path, tmp_path: Path) -> None:
+def test_an_agent_that_never_answers_is_given_up(impatient: Path, tmp_path: Path) -> None:
     path = tmp_path / "s"
-    begun = time.monotonic()
     with agent(path, None) as asked:
-        status, told = run(compiled, "ADD", {"socket": str(path)})
-    assert asked and (status, told["code"]) == (1, 11)
-    assert "timed out" in told["msg"] and 0.5 < time.monotonic() - begun < 5
+        for _ in range(20):
+            begun = time.monotonic()
+            status, told = run_impatient(impatient, tmp_path, path)
+            assert (status, told["code"]) == (1, 11)
+            assert "timed out" in told["msg"] and time.monotonic() - begun > 0.5
+            # On a machine that stands still its time may be over before it has asked.
+            if asked:
+                break
+    assert asked
 
 
 @needs_compiler
-def test_an_agent_that_takes_nobody_is_given_up(compiled: Path, tmp_path: Path) -> None:
+def test_an_agent_that_takes_nobody_is_given_up(impatient: Path, tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as first:
         server.bind(str(path))
         server.listen(0)
         first.connect(str(path))
-        status, told = run(compiled, "ADD", {"socket": str(path)})
+        status, told = run_impatient(impatient, tmp_path, path)
     assert (status, told["code"]) == (1, 11) and "timed out" in told["msg"]
 
 
 @needs_compiler
-def test_input_that_doesn_t_end_is_given_up(compiled: Path) -> None:
+def test_input_that_doesn_t_end_is_given_up(impatient: Path) -> None:
     reading, writing = os.pipe()
     try:
         env = {"CNI_COMMAND": "ADD"}
-        done = subprocess.run([compiled], stdin=reading, capture_output=True, env=env, timeout=20, check=False)
+        done = subprocess.run([impatient], stdin=reading, capture_output=True, env=env, timeout=20, check=False)
     finally:
         os.close(reading)
         os.close(writing)

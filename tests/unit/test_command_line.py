@@ -213,7 +213,43 @@ def test_get_shows_each_object_that_is_named_and_names_those_that_are_missing(mo
     at = ("-o", "name", "--socket", "/s")
     assert run("get", "nodes", "n3", "n1", *at).output == "node/n1\nnode/n3\n"
     result = run("get", "nodes", "n1", "n8", "n9", *at)
-    assert result.exit_code == 1 and result.output == "Error: nodes 'n8', 'n9' not found\n"
+    assert result.exit_code == 1 and result.stdout == "node/n1\n"
+    assert result.stderr == "Error: nodes 'n8', 'n9' not found\n"
+    result = run("get", "node/n2", "svc/n8", *at)
+    assert result.exit_code == 1 and result.stdout == "node/n2\n"
+    assert result.stderr == "Error: services 'n8' not found in namespace default\n"
+    result = run("get", "nodes", "n8", "--socket", "/s")
+    assert result.exit_code == 1 and result.output == "Error: nodes 'n8' not found\n"
+
+
+@pytest.mark.parametrize("words", [("get", "pods"), ("describe", "pod"), ("get", "pods", "-w"), ("flows",), ("drain",)])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("a\udcff", "\\xff' is not text in UTF-8"), ("a" * 9000, "is too long: 90")],
+    ids=["bytes", "long"],
+)
+def test_a_name_that_can_t_be_asked_for_is_an_error_in_a_line(words: tuple[str, ...], name: str, said: str) -> None:
+    result = run(*words, "--socket", "/s", *(["--field-selector", f"name={name}"] if "-w" in words else [name]))
+    assert result.exit_code == 1 and result.output.startswith("Error: ") and said in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_full_disk_is_said_in_a_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.command", "completion", "bash"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "Error: what is printed can't be written: No space left on device\n"
+
+
+def test_who_has_read_enough_is_told_no_more() -> None:
+    command = [sys.executable, "-m", "deploy.command", "completion", "bash"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 class Pages:
@@ -307,6 +343,8 @@ def test_differences_are_told_as_they_are_and_should_be_and_by_the_exit_code(mon
         "STATE", "missing", "altered", "should be", "foreign",
     ]  # fmt: skip
     assert result.output.splitlines()[3].endswith("to a: send it on")
+    wide = run(*words, "-o", "wide").output.splitlines()
+    assert [line.split()[-1] for line in wide] == ["OFCTL", "m", "is", "should", "f"]
     result = run(*words, "-o", "ofctl")
     assert (result.exit_code, result.output.split()) == (1, ["-m", "-should", "+is", "+f"])
 

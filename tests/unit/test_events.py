@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_sync import node, started
 
+from controller import chronicle as chronicles
 from controller import events
 from controller.audit import Drift
 from controller.chronicle import FINDING, Chronicle
@@ -117,7 +118,7 @@ def test_the_log_has_what_the_ring_has_when_that_is_gone(caplog: pytest.LogCaptu
     chronicle.lost(frozenset({"n1"}), ["n1", "n2"])
     chronicle.lost(frozenset(), ["n1", "n2"])
     assert [row["reason"] for row in rows(log)] == ["NodeLost", "NodeBack"]
-    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+    assert [(each.levelname, each.getMessage()) for each in caplog.records if each.name == chronicles.__name__] == [
         ("WARNING" if row["type"] == WARNING else "INFO", f"Node n1: {row['message']}") for row in rows(log)
     ]
 
@@ -134,6 +135,17 @@ def test_objects_are_rejected_and_accepted_once_nothing_is_wrong_with_them() -> 
     ]
     chronicle.problems((one,), ())
     assert told(log)[-1][:3] == ("Normal", "ObjectAccepted", "Service default/web")
+
+
+def test_what_is_no_object_yet_is_known_by_its_file() -> None:
+    log = EventLog()
+    chronicle = Chronicle(log, lambda: MOMENT)
+    one, other = (Problem(f"{name}.yaml", 1, "", "not YAML") for name in "ab")
+    chronicle.problems((), (one, other))
+    chronicle.problems((one, other), (other,))
+    assert told(log)[-1] == ("Normal", "ObjectAccepted", "", "a.yaml: nothing is wrong with it any more")
+    chronicle.problems((other,), ())
+    assert told(log)[-1] == ("Normal", "ObjectAccepted", "", "b.yaml: nothing is wrong with it any more")
 
 
 def test_wires_that_a_controller_finds_when_it_starts_are_no_news() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -19,6 +20,7 @@ from flows.pipeline import DIGEST, FABRIC, SOURCE_IDENTITY, TABLES, Table
 from flows.text import flow_text
 from flows.update import CLUSTER
 from flows.values import Flow
+from flows.words import Names, flow_words
 from topology.model import Endpoint, EndpointPort, EndpointSlice, Object, Service, ServicePort, Subset
 from topology.policies import Action, IpBlock, NodeSet, PodSet, Policy, PolicyPort, Rule, Tier
 from topology.selectors import Operator, Requirement
@@ -100,6 +102,13 @@ def golden(table: Table) -> str:
 @pytest.mark.parametrize("table", [table for table in TABLES if table is not DIGEST], ids=lambda table: table.name)
 def test_the_flows_of_a_table_are_those_that_were_reviewed(table: Table) -> None:
     compare(GOLDEN / f"{table.name}.txt", golden(table))
+
+
+def test_words_for_flows_say_no_register_and_no_mark() -> None:
+    """Who reads them knows networks, not what this pipeline keeps where."""
+    every = {flow for way in WAYS for flow in flows(way)} | set(wired_flows())
+    words = {flow_words(flow, Names()) for flow in every}
+    assert [each for each in words if re.search(r"\breg\d|ct_mark|ct_label|set_field|learn\(", each)] == []
 
 
 def compare(path: Path, text: str) -> None:

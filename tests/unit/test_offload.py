@@ -17,7 +17,7 @@ from node.nics import Survey, survey
 from node.offload import Read, count, options, reading, restart_reason, why
 from node.ovsdb import Rows
 from node.settings import Settings, SettingsError
-from topology.offload import LIMIT, Report, encode, parse
+from topology.offload import Report, encode, parse
 
 _NUMBERS = st.integers(0, 10**9 - 1)
 REPORTS = st.builds(
@@ -37,18 +37,12 @@ REPORTS = st.builds(
 
 
 @given(REPORTS)
-def test_a_report_fits_a_description_and_comes_back_from_it(report: Report) -> None:
-    text = encode(report)
-    assert len(text.encode()) <= LIMIT
-    found = parse(text)
-    assert found is not None
-    words = " ".join(report.why.split())
-    assert words.startswith(found.why)
-    assert found == Report(**{**{name: getattr(report, name) for name in report.__struct_fields__}, "why": found.why})
+def test_a_report_comes_back_from_its_text(report: Report) -> None:
+    assert parse(encode(report)) == msgspec.structs.replace(report, why=" ".join(report.why.split()))
 
 
 @pytest.mark.parametrize("text", ["", "dpif-netdev", "offload v2 asked=1", "offload v1 asked=1", "\0" * 9])
-def test_other_descriptions_are_no_report(text: str) -> None:
+def test_other_texts_are_no_report(text: str) -> None:
     assert parse(text) is None
 
 

@@ -105,3 +105,11 @@ system@ovs-system: hit:0 missed:0
 def test_ports_of_other_bridges_of_the_datapath_are_left_out() -> None:
     assert _ports_of_others(SHOWN, "br-int") == ("netdev@ovs-netdev", {"br-phy", "2", "eth0", "1"})
     assert _ports_of_others(SHOWN, "br-other") == ("system@ovs-system", set())
+
+
+def test_what_is_no_text_at_all_is_an_error_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "flows"
+    file.write_bytes(bytes(range(1, 256)).replace(b"\n", b""))
+    done = CliRunner().invoke(main, ["offload", "lint", str(file)])
+    assert done.exit_code == 1 and done.output.startswith("Error: no datapath flow")
+    assert len(done.output.splitlines()) == 1

@@ -11,10 +11,12 @@ from test_metrics import samples
 from test_sync import node
 
 from controller import kubernetes_reports
+from controller.agent_reports import INTERVAL
 from controller.kinds import kinds
-from controller.offloads import INTERVAL, fault_of, row
+from controller.offloads import fault_of, row
+from topology.agent_report import AgentReport, encode
 from topology.kubernetes.objects import About, Condition
-from topology.offload import Report, encode
+from topology.offload import Report
 
 GOOD = Report(
     capable=True,
@@ -30,15 +32,19 @@ GOOD = Report(
 WANTING = Report(asked=True, enabled=True, why="no NIC of this node has a switch that takes flows")
 
 
-def say(here: Asked, text: str, now: float) -> None:
+def say(here: Asked, report: Report, now: float) -> None:
+    describe(here, encode(AgentReport(version="1.0", beat=1, offload=report)), now)
+
+
+def describe(here: Asked, text: str, now: float) -> None:
     here.wire.switch.description = text
-    here.controller.offloads.look(now)
+    here.controller.agents.look(now)
     here.wire.pump()
 
 
 async def test_a_node_whose_nics_forward_is_shown_with_how_much_they_do(tmp_path: Path) -> None:
     async with asked(tmp_path) as here:
-        say(here, encode(GOOD), 0.0)
+        say(here, GOOD, 0.0)
         told = (await here.run("offload", "-o", "wide")).output.splitlines()
         assert told[0].split() == [
             "NODE",
@@ -71,30 +77,32 @@ async def test_a_node_whose_nics_forward_is_shown_with_how_much_they_do(tmp_path
 
 async def test_offload_that_was_asked_for_in_vain_is_a_problem_until_it_is_in_force(tmp_path: Path) -> None:
     async with asked(tmp_path) as here:
-        say(here, encode(WANTING), 0.0)
+        say(here, WANTING, 0.0)
         trouble = f"node n1: hardware offload was asked for and is not in force: {WANTING.why}"
         status = await here.run("status")
         assert status.exit_code == 1 and trouble in status.output
         assert samples(here.controller)["signalbox_node_offload_wanting", frozenset({("node", "n1")})] == 1
-        say(here, encode(GOOD), INTERVAL / 2)
+        say(here, GOOD, INTERVAL / 2)
         assert list(here.controller.offloads.troubles()) == [trouble], "it isn't asked again so soon"
-        say(here, encode(GOOD), INTERVAL)
+        say(here, GOOD, INTERVAL)
         assert not list(here.controller.offloads.troubles())
 
 
-@pytest.mark.parametrize("text", ["", "offload v9 whatever", "somebody else's words"])
+@pytest.mark.parametrize(
+    "text", ["", "offload v9 whatever", "agent v1 version=1.0 beat=1 every=30", "somebody else's words"]
+)
 async def test_a_switch_that_is_described_otherwise_has_no_report(tmp_path: Path, text: str) -> None:
     async with asked(tmp_path) as here:
-        say(here, text, 0.0)
+        describe(here, text, 0.0)
         first = next(here.controller.offloads.rows())
         assert (first["state"], first["why"]) == ("Unknown", "its agent has reported nothing")
 
 
 async def test_what_a_switch_said_goes_with_its_connection(tmp_path: Path) -> None:
     async with asked(tmp_path) as here:
-        say(here, encode(GOOD), 0.0)
+        say(here, GOOD, 0.0)
         here.controller.fleet.peers["n1"].close("over")
-        here.controller.offloads.look(1.0)
+        here.controller.agents.look(1.0)
         assert here.controller.offloads.report("n1") is None
 
 

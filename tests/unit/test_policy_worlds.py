@@ -127,7 +127,7 @@ def listed(text: str) -> list[str]:
 
 
 def test_worlds_have_everything_and_their_questions_reach_it() -> None:
-    """A property that holds where nothing happens says little: so everything must happen within some hundred worlds."""
+    """A property that holds where nothing happens says little: so everything must happen before long."""
     missing = {*listed(FEATURES), "equal priorities", *listed(OUTCOMES)}
     allowed: Counter[bool] = Counter()
 
@@ -148,7 +148,8 @@ def test_worlds_have_everything_and_their_questions_reach_it() -> None:
                     missing.difference_update([f"{direction} passed"] if decision.passed else [])
         return not missing
 
-    limits = settings(few, max_examples=500, database=None, phases=[Phase.generate])
+    # Some hundred are enough, as a rule. How many the rarest takes is chance, and so many it never does.
+    limits = settings(few, max_examples=5000, database=None, phases=[Phase.generate])
     try:
         find(cases(), saw_everything, settings=limits)
     except NoSuchExample:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import tarfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,23 @@ async def test_without_a_controller_there_is_no_bundle(tmp_path: Path) -> None:
         pass
     result = await here.run("support-bundle", "-o", str(tmp_path / "none.tar.gz"))
     assert result.exit_code == 1 and not (tmp_path / "none.tar.gz").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")], ids=["interrupted", "disk full"]
+)
+async def test_half_a_bundle_is_not_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException) -> None:
+    def fail(bundle: Bundle, began: datetime) -> None:
+        raise error
+
+    monkeypatch.setattr(Bundle, "finish", fail)
+    async with asked(tmp_path) as here:
+        result = await here.run("support-bundle", "-o", str(tmp_path / "half.tar.gz"))
+    assert result.exit_code == 1 and result.output.strip().splitlines()[-1] in (
+        "Aborted!",
+        f"Error: {tmp_path}/half.tar.gz: No space left on device",
+    )
+    assert not (tmp_path / "half.tar.gz").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,14 @@ from flows.cookies import Scope
 from flows.registers import (
     CT_ZONE,
     DESTINATION_IDENTITY,
+    ENDPOINT,
     EXIT,
     EXIT_PORT,
     FROM_POD,
     HAIRPIN,
+    MARK_SERVICE,
+    MARK_WORLD,
+    SERVICE,
     SNAT_ZONE,
     SOURCE,
     SOURCE_IDENTITY,
@@ -22,6 +26,7 @@ from flows.registers import (
     TO_POD,
     TUNNEL_KEY,
     WIRE_KEY,
+    ZONE,
     Exit,
     Identity,
     Source,
@@ -41,6 +46,7 @@ from flows.values import (
     Goto,
     Group,
     GroupType,
+    Learn,
     Move,
     Nat,
     Note,
@@ -140,7 +146,11 @@ def test_a_flow_in_words_names_ports_and_decodes_registers(flow: Flow, words: st
     assert words in flow_words(flow, Names({3: "pod default/web"}))
 
 
-_NAMES = Names(identities={300: "shop[app=web]"}, rules={7: "ingress rule 0 of NetworkPolicy shop/db"})
+_NAMES = Names(
+    identities={300: "shop[app=web]"},
+    rules={7: "ingress rule 0 of NetworkPolicy shop/db"},
+    endpoints={5 << 32 | 6: "10.244.1.2:80 (pod shop/web)"},
+)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +183,16 @@ _NAMES = Names(identities={300: "shop[app=web]"}, rules={7: "ingress rule 0 of N
          "from shop[app=web]: part 2 of 3 of ingress rule 0 of NetworkPolicy shop/db, part 1 of 2 of conjunction 8"),
         (Flow(51, 800, (f.CONJ_ID(7),), (Goto(60),), 0),
          "all parts of ingress rule 0 of NetworkPolicy shop/db: go on in Commit"),
-        (Flow(65, 1, f.match(TO_NODE(1), EXIT(Exit.TUNNEL)), (), 0), "reg0=0x200/0x200 bound for the tunnel: drop"),
+        (Flow(65, 1, f.match(TO_NODE(1), EXIT(Exit.TUNNEL)), (), 0),
+         "bound for the tunnel to an address of a node: drop"),
+        (Flow(26, 1, (), (load(TO_NODE, 1), Goto(30)), 0), "everything else: it is bound for an address of a node"),
+        (Flow(20, 1, (MARK_SERVICE(1), MARK_WORLD(1)), (), 0),
+         "of a connection to a Service of a connection from the world: drop"),
+        (Flow(33, 1, (f.CT_LABEL(5 << 32 | 6),), (), 0), "of a connection to 10.244.1.2:80 (pod shop/web): drop"),
+        (Flow(33, 1, (f.CT_LABEL(7),), (), 0), "of a connection to an endpoint that is labelled 0x7: drop"),
+        (Flow(24, 1, (), (load(ZONE, 0x50),), 0), "this is topology zone 0x50"),
+        (Flow(32, 1, f.match(SERVICE(9), ENDPOINT(6)), (Learn(31, 200, 0, 60, 9, (), (), ()),), 0),
+         "for endpoint 0x6 for group 9: remember this client's endpoint until it was away for 60 s"),
         (Flow(65, 1, (HAIRPIN(1),), (Output(PORT_IN_PORT),), 0), "that goes back: send to where it came from"),
         (Flow(60, 1, (), (load(HAIRPIN, 1),), 0), "everything else: it goes back where it came from"),
         (Flow(15, 1, (), (SetField(f.REG8, 0x5B145B04),), 0), "everything else: the zones here are IPV4 and SNAT_IPV4"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -303,17 +302,25 @@ async def test_an_answer_is_told_over_an_outage_and_to_nobody_else_of_that_name(
     server: ApiServer, running: Running
 ) -> None:
     server.define(DEFINITION)
+
+    def answers(name: str) -> list[str]:
+        path = TRACEFLOWS.path_of("", name, status=True)
+        phases = [each.body["status"]["phase"] for each in server.requests if each.path == path]
+        return [each for each in phases if each != RUNNING]
+
     server.create(traceflow("a", **NODES | {"timeout": 1}))
     await until_phase(server, "a", RUNNING)
     # Another object has its name by the time that there is an answer.
     server.remove("Traceflow", "", "a")
     server.create(traceflow("a", **NODES | {"timeout": 60}))
-    await asyncio.sleep(1.5)
-    assert phase_of(server, "a") == RUNNING, "it has its own answer or none"
+    await until(lambda: answers("a") == ["Failed"], "the answer of the former one is told")
+    # It has its own answer or none.
+    await until_phase(server, "a", RUNNING)
+    assert answers("a") == ["Failed"]
     server.create(traceflow("b", **NODES | {"timeout": 1}))
     await until_phase(server, "b", RUNNING)
     server.settings.refuse["traceflows"] = 503
-    await asyncio.sleep(1.3)
+    await until(lambda: len(answers("b")) > 1, "its answer is told again and again")
     assert phase_of(server, "b") == RUNNING
     server.settings.refuse.clear()
     await until_phase(server, "b", "Failed")

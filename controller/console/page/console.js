@@ -95,8 +95,10 @@ function useTheme(theme) {
   byId("theme").textContent = theme === "dark" ? "Light" : "Dark";
 }
 
-const preferred = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-useTheme(localStorage.getItem("signalbox-theme") || preferred);
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+const followTheme = () => useTheme(localStorage.getItem("signalbox-theme") || (darkness.matches ? "dark" : "light"));
+followTheme();
+darkness.addEventListener("change", followTheme);
 byId("theme").addEventListener("click", () => {
   const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
   localStorage.setItem("signalbox-theme", theme);

@@ -158,6 +158,7 @@ export function traceView({ given }, page) {
     result.replaceChildren(
       ...compared,
       verdict(main),
+      ...(main.cautions || []).map((each) => element("p", { class: "differs" }, each)),
       ...facts(main),
       ...drawing.parts,
       element("div", { class: "bar" }, element("label", {}, flows, " Flows as ovs-ofctl writes them")),

@@ -39,6 +39,7 @@ const NODES = {
     ["Drops", "droppedPerSecond", { words: perSecond, shape: "rate" }],
     ["Refused", "refused", { number: true }],
     ["Repaired", "repaired", { number: true }],
+    ["Agent", "agent", { state: true }],
   ],
 };
 

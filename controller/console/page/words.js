@@ -1,7 +1,7 @@
 // Numbers and states as people read them.
 
-const GOOD = ["Synced", "Standby", "Ready", "HostNetwork", "Up", "Delivered", "Allow", "Accept", "Normal"];
-const BAD = ["Disconnected", "Down", "Dropped", "Rejected", "Deny"];
+const GOOD = ["Synced", "Standby", "Ready", "HostNetwork", "Up", "Delivered", "Allow", "Accept", "Normal", "Alive"];
+const BAD = ["Disconnected", "Down", "Dropped", "Rejected", "Deny", "Lost"];
 const PREFIXES = ["", "k", "M", "G", "T"];
 
 export function count(number) {
