@@ -113,6 +113,9 @@ def differences(compiler: Compiler, node: str, drift: Drift, wanted: Wanted) -> 
 
     A flow that is otherwise is told as it is, and what it should be in `shouldBe` and `shouldBeOfctl`.
     """
+    if not drift:
+        # Words for every object there is take a while to find.
+        return
     told, is_chosen = Told(compiler, node), _chooser(compiler, wanted)
     found: list[tuple[str, FlowStats, FlowStats | None]] = [("missing", _unseen(flow), None) for flow in drift.missing]
     found += [("altered", stats, _unseen(flow)) for flow, stats in drift.altered]
