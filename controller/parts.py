@@ -52,20 +52,23 @@ class Part(msgspec.Struct, frozen=True):
     message: str
 
 
-def parts(controller: Controller, now: datetime, clock: float) -> Iterator[Part]:
-    """Every part that there is, and how it is. `now` is what the time is, `clock` what the monotonic clock says."""
+def parts(controller: Controller, found: Iterable[tuple[str, str]], now: datetime, clock: float) -> Iterator[Part]:
+    """Every part that there is, and how it is, by the troubles `found` (`troubles_by_part`).
+
+    `now` is what the time is, `clock` what the monotonic clock says.
+    """
     troubles: dict[str, list[str]] = {}
-    for name, text in troubles_by_part(controller, now):
+    for name, text in found:
         troubles.setdefault(name, []).append(text)
     for name, look in _LOOKS.items():
         seen = look(controller, now, clock)
         if seen is None:
             continue
         state, message = seen
-        if found := troubles.get(name):
+        if mine := troubles.get(name):
             state = State.FAILED if state is State.FAILED else State.DEGRADED
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            message = f"{message}; {found[0]}{more}" if message else f"{found[0]}{more}"
+            more = f" (and {len(mine) - 1} more)" if len(mine) > 1 else ""
+            message = f"{message}; {mine[0]}{more}" if message else f"{mine[0]}{more}"
         yield Part(name, state, message)
 
 

@@ -99,7 +99,17 @@ async def run(feed: Feed, options: Options) -> None:
         begin(_refresh(options.access, ready)),
     ]
     audit = functools.partial(_audit, options.audit_interval)
-    once_ready = (audit, _look, _ask_ports, _keep_leases, _look_at_the_clock, _announce, _count, _ask_of_agents)
+    once_ready = (
+        audit,
+        _look,
+        _ask_ports,
+        _keep_leases,
+        _look_at_the_clock,
+        _announce,
+        _count,
+        _ask_of_agents,
+        _look_at_suspects,
+    )
     tasks += [begin(_once_ready(ready, each)) for each in once_ready]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -270,6 +280,10 @@ async def _count(controller: Controller) -> None:
 
 async def _ask_of_agents(controller: Controller) -> None:
     await controller.agents.keep()
+
+
+async def _look_at_suspects(controller: Controller) -> None:
+    await controller.audits.keep()
 
 
 # Limits ---------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,9 @@ class Source(Protocol):
 
     def flows(self, scope: str) -> Iterable[Flow]: ...
 
+    def portions(self, scope: str) -> Iterable[Iterable[Flow]]:
+        """The same, some at a time: between two the state may change, see `flows.compiler.Compiler.portions`."""
+
     def groups(self, scope: str) -> Iterable[Group]: ...
 
     def bridge_index(self, node: str) -> int: ...
@@ -41,6 +44,10 @@ class OwnOnly:
     def flows(self, scope: str) -> Iterable[Flow]:
         """A node's own flows."""
         return () if scope == CLUSTER else self._source.flows(scope)
+
+    def portions(self, scope: str) -> Iterable[Iterable[Flow]]:
+        """A node's own flows, some at a time."""
+        return () if scope == CLUSTER else self._source.portions(scope)
 
     def groups(self, scope: str) -> Iterable[Group]:
         """A node's own groups."""

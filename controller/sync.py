@@ -59,7 +59,6 @@ from flows.openflow.decode import DecodeError
 from flows.openflow.messages import (
     BundleReply,
     Error,
-    FlowStats,
     FlowStatsReply,
     GroupDescReply,
     Message,
@@ -150,6 +149,8 @@ class Events(msgspec.Struct):
     ports: Callable[[str, list[Port]], None]
     refused: Callable[[str, Sequence[Refusal]], None]
     drift: Callable[[str, Drift], None]
+    #: The switch may hold what it shouldn't, or lack something: its flows are to be looked at, each of them.
+    suspected: Callable[[str], None]
     #: A packet that a flow was to tell of, and when it came.
     told: Callable[[str, PacketIn, float], None]
     #: The same, while another controller is the switch's master.
@@ -717,7 +718,7 @@ class SwitchSync:
     # Audits -----------------------------------------------------------------------------------------------------
 
     def audit(self, *, full: bool = False) -> None:
-        """Compare flow counts of each table; where they differ (or with `full`) every flow, and repair what differs.
+        """Compare flow counts of each table; where they differ (or with `full`) every flow is to be looked at.
 
         Does nothing while the switch is not in sync, and gives up where a change is sent meanwhile, or nothing told.
         """
@@ -726,28 +727,25 @@ class SwitchSync:
         state = self.settled
         self.counters.audits += 1
 
-        def take_flows(message: Message, now: float) -> None:
-            if isinstance(message, FlowStatsReply) and self.settled == state:
-                self._repair(message.items, now)
-
         def take_counts(message: Message, now: float) -> None:
             if not isinstance(message, TableStatsReply) or self.settled != state:
                 return
             if full or not self.holdings.is_counted(message.items):
-                self.request(lambda xid: encode.flow_stats_request(xid=xid), take_flows)
+                self._events.suspected(self.node)
 
         self.request(encode.table_stats_request, take_counts)
 
-    def _repair(self, found: Iterable[FlowStats], now: float) -> None:
-        drift = self.holdings.compare(found)
-        if drift:
-            self._events.drift(self.node, drift)
-            self.counters.repaired += len(drift.missing) + len(drift.altered) + len(drift.foreign)
-            deletions = [encode.flow_delete_encoded(each.table, each.priority, each.match) for each in drift.foreign]
-            self._repairs = [(deletion, None) for deletion in deletions]
-            wanted = (*drift.missing, *(flow for flow, _ in drift.altered))
-            self._repairs += [(encode.flow_mod(flow), flow) for flow in wanted]
-            self.flush(now)
+    def repair(self, drift: Drift, now: float) -> None:
+        """Have what differs as it should be. Nothing is to be on its way: what is sent later counts on this."""
+        if self.phase is not Phase.SYNCED or not drift:
+            return
+        self._events.drift(self.node, drift)
+        self.counters.repaired += len(drift.missing) + len(drift.altered) + len(drift.foreign)
+        deletions = [encode.flow_delete_encoded(each.table, each.priority, each.match) for each in drift.foreign]
+        self._repairs = [(deletion, None) for deletion in deletions]
+        wanted = (*drift.missing, *(flow for flow, _ in drift.altered))
+        self._repairs += [(encode.flow_mod(flow), flow) for flow in wanted]
+        self.flush(now)
 
 
 def _behind(flight: _Flight, xid: int, table: int) -> Iterator[tuple[int, Flow]]:

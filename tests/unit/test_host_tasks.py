@@ -347,7 +347,7 @@ class Machine:
         """What was done, when nothing more is to do: two whole looks on."""
         for _ in range(3):
             self._looked.clear()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await self._looked.wait()
         done, self.done = self.done, []
         return done
@@ -480,7 +480,7 @@ async def test_notes_are_read_again_only_when_the_switch_has_another_state_or_so
     machine.fails = {"routes": LinkError("no gateway")}
     async with following():
         for edition, wanted in (((1, 2), 1), ((1, 2), 2), ((1, 2), 3), ((1, 2), 3), ((1, 3), 4), ((1, 3), 4)):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await asked.wait()
                 asked.clear()
                 await looks.put(edition)
@@ -572,7 +572,7 @@ async def ask(
     """The head and the body of the answer."""
     reader, writer = await asyncio.open_connection(address, port)
     writer.write(question)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     return head, body

@@ -54,7 +54,7 @@ async def looked(kernel: Kernel, times: int = 3) -> list[str]:
     """What has been done by the time that the notes have been read a few times more."""
     kernel.done.clear()
     wanted = kernel.looks + times
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             await asyncio.sleep(0.001)
             if kernel.looks >= wanted:
