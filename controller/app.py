@@ -78,6 +78,8 @@ connection_log = logging.getLogger("signalbox.connections")
 
 #: Differences of one audit that are written to the log one by one.
 DRIFT_LINES = 20
+#: Lines that are logged, and events that are told, of what a switch refuses at once.
+REFUSED_LINES = 20
 #: Seconds that a dump of a switch's flows may take: less than the silence after which its connection is given up.
 DUMP_LIMIT = 10.0
 #: How often a switch is compared with what it should hold until nothing changes meanwhile.
@@ -347,13 +349,16 @@ class Controller:
         self._send("port", lambda: self.compiler.set_ports(node, ports), about=(node,))
         self.links.set_ports(node, time.monotonic())
 
-    def _refused(self, node: str, refusal: Refusal) -> None:
-        item = refusal.item
-        text = flow_text(item, names=True)
-        maker = views.maker_of(self.compiler, item)
-        extra = about(node=node, object=maker)
-        log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
-        self.chronicle.refused(node, maker, error_text(refusal), text)
+    def _refused(self, node: str, refusals: Sequence[Refusal]) -> None:
+        for refusal in refusals[:REFUSED_LINES]:
+            text = flow_text(refusal.item, names=True)
+            maker = views.maker_of(self.compiler, refusal.item)
+            extra = about(node=node, object=maker)
+            log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
+            self.chronicle.refused(node, maker, error_text(refusal), text)
+        if len(refusals) > REFUSED_LINES:
+            more = len(refusals) - REFUSED_LINES
+            log.error("node %s refuses %d flows and groups more at once", node, more, extra=about(node=node))
         self.concerns.switch(node)
 
     def _drifted(self, node: str, drift: Drift) -> None:

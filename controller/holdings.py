@@ -10,18 +10,20 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from controller.audit import Drift
+from controller.batch import name_of
 from controller.scopes import ClusterLog, ScopeState, Source
 from flows.cookies import Scope, is_tap
 from flows.openflow import encode
 from flows.openflow.messages import Error, FlowStats, TableStats
 from flows.openflow.wire import ERROR_TYPES
-from flows.pipeline import DIGEST, LEARNT
+from flows.pipeline import DIGEST, LEARNT, TABLE_NAMES
 from flows.tables.digest import digest_flow
 from flows.update import CLUSTER
 from flows.values import Flow, FlowKey, Group
 
 #: Flows that are looked at in one step of a comparison: it is to take some milliseconds.
 STRIDE = 200
+_FLOW_MOD_FAILED, _TABLE_FULL = 5, 1
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -30,11 +32,19 @@ class Refusal(msgspec.Struct, frozen=True):
     item: Flow | Group
     error: Error
 
+    @property
+    def full_table(self) -> int | None:
+        """The table that has no room for it, where that is why."""
+        is_full = (self.error.type, self.error.code) == (_FLOW_MOD_FAILED, _TABLE_FULL)
+        return self.item.table if is_full and isinstance(self.item, Flow) else None
+
 
 def error_text(refusal: Refusal) -> str:
     """A switch's error in a few words."""
     kind = ERROR_TYPES.get(refusal.error.type, f"type {refusal.error.type}")
-    return f"error {kind} code {refusal.error.code}"
+    table = refusal.full_table
+    full = f" (table {TABLE_NAMES.get(table, str(table))} is full)" if table is not None else ""
+    return f"error {kind} code {refusal.error.code}{full}"
 
 
 class Comparison:
@@ -122,6 +132,27 @@ class Holdings:
         for refusals in self.refusals.values():
             refusals.clear()
 
+    def forget_outdated(self, scope: Scope) -> None:
+        """All of a scope is sent as it is now: what isn't as it was when it was refused may be taken."""
+        refused = self.refusals[scope]
+        if not refused:
+            return
+        key = self._key(scope)
+        current: dict[FlowKey | int, Flow | Group] = {}
+        current.update((flow.key, flow) for flow in self._source.flows(key) if flow.key in refused)
+        current.update((group.group_id, group) for group in self._source.groups(key))
+        for name in [name for name, refusal in refused.items() if current.get(name) != refusal.item]:
+            del refused[name]
+
+    def no_room_for(self) -> list[Flow]:
+        """The flows that were refused because their tables are full."""
+        found = (refusal for refused in self.refusals.values() for refusal in refused.values())
+        return [each.item for each in found if each.full_table is not None and isinstance(each.item, Flow)]
+
+    def try_again(self, flow: Flow) -> None:
+        """A flow is no longer taken for one that the switch refuses."""
+        self.refusals[scope_of(flow)].pop(flow.key, None)
+
     def flows(self, scope: Scope) -> Iterator[Flow]:
         """A scope's flows, but for those that store digests."""
         refused = self.refusals[scope]
@@ -183,14 +214,14 @@ class Holdings:
         return CLUSTER if scope is Scope.CLUSTER else self._node
 
 
-def name_of(item: Flow | Group) -> FlowKey | int:
-    """What a flow or group is told apart by."""
-    return item.key if isinstance(item, Flow) else item.group_id
+def scope_of(flow: Flow) -> Scope:
+    """The scope that a flow is of."""
+    return Scope(flow.cookie >> 55 & 1)
 
 
 def _scope(item: Flow | Group, source: Source) -> Scope:
     if isinstance(item, Flow):
-        return Scope(item.cookie >> 55 & 1)
+        return scope_of(item)
     in_cluster = any(group.group_id == item.group_id for group in source.groups(CLUSTER))
     return Scope.CLUSTER if in_cluster else Scope.NODE
 

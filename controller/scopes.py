@@ -107,7 +107,8 @@ class ClusterLog:
         self._digests.append(self.state.digest)
         self.state.take(update, messages.difference)
         steps = [*messages.steps, digest_step(Scope.CLUSTER, self.state.digest)]
-        entry = batch(steps, self._xids, flushes(update.forgotten))
+        altered = {flow.key for flow in update.removed}.intersection(flow.key for flow in update.added)
+        entry = batch(steps, self._xids, flushes(update.forgotten), altered)
         self._entries.append(entry)
         self._size += entry.size
         self.version += 1

@@ -158,8 +158,8 @@ class ManifestSource:
         #: seconds since 1970; None where that isn't known, as of files that are gone, or where all are new.
         self.changed: float | None = None
         self._earliest: int | None = None
-        #: How long the last scan took.
-        self._scan_seconds = 0.0
+        #: How long the last scan took, and the one before.
+        self._scan_seconds = 0.0, 0.0
 
     @property
     def edition(self) -> str:
@@ -185,15 +185,16 @@ class ManifestSource:
             self.changed = earliest / 1e9 if earliest is not None else None
             if self._synced and self._state.snapshot != before:
                 yield self._state.snapshot
-            # A large or slow directory is looked at less often: never more than a twentieth of the time. What a change
-            # costs beyond looking comes with changes alone, and they don't wait twenty times as long for it.
-            await asyncio.sleep(max(self._interval, 20 * self._scan_seconds, elapsed))
+            # A large or slow directory is looked at less often: never more than a twentieth of the time. One scan that
+            # was slow says nothing of it: the machine may have stood still. What a change costs beyond looking comes
+            # with changes alone, and they don't wait twenty times as long for it.
+            await asyncio.sleep(max(self._interval, 20 * min(self._scan_seconds), elapsed))
 
     def _look(self) -> None:
         """Scan once and take what there is to take."""
         started = time.monotonic()
         found, problem = scan(self.directory)
-        self._scan_seconds = time.monotonic() - started
+        self._scan_seconds = time.monotonic() - started, self._scan_seconds[0]
         if problem is not None and not self._synced:
             raise UnreadableError(str(problem))
         texts = self._texts if problem is not None else self._take(found)

@@ -142,7 +142,7 @@ async def test_who_takes_too_long_for_the_handshake_is_hung_up_on(
     monkeypatch.setattr(tls_server, "HANDSHAKE_LIMIT", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", remote.port)
     with contextlib.suppress(ConnectionError):
-        await asyncio.wait_for(reader.read(), 20)
+        await asyncio.wait_for(reader.read(), 60)
     writer.close()
     await until(lambda: remote.refused() == ["too slow"], "it is told of")
 
@@ -151,7 +151,7 @@ async def test_plain_http_is_refused(remote: Remote) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", remote.port)
     writer.write(f"GET /v1/nodes HTTP/1.1\r\nAuthorization: Bearer {ADMIN}\r\n\r\n".encode())
     with contextlib.suppress(ConnectionError):
-        assert b"n1" not in await asyncio.wait_for(reader.read(), 20)
+        assert b"n1" not in await asyncio.wait_for(reader.read(), 60)
     writer.close()
     await until(lambda: remote.refused() == ["plain text where TLS is spoken"], "it is told of")
 

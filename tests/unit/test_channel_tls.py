@@ -125,7 +125,7 @@ async def test_switches_with_certificates_of_their_nodes_come_into_sync(served: 
 
 async def refusal_of(served: Served, context: ssl.SSLContext | None, number: int = 1) -> tuple[str, str]:
     """What the controller says of a switch that it doesn't let in."""
-    await asyncio.wait_for(served.play(switch_of(number), context), 20)
+    await asyncio.wait_for(served.play(switch_of(number), context), 60)
     await until(lambda: bool(served.refused()), "it is refused")
     assert served.phase(f"n{number}") is None
     ((kind, reason, count),) = served.refused()
@@ -160,7 +160,7 @@ async def test_a_node_can_t_speak_for_another(served: Served) -> None:
 async def test_a_node_can_t_push_another_out(served: Served) -> None:
     first = served.play(switch_of(1), client(served.pki, "nodes/n1"))
     await served.synced("n1")
-    await asyncio.wait_for(served.play(switch_of(1), client(served.pki, "nodes/n2")), 20)
+    await asyncio.wait_for(served.play(switch_of(1), client(served.pki, "nodes/n2")), 60)
     assert served.refused()[0][0] == "wrong node"
     assert served.phase("n1") is Phase.SYNCED and not first.done()
 
@@ -232,7 +232,7 @@ async def test_rubbish_is_hung_up_on_and_others_don_t_notice(served: Served, rub
     reader, writer = await asyncio.open_connection(*served.address)
     writer.write(rubbish)
     with contextlib.suppress(ConnectionError):
-        await asyncio.wait_for(reader.read(), 20)
+        await asyncio.wait_for(reader.read(), 60)
     writer.close()
     await until(lambda: bool(served.refused()), "it is refused")
     assert served.phase("n2") is Phase.SYNCED
@@ -242,7 +242,7 @@ async def test_rubbish_after_the_handshake_is_hung_up_on(served: Served) -> None
     reader, writer = await asyncio.open_connection(*served.address, ssl=client(served.pki, "nodes/n1"))
     writer.write(bytes(64))
     with contextlib.suppress(ConnectionError):
-        await asyncio.wait_for(reader.read(), 20)
+        await asyncio.wait_for(reader.read(), 60)
     writer.close()
     await until(lambda: bool(served.refused()), "it is refused")
     assert served.refused()[0][0] == "not OpenFlow as it should be"
@@ -258,7 +258,7 @@ async def test_who_takes_too_long_is_hung_up_on(served: Served, monkeypatch: pyt
     if how == "stops in the middle of a handshake":
         writer.write(b"\x16\x03\x01\x02\x00")
     with contextlib.suppress(ConnectionError):
-        await asyncio.wait_for(reader.read(), 20)
+        await asyncio.wait_for(reader.read(), 60)
     writer.close()
     await until(lambda: [kind for kind, _, _ in served.refused()] == ["too slow"], "it is told of")
     await until(lambda: not served.channel.connections, "nothing of it is left")
@@ -282,7 +282,7 @@ async def test_a_switch_that_tries_again_and_again_is_logged_once(
 ) -> None:
     caplog.set_level(logging.WARNING)
     for _ in range(5):
-        await asyncio.wait_for(served.play(switch_of(1), client(served.pki, "nodes/n2")), 20)
+        await asyncio.wait_for(served.play(switch_of(1), client(served.pki, "nodes/n2")), 60)
     assert [count for _, _, count in served.refused()] == [5]
     (said,) = (record.message for record in caplog.records if record.name == fleet.__name__)
     assert said.startswith("127.0.0.1 is refused: its certificate is node n2's")

@@ -96,7 +96,7 @@ async def test_a_controller_is_ready_when_it_has_read_its_state_and_listens(tmp_
     )
     task = asyncio.create_task(run(ManifestFeed(tmp_path, ServiceRanges(), keyed=True), options))
     statuses = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while statuses[-1:] != [200]:
             assert not task.done() or task.result()
             with contextlib.suppress(aiohttp.ClientConnectorError):

@@ -83,12 +83,12 @@ def run(kept: Kept, address: str = "") -> asyncio.Task[None]:
 
 async def ends(task: asyncio.Task[None]) -> str:
     with pytest.raises(AgentError) as problem:
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
     return str(problem.value)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what the agent does has no event
             await asyncio.sleep(0.005)
 
@@ -147,7 +147,7 @@ async def test_one_that_waits_for_its_first_start_is_alive_and_says_for_what(
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     task = run(kept, address)
     answers: list[tuple[int, str]] = []
-    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         while not answers:
             with contextlib.suppress(aiohttp.ClientConnectorError):
                 for path in ("healthz", "readyz"):

@@ -85,7 +85,7 @@ class Running:
             return json.loads(await response.text())
 
     async def until_status(self, words: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 problems = (await self.ask("/v1/status"))["problems"]
@@ -95,7 +95,7 @@ class Running:
             await asyncio.sleep(0.02)
 
     async def until_drained(self, name: str, wanted: bool) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             if (await self.ask(f"/v1/nodes/{name}"))["drained"] is wanted:
                 return

@@ -68,7 +68,7 @@ def wanted(server: ApiServer, tmp_path: Path) -> Wanted:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what others do has no event
             await asyncio.sleep(0.01)
 
@@ -83,7 +83,7 @@ def watched(server: ApiServer) -> bool:
 
 
 async def soon(facts: AsyncIterator[NodeFacts]) -> NodeFacts:
-    return await asyncio.wait_for(anext(facts), 20)
+    return await asyncio.wait_for(anext(facts), 60)
 
 
 async def first(wanted: Wanted) -> NodeFacts:

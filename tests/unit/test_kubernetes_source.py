@@ -23,7 +23,7 @@ from topology.kubernetes.state import Batch
 from topology.model import Key, Object
 
 
-async def until(condition: Callable[[], bool], what: str, limit: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], what: str, limit: float = 60.0) -> None:
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {limit:g} s"
@@ -208,7 +208,7 @@ async def test_bookmarks_keep_a_quiet_watch_alive(server: ApiServer, tmp_path: P
         return sum("watch" in each.query for each in server.requests)
 
     await until(lambda: watches() >= 6, "all watches")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         # Without bookmarks no watch would last this long. One may end where the machine stands still meanwhile.
         before = 0
         while before != watches():

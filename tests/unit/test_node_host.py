@@ -54,7 +54,7 @@ async def looked(kernel: Kernel, times: int = 3) -> list[str]:
     """What has been done by the time that the notes have been read a few times more."""
     kernel.done.clear()
     wanted = kernel.looks + times
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             await asyncio.sleep(0.001)
             if kernel.looks >= wanted:
@@ -71,6 +71,7 @@ async def test_the_host_is_compared_at_first_and_again_when_the_switch_was_away(
         tables=((71, "Host"),),
     )
     here = Host(settings)
+    here.begin()
     following = asyncio.create_task(here.follow())
     everything = ["rules", "route_loopback", "set_service_routes", "interface_of", "set_announced", "announce"]
     assert await looked(kernel) == everything

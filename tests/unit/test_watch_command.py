@@ -107,11 +107,11 @@ async def test_a_controller_s_changes_come_as_they_are_made_until_it_ends(
     async with asked(tmp_path) as here:
         words = ("get", "pods", "-A", "-w", "-o", "json", "--output-watch-events")
         watching = asyncio.create_task(here.run(*words))
-        assert await asyncio.to_thread(seen["SYNC"].wait, 10)
+        assert await asyncio.to_thread(seen["SYNC"].wait, 60)
         cluster = here.controller.compiler.cluster
         changed = structs.replace(cluster.pods["other", "web-1"], labels=(("app", "db"),))
         here.controller.change([changed], [], ())
-        assert await asyncio.to_thread(seen["MODIFIED"].wait, 10)
+        assert await asyncio.to_thread(seen["MODIFIED"].wait, 60)
         await here.end()
         result = await watching
     assert result.exit_code == 1

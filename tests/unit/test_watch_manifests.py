@@ -17,7 +17,7 @@ from topology.manifest_state import ManifestState, Snapshot
 from topology.manifests import Problem
 
 #: Nothing here waits as long as this, unless something is broken.
-LIMIT = 20.0
+LIMIT = 60.0
 
 
 def namespace(name: str) -> str:
@@ -140,6 +140,31 @@ async def test_work_that_a_change_makes_does_not_put_off_the_next_look_for_long(
     await until(snapshots, {"one"})
     # The first pause is that after the work for the first snapshot: it isn't forgotten, nor taken twenty times.
     assert pauses[0] == pytest.approx(work)
+
+
+async def test_a_directory_that_is_slow_time_and_again_is_looked_at_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, pauses, seconds = 0.0, [], iter([3.0, 0.0, 2.0, 1.0, 4.0, 0.0, 0.0])
+
+    def slow(directory: Path) -> tuple[dict[str, Signature], Problem | None]:
+        nonlocal now
+        now += next(seconds)
+        return scan(directory)
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 6:
+            raise RuntimeError("enough")
+
+    monkeypatch.setattr(manifest_source, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(manifest_source, "scan", slow)
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    with pytest.raises(RuntimeError, match="enough"):
+        async for _ in watch(tmp_path):
+            pass
+    # Once is no reason: the machine may have stood still.
+    assert pauses == [3.0, INTERVAL, 2.0, 20.0, 20.0, INTERVAL]
 
 
 async def test_a_file_renamed_over_another_is_never_seen_missing(tmp_path: Path) -> None:
