@@ -28,6 +28,7 @@ from controller.access import Access
 from controller.agent_reports import AgentReports
 from controller.api import UnknownNodeError
 from controller.audit import Drift
+from controller.audits import Audits, exhaust
 from controller.bgp import Speaker
 from controller.capture import Captures
 from controller.change_traces import NoTraces
@@ -77,6 +78,8 @@ connection_log = logging.getLogger("signalbox.connections")
 
 #: Differences of one audit that are written to the log one by one.
 DRIFT_LINES = 20
+#: Lines that are logged, and events that are told, of what a switch refuses at once.
+REFUSED_LINES = 20
 #: Seconds that a dump of a switch's flows may take: less than the silence after which its connection is given up.
 DUMP_LIMIT = 10.0
 #: How often a switch is compared with what it should hold until nothing changes meanwhile.
@@ -133,6 +136,7 @@ class Controller:
             ports=self._ports_changed,
             refused=self._refused,
             drift=self._drifted,
+            suspected=lambda node: self.audits.suspect(node),
             told=packets.told,
             overheard=packets.overheard,
             unsettled=self._unsettled,
@@ -147,6 +151,8 @@ class Controller:
         #: This controller among several; None where it is the only one.
         self.replica = replica
         self.fleet = Fleet(self.compiler, events, self.compiler.cluster.node_by_datapath.get, replica)
+        #: Switches whose flows are compared with what they should be.
+        self.audits = Audits(self.fleet)
         self.captures = Captures(self.compiler, self._may_write, self._write)
         self.links = Links(self.compiler, self.fleet, self._sender, self._rewired)
         self.problems: tuple[Problem, ...] = ()
@@ -343,13 +349,16 @@ class Controller:
         self._send("port", lambda: self.compiler.set_ports(node, ports), about=(node,))
         self.links.set_ports(node, time.monotonic())
 
-    def _refused(self, node: str, refusal: Refusal) -> None:
-        item = refusal.item
-        text = flow_text(item, names=True)
-        maker = views.maker_of(self.compiler, item)
-        extra = about(node=node, object=maker)
-        log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
-        self.chronicle.refused(node, maker, error_text(refusal), text)
+    def _refused(self, node: str, refusals: Sequence[Refusal]) -> None:
+        for refusal in refusals[:REFUSED_LINES]:
+            text = flow_text(refusal.item, names=True)
+            maker = views.maker_of(self.compiler, refusal.item)
+            extra = about(node=node, object=maker)
+            log.error("node %s refuses with %s, for %s: %s", node, error_text(refusal), maker, text, extra=extra)
+            self.chronicle.refused(node, maker, error_text(refusal), text)
+        if len(refusals) > REFUSED_LINES:
+            more = len(refusals) - REFUSED_LINES
+            log.error("node %s refuses %d flows and groups more at once", node, more, extra=about(node=node))
         self.concerns.switch(node)
 
     def _drifted(self, node: str, drift: Drift) -> None:
@@ -431,16 +440,24 @@ class Controller:
     async def compare(self, node: str) -> tuple[Drift, int, bool]:
         """What differs on a node's switch from what it should hold, of how many flows that it has.
 
-        And whether nothing was on its way meanwhile; else what was may be told as a difference. Raises as `dump` does.
+        And whether nothing was on its way when it was asked; else what was may be told as a difference. What changes
+        while it is compared isn't told. Raises as `dump` does.
         """
-        for _ in range(COMPARISONS):
+        for turn in range(1, COMPARISONS + 1):
             before = self._sync_of(node).settled
             found = await self.dump(node)
-            sync = self._sync_of(node)
-            is_settled = before is not None and sync.settled == before
-            if is_settled:
-                break
-        return sync.holdings.compare(found), len(found), is_settled
+            holdings = self._sync_of(node).holdings
+            is_settled = before is not None and self._sync_of(node).settled == before
+            if is_settled or turn == COMPARISONS:
+                comparison = holdings.comparison(found)
+                await self.audits.go_through(comparison)
+                drift = comparison.drift()
+                if drift is not None:
+                    return drift, len(found), is_settled
+        # More has changed each time than is remembered. In one go, nothing can.
+        comparison = holdings.comparison(found)
+        exhaust(comparison.steps())
+        return comparison.drift() or Drift(), len(found), False
 
     async def measure_ports(self) -> dict[tuple[str, str], Load]:
         """How much ports carry now, by node and name, on all switches that answer in time."""

@@ -1,8 +1,6 @@
-"""Drift: what a switch holds against what it should hold. Pure; `controller.holdings` knows what it should."""
+"""Drift: what a switch holds against what it should hold. Pure; `controller.holdings` finds it."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import msgspec
 
@@ -19,16 +17,3 @@ class Drift(msgspec.Struct, frozen=True):
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.altered or self.foreign)
-
-
-def compare(expected: Iterable[Flow], found: Iterable[FlowStats]) -> Drift:
-    """What is missing, altered or nobody's among the flows found."""
-    wanted = {flow.key: flow for flow in expected}
-    altered, foreign = [], []
-    for stats in found:
-        flow = wanted.pop(stats.flow.key, None) if stats.flow is not None else None
-        if flow is None:
-            foreign.append(stats)
-        elif flow != stats.flow:
-            altered.append((flow, stats))
-    return Drift(tuple(wanted.values()), tuple(altered), tuple(foreign))

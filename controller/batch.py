@@ -6,7 +6,9 @@ and the bytes don't depend on the switch. Each message has an xid of its own by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
+from struct import unpack_from
 
 import msgspec
 
@@ -14,13 +16,13 @@ from flows.cookies import Scope, scope_match
 from flows.fields import PROTO_SCTP, PROTO_TCP, PROTO_UDP
 from flows.openflow import encode
 from flows.openflow.digest import flow_hash, group_hash, message_hash
-from flows.openflow.wire import GroupCommand, Type
+from flows.openflow.wire import FlowCommand, GroupCommand, Type
 from flows.pipeline import AFFINITY, DIGEST, LEARNT, TABLES
 from flows.registers import Zone, zone_of
 from flows.tables.digest import digest_flow
 from flows.tables.service import learnt_by_means_of
 from flows.update import Forgotten, Update
-from flows.values import Flow, Group
+from flows.values import Flow, FlowKey, Group
 
 BUNDLE_ID = 1
 #: Batches take their xids from 1 up to here, a switch's own requests from here up.
@@ -28,6 +30,9 @@ OWN_XIDS = 1 << 31
 _WHOLE_COOKIE = (1 << 64) - 1
 #: Bytes of one buffer, about: what is handed to a socket at a time.
 BUFFER_SIZE = 1 << 17
+
+#: Where the message that a bundle-add holds begins, and in a flow-mod its command.
+_INNER, _COMMAND = 16, 25
 
 #: IP protocol numbers of what Services speak.
 PROTOCOLS = {"TCP": PROTO_TCP, "UDP": PROTO_UDP, "SCTP": PROTO_SCTP}
@@ -46,6 +51,8 @@ class Batch(msgspec.Struct, frozen=True):
     flow_mods: int
     #: Messages that no bundle can hold: they go out right behind it.
     after: tuple[bytes, ...] = ()
+    #: Flows that are there already and become others.
+    altered: frozenset[FlowKey] = frozenset()
 
     @property
     def size(self) -> int:
@@ -58,6 +65,48 @@ class Batch(msgspec.Struct, frozen=True):
         if 0 <= index < len(self.items):
             return True, self.items[index]
         return False, None
+
+    def additions(self, missing: Collection[FlowKey | int]) -> Iterator[tuple[int, Flow]]:
+        """The messages that make a flow which isn't there, by their xids, in order, and that flow.
+
+        `missing`: of the flows that are altered, those that a switch hasn't got.
+        """
+        for xid, message in chain.from_iterable(map(_messages, self.buffers)):
+            item = self.items[xid - self.first_xid]
+            if isinstance(item, Flow) and _adds(message) and (item.key not in self.altered or item.key in missing):
+                yield xid, item
+
+    def about(self, names: Collection[FlowKey | int]) -> Iterator[tuple[FlowKey | int, int]]:
+        """The messages that are about some flows and groups, by their xids, in order."""
+        for xid, item in enumerate(self.items, self.first_xid):
+            if item is not None and name_of(item) in names:
+                yield name_of(item), xid
+
+    def without(self, xids: Collection[int]) -> Batch:
+        """The batch less some messages; the others are the same bytes, under the same xids."""
+        if not any(self.item(xid)[0] for xid in xids):
+            return self
+        buffers = tuple(b"".join(each for xid, each in _messages(buffer) if xid not in xids) for buffer in self.buffers)
+        return msgspec.structs.replace(self, buffers=tuple(filter(None, buffers)))
+
+
+def name_of(item: Flow | Group) -> FlowKey | int:
+    """What a flow or group is told apart by."""
+    return item.key if isinstance(item, Flow) else item.group_id
+
+
+def _adds(message: bytes) -> bool:
+    """Whether what a bundle is to hold makes a flow."""
+    return message[_INNER + 1] == Type.FLOW_MOD and message[_INNER + _COMMAND] == FlowCommand.ADD
+
+
+def _messages(buffer: bytes) -> Iterator[tuple[int, bytes]]:
+    """The messages in a buffer, each with its xid."""
+    offset = 0
+    while offset < len(buffer):
+        length, xid = unpack_from("!HI", buffer, offset + 2)
+        yield xid, buffer[offset : offset + length]
+        offset += length
 
 
 class Xids:
@@ -153,7 +202,7 @@ def digest_step(scope: Scope, digest: int) -> Step:
     return encode.flow_mod(digest_flow(scope, digest)), None
 
 
-def batch(steps: Iterable[Step], xids: Xids, after: tuple[bytes, ...] = ()) -> Batch:
+def batch(steps: Iterable[Step], xids: Xids, after: tuple[bytes, ...] = (), altered: Iterable[FlowKey] = ()) -> Batch:
     """Messages with their xids, wrapped for the bundle."""
     taken = list(steps)
     first = xids.take(len(taken))
@@ -168,4 +217,4 @@ def batch(steps: Iterable[Step], xids: Xids, after: tuple[bytes, ...] = ()) -> B
     if run:
         buffers.append(b"".join(run))
     flow_mods = sum(message[1] == Type.FLOW_MOD for message, _ in taken)
-    return Batch(tuple(buffers), first, tuple(item for _, item in taken), flow_mods, after)
+    return Batch(tuple(buffers), first, tuple(item for _, item in taken), flow_mods, after, frozenset(altered))

@@ -113,6 +113,9 @@ def differences(compiler: Compiler, node: str, drift: Drift, wanted: Wanted) -> 
 
     A flow that is otherwise is told as it is, and what it should be in `shouldBe` and `shouldBeOfctl`.
     """
+    if not drift:
+        # Words for every object there is take a while to find.
+        return
     told, is_chosen = Told(compiler, node), _chooser(compiler, wanted)
     found: list[tuple[str, FlowStats, FlowStats | None]] = [("missing", _unseen(flow), None) for flow in drift.missing]
     found += [("altered", stats, _unseen(flow)) for flow, stats in drift.altered]
@@ -147,9 +150,11 @@ def _chooser(compiler: Compiler, wanted: Wanted) -> Callable[[FlowStats], bool]:
     policies = policy_views.named(compiler, wanted.policy)
     shared = {flow.key for key in policies for flow in compiler.policies.flows_of(key)}
     by_object = bool(wanted.pod or wanted.service or wanted.policy)
+    # Of every number that a table can have, since each flow is asked of.
+    tables = {number for number in range(256) if wanted.table.lower() in (_table_name(number).lower(), str(number))}
 
     def is_chosen(stats: FlowStats) -> bool:
-        if wanted.table and wanted.table.lower() not in (_table_name(stats.table).lower(), str(stats.table)):
+        if wanted.table and stats.table not in tables:
             return False
         is_shared = stats.flow is not None and stats.flow.key in shared
         return not by_object or stats.cookie & OBJECT_MASK in ids or is_shared

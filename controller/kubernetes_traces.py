@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from controller import traceflows
 from controller.app import Controller
 from controller.kubernetes_reports import stamp
-from controller.trace.model import Compiled, NotMasterError, NotYetError, TraceError, trace
+from controller.trace.compiled import Compiled
+from controller.trace.errors import NotMasterError, NotYetError, TraceError
+from controller.trace.model import trace
 from controller.traceflows import Status, Traceflows
 from controller.write_queue import MERGE
 from topology.kubernetes.client import Answer, Client, TransportError

@@ -17,7 +17,7 @@ offload       NICs that take flows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -25,9 +25,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from controller import agent_reports, views
-from controller.holdings import error_text
+from controller.holdings import Refusal, error_text
 from controller.sync import Phase
+from flows.compiler import Compiler
+from flows.pipeline import TABLE_NAMES
 from flows.text import flow_text
+from flows.values import FlowKey
 from topology.manifests import object_words
 from topology.version import version
 
@@ -49,20 +52,23 @@ class Part(msgspec.Struct, frozen=True):
     message: str
 
 
-def parts(controller: Controller, now: datetime, clock: float) -> Iterator[Part]:
-    """Every part that there is, and how it is. `now` is what the time is, `clock` what the monotonic clock says."""
+def parts(controller: Controller, found: Iterable[tuple[str, str]], now: datetime, clock: float) -> Iterator[Part]:
+    """Every part that there is, and how it is, by the troubles `found` (`troubles_by_part`).
+
+    `now` is what the time is, `clock` what the monotonic clock says.
+    """
     troubles: dict[str, list[str]] = {}
-    for name, text in troubles_by_part(controller, now):
+    for name, text in found:
         troubles.setdefault(name, []).append(text)
     for name, look in _LOOKS.items():
         seen = look(controller, now, clock)
         if seen is None:
             continue
         state, message = seen
-        if found := troubles.get(name):
+        if mine := troubles.get(name):
             state = State.FAILED if state is State.FAILED else State.DEGRADED
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            message = f"{message}; {found[0]}{more}" if message else f"{found[0]}{more}"
+            more = f" (and {len(mine) - 1} more)" if len(mine) > 1 else ""
+            message = f"{message}; {mine[0]}{more}" if message else f"{mine[0]}{more}"
         yield Part(name, state, message)
 
 
@@ -95,10 +101,9 @@ def troubles_by_part(controller: Controller, now: datetime) -> Iterator[tuple[st
         if words not in told:
             yield "pods", f"{words}: {reason}"
     for name, sync in fleet.syncs.items():
-        for refusals in sync.refusals.values():
-            for refusal in refusals.values():
-                text, maker = flow_text(refusal.item, names=True), views.maker_of(compiler, refusal.item)
-                yield "switches", f"node {name}: refused with {error_text(refusal)}, for {maker}: {text}"
+        if sync.setback:
+            yield "switches", f"node {name}: {sync.setback}; it is tried again, later each time"
+        yield from (("switches", f"node {name}: {text}") for text in _refused(compiler, sync.refusals.values()))
     for service, reason in compiler.services.clashes():
         yield "objects", f"Service {service.namespace}/{service.name}: {reason}"
     for key, reason in compiler.host_port_refusals():
@@ -116,6 +121,24 @@ def troubles_by_part(controller: Controller, now: datetime) -> Iterator[tuple[st
     yield from (("offload", text) for text in controller.offloads.troubles())
     for datapath_id in fleet.unknown:
         yield "switches", f"switch {datapath_id:016x} is of no known node"
+
+
+def _refused(compiler: Compiler, refusals: Iterable[Mapping[FlowKey | int, Refusal]]) -> Iterator[str]:
+    """What a switch refuses: a line for each full table, however many flows it has no room for, and for all else."""
+    no_room: dict[int, list[Refusal]] = {}
+    for refusal in (each for refused in refusals for each in refused.values()):
+        if refusal.full_table is None:
+            yield _refusal_words(compiler, refusal)
+        else:
+            no_room.setdefault(refusal.full_table, []).append(refusal)
+    for table, found in sorted(no_room.items()):
+        more = f" (and {len(found) - 1} more of table {TABLE_NAMES.get(table, table)})" if len(found) > 1 else ""
+        yield f"{_refusal_words(compiler, found[0])}{more}"
+
+
+def _refusal_words(compiler: Compiler, refusal: Refusal) -> str:
+    maker = views.maker_of(compiler, refusal.item)
+    return f"refused with {error_text(refusal)}, for {maker}: {flow_text(refusal.item, names=True)}"
 
 
 def _of_access(controller: Controller, now: datetime) -> Iterator[tuple[str, str]]:

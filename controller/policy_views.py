@@ -226,6 +226,8 @@ def checked_port(protocol: str, port: int) -> int:
 def check(compiler: Compiler, source: str, destination: str, protocol: str, port: int, family: int) -> Row:
     """The verdict on a connection, and which rule says so. Raises QuestionError."""
     port = checked_port(protocol, port)
+    if {"svc", "service"} & set(destination.split("/")[:-1]):
+        raise QuestionError(f"{destination}: policies judge endpoints, not Services; ask of a pod of it, and its port")
     ends = parties(compiler, source), parties(compiler, destination)
     versions = sorted({each.address.version for each in ends[0]} & {each.address.version for each in ends[1]})
     if (family and family not in versions) or not versions:

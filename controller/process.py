@@ -99,7 +99,17 @@ async def run(feed: Feed, options: Options) -> None:
         begin(_refresh(options.access, ready)),
     ]
     audit = functools.partial(_audit, options.audit_interval)
-    once_ready = (audit, _look, _ask_ports, _keep_leases, _look_at_the_clock, _announce, _count, _ask_of_agents)
+    once_ready = (
+        audit,
+        _look,
+        _ask_ports,
+        _keep_leases,
+        _look_at_the_clock,
+        _announce,
+        _count,
+        _ask_of_agents,
+        _look_at_suspects,
+    )
     tasks += [begin(_once_ready(ready, each)) for each in once_ready]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -272,6 +282,10 @@ async def _ask_of_agents(controller: Controller) -> None:
     await controller.agents.keep()
 
 
+async def _look_at_suspects(controller: Controller) -> None:
+    await controller.audits.keep()
+
+
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 
@@ -279,9 +293,10 @@ def collect_seldom() -> None:
     """Have Python's cycle collector run less often: the state is large, long-lived, and has no cycles.
 
     At its default it looks at every object that there is for each few thousand new flows, which is half of the time
-    that a large change takes.
+    that a large change takes. It is the older ones that it is to look at seldom: for the newest it is quick where they
+    are few, and each time nothing else has its turn.
     """
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(10_000, 500, 100)
 
 
 def allow_connections() -> None:

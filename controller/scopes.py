@@ -27,6 +27,9 @@ class Source(Protocol):
 
     def flows(self, scope: str) -> Iterable[Flow]: ...
 
+    def portions(self, scope: str) -> Iterable[Iterable[Flow]]:
+        """The same, some at a time: between two the state may change, see `flows.compiler.Compiler.portions`."""
+
     def groups(self, scope: str) -> Iterable[Group]: ...
 
     def bridge_index(self, node: str) -> int: ...
@@ -41,6 +44,10 @@ class OwnOnly:
     def flows(self, scope: str) -> Iterable[Flow]:
         """A node's own flows."""
         return () if scope == CLUSTER else self._source.flows(scope)
+
+    def portions(self, scope: str) -> Iterable[Iterable[Flow]]:
+        """A node's own flows, some at a time."""
+        return () if scope == CLUSTER else self._source.portions(scope)
 
     def groups(self, scope: str) -> Iterable[Group]:
         """A node's own groups."""
@@ -100,7 +107,8 @@ class ClusterLog:
         self._digests.append(self.state.digest)
         self.state.take(update, messages.difference)
         steps = [*messages.steps, digest_step(Scope.CLUSTER, self.state.digest)]
-        entry = batch(steps, self._xids, flushes(update.forgotten))
+        altered = {flow.key for flow in update.removed}.intersection(flow.key for flow in update.added)
+        entry = batch(steps, self._xids, flushes(update.forgotten), altered)
         self._entries.append(entry)
         self._size += entry.size
         self.version += 1

@@ -6,7 +6,12 @@
 The switch holds a cursor into the cluster's log and a table of pending changes of its own node, coalesced by flow.
 Whatever gathers while a bundle is in flight goes out in the next. A flow that the switch refuses is set aside with the
 error, its hash taken out of the digest that this switch stores, and the rest goes in; it is tried again when it changes
-and at the next connection.
+and at the next connection, and where its table was full now and then, longer apart each time.
+
+What is wrong only when a bundle is committed, as where a table is full, fails all of it, and the switch tells of the
+first such message alone. The bundle is sent once more without that, and for a full table without all new flows that
+come behind it there: so what is in it stays. A switch that goes on failing is left alone for a while, longer each time;
+a new connection would make nothing better.
 
 Where there are several controllers, only the one that holds the switch's lease writes, and only until its tenure ends
 or the switch says that another is master:
@@ -22,10 +27,10 @@ What people and statistics want to know of a switch is asked in `controller.ques
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
-from itertools import count
+from itertools import chain, count
 
 import msgspec
 
@@ -40,11 +45,13 @@ from controller.batch import (
     change,
     digest_step,
     flushes,
+    name_of,
     on_bridge,
     replacement,
 )
-from controller.holdings import Holdings, Refusal, name_of
+from controller.holdings import Holdings, Refusal, scope_of
 from controller.leases import Tenure
+from controller.pauses import Pause
 from controller.scopes import ClusterLog, ScopeState, Source
 from flows.cookies import Scope
 from flows.openflow import encode
@@ -52,7 +59,6 @@ from flows.openflow.decode import DecodeError
 from flows.openflow.messages import (
     BundleReply,
     Error,
-    FlowStats,
     FlowStatsReply,
     GroupDescReply,
     Message,
@@ -72,8 +78,10 @@ from flows.tables.digest import digest_flow
 from flows.update import Forgotten, Update
 from flows.values import Ct, Flow, FlowKey, Group
 
-#: Bundles that may fail one after another before the connection is given up and begun afresh.
+#: Bundles that may fail one after another before everything is sent anew, and from then on with pauses between them.
 FAILURE_LIMIT = 5
+#: Seconds of the first of these pauses, and of the longest; and until what full tables have refused is tried again.
+FIRST_PAUSE, FIRST_RETRY, LONGEST_PAUSE = 0.1, 1.0, 60.0
 #: Flow-mods of one bundle, about. While a bundle is committed the switch takes no new connections into its datapath:
 #: for 100,000 flow-mods a tenth of a second. Changes beyond this go out in the next one; a single change is never cut.
 BUNDLE_LIMIT = 10_000
@@ -123,6 +131,12 @@ class _Flight(msgspec.Struct):
     #: The version of the cluster's log that it leads to, and whether it leaves nothing of the node's own behind.
     version: int
     is_whole: bool
+    #: Whether it is of flows that were refused before.
+    is_retry: bool
+    #: What goes out behind it.
+    after: list[bytes]
+    #: Flows and groups in it that were refused in another form.
+    missing: set[FlowKey | int]
     #: By xid: a switch that repeats itself fills nothing.
     errors: dict[int, tuple[Flow | Group, Error]] = {}
     broken: Error | None = None
@@ -133,8 +147,10 @@ class Events(msgspec.Struct):
 
     #: The switch's ports, all of them, at first and at each change.
     ports: Callable[[str, list[Port]], None]
-    refused: Callable[[str, Refusal], None]
+    refused: Callable[[str, Sequence[Refusal]], None]
     drift: Callable[[str, Drift], None]
+    #: The switch may hold what it shouldn't, or lack something: its flows are to be looked at, each of them.
+    suspected: Callable[[str], None]
     #: A packet that a flow was to tell of, and when it came.
     told: Callable[[str, PacketIn, float], None]
     #: The same, while another controller is the switch's master.
@@ -193,12 +209,22 @@ class SwitchSync:
         self._ports: dict[int, PortDesc] | None = None
         self._flight: _Flight | None = None
         self._failures = 0
+        #: Why bundles fail, where they go on doing so; what is to be sent again then; and when.
+        self.setback = ""
+        self._again: _Flight | None = None
+        self._pause = Pause(FIRST_PAUSE, LONGEST_PAUSE)
+        #: Until full tables are tried again.
+        self._retry = Pause(FIRST_RETRY, LONGEST_PAUSE)
         self._cursor = 0
         #: Scopes that are to be replaced as a whole, and those whose stored digest must be corrected.
         self._replace: set[Scope] = set()
         self._correct: set[Scope] = set()
         self._pending: dict[FlowKey, tuple[Flow, bool]] = {}
         self._pending_groups: dict[int, tuple[Group, bool]] = {}
+        #: Of the pending flows, those that the switch has in another form, or had.
+        self._old: set[FlowKey] = set()
+        #: Of what the next bundle has, what was refused in another form.
+        self._missing: set[FlowKey | int] = set()
         self._repairs: list[Step] = []
         #: Of a scope that is replaced: what leads nowhere any more is to be forgotten too.
         self._flushes: tuple[bytes, ...] = ()
@@ -211,7 +237,8 @@ class SwitchSync:
             return Phase.READING
         if self._standby:
             return Phase.STANDBY
-        return Phase.SYNCING if self._flight is not None or self._is_behind() else Phase.SYNCED
+        under_way = self._flight is not None or self._again is not None
+        return Phase.SYNCING if under_way or self._is_behind() else Phase.SYNCED
 
     @property
     def settled(self) -> tuple[Phase, int, int, int] | None:
@@ -248,6 +275,8 @@ class SwitchSync:
             self._appoint(tenure, now)
         if self._undecided is not None and now >= self._patience:
             self._decide(now)
+        if self._pause.is_over(now) or self._retry.is_over(now):
+            self.flush(now)
 
     def _appoint(self, tenure: Tenure, now: float) -> None:
         self._begin_term(tenure)
@@ -279,9 +308,10 @@ class SwitchSync:
         self._granted = False
         self._displaced = None
         self._undecided = None
-        self._flight = None
-        self._failures = 0
-        self._pending, self._pending_groups = {}, {}
+        self._flight = self._again = None
+        self._well()
+        self._retry.end()
+        self._pending, self._pending_groups, self._old = {}, {}, set()
         self._replace.clear()
         self._correct.clear()
         self._repairs, self._flushes = [], ()
@@ -345,6 +375,7 @@ class SwitchSync:
         self._cursor = self._log.version if version is None else version
         self._pending.clear()
         self._pending_groups.clear()
+        self._old.clear()
         self._replace |= unknown
         if self._replace:
             self._read_groups()
@@ -373,6 +404,7 @@ class SwitchSync:
         if self._standby or self._undecided is not None:
             # What the switch holds will be compared with all that is known by then.
             return
+        self._old.update(flow.key for flow in update.removed if flow.key not in self._pending)
         for flow in update.removed:
             self._pending[flow.key] = (flow, False)
         for flow in update.added:
@@ -403,7 +435,15 @@ class SwitchSync:
         if self._tenure is None or now >= self._tenure.until:
             # The lease may be another's by now, and whoever has it reads what the switch holds.
             return
-        if self._reading or self._standby or self._flight is not None or not self._is_behind():
+        if self._reading or self._standby or self._flight is not None or self._pause.is_on(now):
+            return
+        if self._again is not None:
+            again, self._again = self._again, None
+            self._launch(again)
+            return
+        if not self._is_behind():
+            if self._retry.is_over(now):
+                self._try_again(now)
             return
         if self._log.since(self._cursor) is None:
             self._replace.add(Scope.CLUSTER)
@@ -419,7 +459,10 @@ class SwitchSync:
             # Never a pod before what the cluster says of it: its policies.
             batches += self._node_batches()
             scopes.append(Scope.NODE)
-        last = self._repairs + groups_last
+        if self._repairs:
+            repaired = (item.key for _, item in self._repairs if isinstance(item, Flow))
+            batches.append(batch(self._repairs, self._xids, altered=repaired))
+        last = groups_last
         # The batches that all switches share carry the digest of a switch that refused nothing.
         corrected = [scope for scope in scopes if self.refusals[scope] or scope in self._correct]
         last += [digest_step(scope, self.holdings.digest(scope)) for scope in corrected]
@@ -428,17 +471,36 @@ class SwitchSync:
         self._repairs = []
         self._replace.difference_update(scopes)
         self._correct.difference_update(scopes)
-        self._launch(batches, now, is_whole=len(scopes) == len(Scope))
-
-    def _launch(self, batches: list[Batch], now: float, *, is_whole: bool) -> None:
-        opening, commit = next(self._own_xids), next(self._own_xids)
-        self._flight = _Flight(batches, opening, commit, now, self._cursor, is_whole)
-        buffers = [encode.bundle_control(BundleControl.OPEN_REQUEST, BUNDLE_ID, opening)]
-        buffers += [buffer for each in batches for buffer in each.buffers]
-        buffers.append(encode.bundle_control(BundleControl.COMMIT_REQUEST, BUNDLE_ID, commit))
-        after = [message for each in batches for message in each.after]
-        buffers += on_bridge([*after, *self._flushes], self._source.bridge_index(self.node))
+        after = [*(message for each in batches for message in each.after), *self._flushes]
         self._flushes = ()
+        self._launch(self._prepared(batches, now, is_whole=len(scopes) == len(Scope), after=after))
+
+    def _try_again(self, now: float) -> None:
+        """Send what full tables have refused: by now there may be room."""
+        flows = self.holdings.no_room_for()[:BUNDLE_LIMIT]
+        if not flows:
+            self._retry.end()
+            return
+        self._retry.begin(now)
+        for flow in flows:
+            self.holdings.try_again(flow)
+        steps: list[Step] = [(encode.flow_mod(flow), flow) for flow in flows]
+        steps += [digest_step(scope, self.holdings.digest(scope)) for scope in {scope_of(flow) for flow in flows}]
+        self._launch(self._prepared([batch(steps, self._xids)], now, is_whole=False, is_retry=True))
+
+    def _prepared(
+        self, batches: list[Batch], now: float, *, is_whole: bool, after: Sequence[bytes] = (), is_retry: bool = False
+    ) -> _Flight:
+        opening, commit = next(self._own_xids), next(self._own_xids)
+        missing, self._missing = self._missing, set()
+        return _Flight(batches, opening, commit, now, self._cursor, is_whole, is_retry, list(after), missing)
+
+    def _launch(self, flight: _Flight) -> None:
+        self._flight, batches = flight, flight.batches
+        buffers = [encode.bundle_control(BundleControl.OPEN_REQUEST, BUNDLE_ID, flight.open_xid)]
+        buffers += [buffer for each in batches for buffer in each.buffers]
+        buffers.append(encode.bundle_control(BundleControl.COMMIT_REQUEST, BUNDLE_ID, flight.commit_xid))
+        buffers += on_bridge(flight.after, self._source.bridge_index(self.node))
         self.counters.bundles += 1
         self.counters.flow_mods += sum(each.flow_mods for each in batches)
         self.counters.sent_bytes += sum(map(len, buffers))
@@ -449,6 +511,7 @@ class SwitchSync:
         changes = None if Scope.CLUSTER in self._replace else self._log.since(self._cursor)
         if changes is None:
             self._cursor = self._log.version
+            self.holdings.forget_outdated(Scope.CLUSTER)
             if not refused:
                 return [self._log.whole()]
             flows = self.holdings.flows(Scope.CLUSTER)
@@ -459,20 +522,23 @@ class SwitchSync:
         if refused:
             for each in changes:
                 for item in each.items:
-                    if item is not None:
-                        refused.pop(name_of(item), None)
+                    if item is not None and refused.pop(name_of(item), None) is not None:
+                        self._missing.add(name_of(item))
         return changes
 
     def _node_batches(self) -> list[Batch]:
         refused = self.refusals[Scope.NODE]
         pending, groups = self._pending, self._pending_groups
         self._pending, self._pending_groups = {}, {}
+        old, self._old = self._old, set()
         if Scope.NODE in self._replace:
+            self.holdings.forget_outdated(Scope.NODE)
             flows = self.holdings.flows(Scope.NODE)
             return [batch(replacement(flows, Scope.NODE, self._scope.digest), self._xids)]
         if not pending and not groups:
             return []
         names: list[FlowKey | int] = [*pending, *groups]
+        self._missing |= refused.keys() & set(names)
         for name in names:
             refused.pop(name, None)
         update = Update(
@@ -482,7 +548,7 @@ class SwitchSync:
             groups_removed=tuple(group for group, stays in groups.values() if not stays),
             groups_added=tuple(group for group, stays in groups.values() if stays),
         )
-        return [batch(change(update, Scope.NODE, self._scope.digest), self._xids)]
+        return [batch(change(update, Scope.NODE, self._scope.digest), self._xids, altered=old)]
 
     def _group_steps(self) -> tuple[list[Step], list[Step]]:
         """Groups to make before and to delete after a replacement: the difference, never all of them."""
@@ -546,33 +612,65 @@ class SwitchSync:
             self._crashed(flight, flight.broken, now)
             return
         self._flight = None
-        self._failures = 0
+        self._well()
         self.counters.latency = now - flight.started
         self.counters.synced_at = now
-        self._correct |= self._set_aside(flight)
+        self._correct |= self._set_aside(flight, now)
+        if flight.is_retry and not self.holdings.no_room_for():
+            self._retry.end()
         if flight.is_whole:
             self._events.installed(self.node, flight.started, flight.version, now)
         self.flush(now)
 
+    def _well(self) -> None:
+        """Bundles don't fail, or not any more."""
+        self._failures, self.setback = 0, ""
+        self._pause.end()
+
     def _crashed(self, flight: _Flight, error: Error, now: float) -> None:
-        """The bundle as a whole has failed: nothing of it is in. Everything anew, without what was found at fault."""
+        """The bundle as a whole has failed: nothing of it is in."""
         self._flight = None
         self._failures += 1
         self.counters.failed_bundles += 1
-        self._set_aside(flight)
-        if self._failures >= FAILURE_LIMIT:
-            raise SyncError(f"{self._failures} bundles failed, the last with error type {error.type} code {error.code}")
+        told = {xid: Refusal(*each) for xid, each in flight.errors.items()}
+        for xid, refusal in told.items():
+            if refusal.full_table is not None:
+                # It is told of the first that has no room; new ones behind it have none either.
+                behind = _behind(flight, xid, refusal.full_table)
+                flight.errors |= {other: (flow, refusal.error) for other, flow in behind}
+        wrong = self._set_aside(flight, now)
+        if self._failures > FAILURE_LIMIT:
+            self._pause.begin(now)
+            text = f"error type {error.type} code {error.code}"
+            self.setback = f"{self._failures} bundles failed one after another, the last with {text}"
+        if flight.errors and flight.broken is None:
+            # The same once more, without what was found at fault.
+            batches = [each.without(flight.errors) for each in flight.batches]
+            batches.append(batch([digest_step(scope, self.holdings.digest(scope)) for scope in wrong], self._xids))
+            opening, commit = next(self._own_xids), next(self._own_xids)
+            self._again = msgspec.structs.replace(
+                flight, batches=batches, open_xid=opening, commit_xid=commit, errors={}, broken=None
+            )
+            self.flush(now)
+            return
         self._replace |= {Scope.CLUSTER, Scope.NODE}
         self._read_groups()
 
-    def _set_aside(self, flight: _Flight) -> set[Scope]:
-        scopes = set()
-        for item, error in flight.errors.values():
-            scope, refusal = self.holdings.refuse(item, error)
-            self.counters.refused += 1
-            scopes.add(scope)
-            self._events.refused(self.node, refusal)
-        return scopes
+    def _set_aside(self, flight: _Flight, now: float) -> set[Scope]:
+        """What the switch has refused is known as refused. The scopes that it is of."""
+        if not flight.errors:
+            return set()
+        names = {name_of(item) for item, _ in flight.errors.values()}
+        # Of several changes of a flow the last one counts, whatever became of those before.
+        last = dict(pair for each in flight.batches for pair in each.about(names))
+        wrong = [(item, error) for xid, (item, error) in flight.errors.items() if last[name_of(item)] == xid]
+        found = [self.holdings.refuse(item, error) for item, error in wrong]
+        if not self._retry.begun and any(refusal.full_table is not None for _, refusal in found):
+            self._retry.begin(now)
+        if found and not flight.is_retry:
+            self.counters.refused += len(found)
+            self._events.refused(self.node, [refusal for _, refusal in found])
+        return {scope for scope, _ in found}
 
     # Requests ---------------------------------------------------------------------------------------------------
 
@@ -620,7 +718,7 @@ class SwitchSync:
     # Audits -----------------------------------------------------------------------------------------------------
 
     def audit(self, *, full: bool = False) -> None:
-        """Compare flow counts of each table; where they differ (or with `full`) every flow, and repair what differs.
+        """Compare flow counts of each table; where they differ (or with `full`) every flow is to be looked at.
 
         Does nothing while the switch is not in sync, and gives up where a change is sent meanwhile, or nothing told.
         """
@@ -629,28 +727,34 @@ class SwitchSync:
         state = self.settled
         self.counters.audits += 1
 
-        def take_flows(message: Message, now: float) -> None:
-            if isinstance(message, FlowStatsReply) and self.settled == state:
-                self._repair(message.items, now)
-
         def take_counts(message: Message, now: float) -> None:
             if not isinstance(message, TableStatsReply) or self.settled != state:
                 return
             if full or not self.holdings.is_counted(message.items):
-                self.request(lambda xid: encode.flow_stats_request(xid=xid), take_flows)
+                self._events.suspected(self.node)
 
         self.request(encode.table_stats_request, take_counts)
 
-    def _repair(self, found: Iterable[FlowStats], now: float) -> None:
-        drift = self.holdings.compare(found)
-        if drift:
-            self._events.drift(self.node, drift)
-            self.counters.repaired += len(drift.missing) + len(drift.altered) + len(drift.foreign)
-            deletions = [encode.flow_delete_encoded(each.table, each.priority, each.match) for each in drift.foreign]
-            self._repairs = [(deletion, None) for deletion in deletions]
-            wanted = (*drift.missing, *(flow for flow, _ in drift.altered))
-            self._repairs += [(encode.flow_mod(flow), None) for flow in wanted]
-            self.flush(now)
+    def repair(self, drift: Drift, now: float) -> None:
+        """Have what differs as it should be. Nothing is to be on its way: what is sent later counts on this."""
+        if self.phase is not Phase.SYNCED or not drift:
+            return
+        self._events.drift(self.node, drift)
+        self.counters.repaired += len(drift.missing) + len(drift.altered) + len(drift.foreign)
+        deletions = [encode.flow_delete_encoded(each.table, each.priority, each.match) for each in drift.foreign]
+        self._repairs = [(deletion, None) for deletion in deletions]
+        wanted = (*drift.missing, *(flow for flow, _ in drift.altered))
+        self._repairs += [(encode.flow_mod(flow), flow) for flow in wanted]
+        self.flush(now)
+
+
+def _behind(flight: _Flight, xid: int, table: int) -> Iterator[tuple[int, Flow]]:
+    """The new flows that go into a table behind that of a message."""
+    there = False
+    for number, flow in chain.from_iterable(each.additions(flight.missing) for each in flight.batches):
+        if there and flow.table == table:
+            yield number, flow
+        there |= number == xid
 
 
 def _first(changes: list[Batch], limit: int) -> list[Batch]:

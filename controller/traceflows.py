@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from controller import policy_views
+from controller.trace.errors import TraceError
+from controller.trace.first_packet import Asked, service_of
 from controller.trace.live import Answer
-from controller.trace.model import Asked, TraceError, service_of
 from controller.trace.result import End, Place, Trace, Visit
 from flows.compiler import Compiler
 from topology.kubernetes.reflector import Found, Gone

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -264,17 +265,23 @@ class Compiler:
 
     def flows(self, scope: str) -> Iterator[Flow]:
         """Every flow of a scope, made from the current state alone."""
-        yield from self._nodes.flows(scope)
+        return chain.from_iterable(self.portions(scope))
+
+    def portions(self, scope: str) -> Iterator[Iterable[Flow]]:
+        """The same, some at a time, each to be gone through before the next.
+
+        The state may change between two. A flow that no update tells of meanwhile is there as it was all the time;
+        others may be as they were before or after, or missing.
+        """
+        yield from self._nodes.portions(scope)
         if scope == CLUSTER:
-            yield from service.refusal_flows(self.service_cidrs, cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
-            yield from self.policies.flows()
-            yield from self.policies.senders.flows()
+            yield service.refusal_flows(self.service_cidrs, cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
+            yield from self.policies.portions()
+            yield from self.policies.senders.portions()
         else:
-            yield from self.fabric.flows(scope)
-        for part in self.services.all_parts(scope):
-            for item in self.services.contribution(part):
-                if isinstance(item, Flow):
-                    yield item
+            yield self.fabric.flows(scope)
+        for part in list(self.services.all_parts(scope)):
+            yield (item for item in self.services.contribution(part) if isinstance(item, Flow))
 
     def groups(self, scope: str) -> Iterator[Group]:
         """Every group of a scope."""

@@ -6,7 +6,8 @@ change may change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import starmap
 
 from flows.cookies import Kind, Scope, cookie
 from flows.fabric_parts import FabricParts
@@ -135,25 +136,22 @@ class NodeParts:
 
     # What they are ----------------------------------------------------------------------------------------------
 
-    def flows(self, scope: str) -> Iterator[Flow]:
-        """Every flow of a scope that is of nodes and pods, or of the pipeline."""
+    def portions(self, scope: str) -> Iterator[Iterable[Flow]]:
+        """Every flow of a scope that is of nodes and pods, or of the pipeline; see `Compiler.portions`."""
         if scope != CLUSTER:
-            yield from self._switch_flows(scope)
+            yield self._switch_flows(scope)
             workloads = (self._cluster.pods[name].port for name in self._cluster.pods_on.get(scope, ()))
             for name in dict.fromkeys((*self._places.ports.get(scope, ()), *filter(None, workloads))):
-                yield from self._port_flows(scope, name)
+                yield self._port_flows(scope, name)
             return
-        yield from _pipeline_flows()
-        for name in self._cluster.nodes:
-            yield from self._node_routes(name)
-        for each in sorted(set().union(*self._places.workloads.values())):
-            yield from self._workload_routes(*each)
-        yield from self._interconnect_flows()
+        yield _pipeline_flows()
+        yield from map(self._node_routes, list(self._cluster.nodes))
+        yield from starmap(self._workload_routes, sorted(set().union(*self._places.workloads.values())))
+        yield self._interconnect_flows()
         if self._places.by_address:
-            yield from classify.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
-            yield from policy.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
-            for pod in self._cluster.pods.values():
-                yield from self._identity_flows(pod.namespace, pod.name)
+            yield classify.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
+            yield policy.unkeyed_flows(cookie(Scope.CLUSTER, Kind.PIPELINE, 0))
+            yield from starmap(self._identity_flows, list(self._cluster.pods))
 
     def contribution(self, part: Part) -> Iterator[Flow]:
         """What a part is now."""

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from heapq import heapify, heappop, heappush
+from itertools import chain
 
 import msgspec
 
 from flows.cookies import Kind, Scope, cookie
 from flows.numbers import Numbers
 from flows.policies import Block, Piece, Shape, blocks, pieces, pieces_about, ranks, shape
-from flows.senders import Senders
+from flows.senders import PORTION, Senders
 from flows.tables import policy as table
 from flows.values import Conjunction, Flow, FlowKey, Program
 from topology.identities import UNIMPORTANT, Identities, NamedPort, Profile
@@ -418,10 +419,13 @@ class PolicyParts:
 
     def flows(self) -> Iterator[Flow]:
         """Every flow of the policy tables that policies have asked for."""
-        for key in self._wanted:
-            flow = self.flow(key)
-            if flow is not None:
-                yield flow
+        return chain.from_iterable(self.portions())
+
+    def portions(self) -> Iterator[Iterable[Flow]]:
+        """The same, some at a time; see `Compiler.portions`."""
+        keys = list(self._wanted)
+        for start in range(0, len(keys), PORTION):
+            yield filter(None, map(self.flow, keys[start : start + PORTION]))
 
     def flows_at(self, places: Set[tuple[int, int]]) -> Iterator[Flow]:
         """The flows of some tables and priorities."""

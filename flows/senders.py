@@ -20,6 +20,8 @@ from topology.identities import Identities
 from topology.metadata import Key
 from topology.policies import Action, PodSet, Policy
 
+#: Flows that are made at a time, where no object bounds them.
+PORTION = 200
 _NOBODY_S = cookie(Scope.CLUSTER, Kind.PIPELINE, 0)
 
 
@@ -59,11 +61,13 @@ class Senders:
             flow = _known_flow(number)
             yield (None, flow) if number in self._known else (flow, None)
 
-    def flows(self) -> Iterator[Flow]:
-        """Every flow, as the policies and identities are now."""
+    def portions(self) -> Iterator[Iterable[Flow]]:
+        """Every flow, as the policies and identities are now; see `Compiler.portions`."""
         if self._minding:
-            yield table.stranger_flow(_NOBODY_S)
-            yield from map(_known_flow, self._identities)
+            numbers = list(self._identities)
+            yield (table.stranger_flow(_NOBODY_S),)
+            for start in range(0, len(numbers), PORTION):
+                yield map(_known_flow, numbers[start : start + PORTION])
 
 
 def _minds(policy: Policy) -> bool:

@@ -68,6 +68,8 @@ class ServiceParts:
         self.elections = Elections()
         self._down: frozenset[str] = frozenset()
         self._eligible: frozenset[str] | None = None
+        #: The addresses that each node answers for: asked for by every switch that connects.
+        self._answering: dict[str, list[Address]] | None = None
 
     @property
     def down(self) -> frozenset[str]:
@@ -76,12 +78,13 @@ class ServiceParts:
 
     @down.setter
     def down(self, nodes: frozenset[str]) -> None:
-        self._down, self._eligible = nodes, None
+        self._down = nodes
+        self._eligible = self._answering = None
 
     def cluster_changed(self) -> None:
         """Call when an object has come, changed or gone: what was remembered of Services no longer holds."""
         self._views.clear()
-        self._eligible = None
+        self._eligible = self._answering = None
 
     def _views_of(self, found: Service) -> tuple[PortView, ...]:
         """A Service's ports. Between two changes they are asked for several times: whom it concerns, its flows, ..."""
@@ -148,8 +151,17 @@ class ServiceParts:
     def announced(self) -> set[Part]:
         """By which contributions nodes announce the addresses that Services have, as it is now."""
         return {
-            (announcer, Kind.ADDRESS, str(address)) for address in self._users if (announcer := self.announcer(address))
+            (node, Kind.ADDRESS, str(address)) for node, addresses in self._by_node().items() for address in addresses
         }
+
+    def _by_node(self) -> Mapping[str, list[Address]]:
+        if self._answering is None:
+            found: dict[str, list[Address]] = {}
+            for address in self._users:
+                if announcer := self.announcer(address):
+                    found.setdefault(announcer, []).append(address)
+            self._answering = found
+        return self._answering
 
     def wanted(self, names: Iterable[Name]) -> dict[Name, Wants]:
         """What Services want as the cluster is now; of those that are none, nothing."""
@@ -189,6 +201,7 @@ class ServiceParts:
 
     def settle(self, wanted: Mapping[Name, Wants]) -> None:
         """From now on this is what these Services want."""
+        self._answering = None
         for name, new in wanted.items():
             old = self._wants.pop(name, _NOTHING)
             self._numbers.drop(old.titles - new.titles)
@@ -217,9 +230,8 @@ class ServiceParts:
         """Every contribution to a scope."""
         for name in self._cluster.services if scope == CLUSTER else sorted(self._on_nodes.get(scope, ())):
             yield (scope, Kind.SERVICE, "/".join(name))
-        for address in self._users:
-            if scope in (CLUSTER, self.announcer(address)):
-                yield (scope, Kind.ADDRESS, str(address))
+        for address in self._users if scope == CLUSTER else self._by_node().get(scope, ()):
+            yield (scope, Kind.ADDRESS, str(address))
 
     def contribution(self, part: Part) -> Iterator[Flow | Group]:
         """The flows and groups of a Service, or of an address that Services have."""

@@ -239,8 +239,7 @@ async def _set_up(
         settings.pod_cidrs,
         [*settings.service_cidrs, *map(ip_network, HAIRPIN_ADDRESSES + ENTRY_ADDRESSES)],
     )
-    # Routes went with the gateway, if it is another than it was.
-    host.forget()
+    host.begin()
     await _join(settings, database, service, await host.interconnected(_STEP))
     if service.not_ready:
         await asyncio.to_thread(nftables.apply, host.rules())

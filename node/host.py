@@ -132,6 +132,8 @@ class Host:
         self.exports_changed = asyncio.Event()
         #: Whether the host may be other than what was done: everything is to be compared with it.
         self._unsure = True
+        #: Set when there is a gateway.
+        self._begun = asyncio.Event()
         #: Addresses behind the bridge, and those that are behind other nodes.
         self._bridged: frozenset[Address] = frozenset()
         self._elsewhere: frozenset[Address] = frozenset()
@@ -140,9 +142,18 @@ class Host:
         self._checks = asyncio.Semaphore(_CHECKS)
 
     async def follow(self) -> None:
-        """Make the host what the notes say, for ever; what can't be done is tried again."""
+        """Make the host what the notes say, for ever; what can't be done is tried again.
+
+        It begins with the gateway: before that, of a node's first start, there is no switch to ask and nothing to make.
+        Where the gateway doesn't come, because the database is away, the switch may be there all the same.
+        """
+        if self._table is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self._begun.wait()
         complaint = ""
-        while self._table is not None:
+        while True:
             try:
                 await self._look(self._table)
                 complaint = ""
@@ -198,8 +209,13 @@ class Host:
             ) from error
         return self.interconnect
 
+    def begin(self) -> None:
+        """The gateway is set up; routes went with the one before, if it is another."""
+        self.forget()
+        self._begun.set()
+
     def forget(self) -> None:
-        """The gateway is another, or the rules are gone: everything is to be made again."""
+        """What was made may be gone: everything is to be made again."""
         self._unsure = True
 
     def rules(self, tasks: Tasks | None = None) -> str:

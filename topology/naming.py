@@ -134,10 +134,15 @@ def pod_addresses(index: int, pod_cidrs: Sequence[Network]) -> tuple[Address, ..
     """
     addresses: list[Address] = []
     for cidr in pod_cidrs:
-        if not 0 <= index < cidr.num_addresses:
+        if not 0 <= index < _size(cidr):
             raise NamingError(f"place {index} is outside pod CIDR {cidr}")
-        addresses.append(cidr[index])
+        addresses.append(cidr.network_address + index)
     return tuple(addresses)
+
+
+def _size(cidr: Network) -> int:
+    """How many addresses it has. Its own property makes two of them for that, and this is asked for every pod."""
+    return 1 << cidr.max_prefixlen - cidr.prefixlen
 
 
 def gateway_addresses(pod_cidrs: Sequence[Network]) -> tuple[Address, ...]:
@@ -150,7 +155,7 @@ def places(pod_cidrs: Sequence[Network]) -> range:
 
     The last place that an address could have is kept for `translation_addresses`.
     """
-    last = min(cidr.num_addresses - (1 if cidr.version == 4 else 0) for cidr in pod_cidrs)
+    last = min(_size(cidr) - (1 if cidr.version == 4 else 0) for cidr in pod_cidrs)
     return range(2, min(last, 1 << 16) - 1)
 
 

@@ -54,7 +54,8 @@ def routes(controller: Controller) -> list[Route]:
 
     async def groups(request: web.Request) -> web.Response:
         found = await controller.groups(request.match_info["name"])
-        return answer({"items": [flow_views.group_row(each) for each in sorted(found, key=lambda each: each.group_id)]})
+        rows = map(flow_views.group_row, sorted(found, key=lambda each: each.group_id))
+        return answer({"items": await _made(rows)})
 
     async def rated(node: str, seconds: int, wanted: Wanted) -> Iterator[Row]:
         first, begun = await controller.dump(node), time.monotonic()

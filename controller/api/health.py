@@ -23,8 +23,10 @@ def routes(controller: Controller) -> list[Route]:
 
     async def status(request: web.Request) -> web.Response:
         now, clock = datetime.now(UTC), time.monotonic()
-        told = views.status(compiler, fleet, parts.troubles(controller, now), controller.edition(), clock)
-        told["parts"] = list(parts.parts(controller, now, clock))
+        # Once, for both: it is looked at every pod.
+        found = list(parts.troubles_by_part(controller, now))
+        told = views.status(compiler, fleet, (text for _, text in found), controller.edition(), clock)
+        told["parts"] = list(parts.parts(controller, found, now, clock))
         if controller.replica is not None:
             told["replica"] = controller.replica.status(compiler.cluster.nodes)
         if controller.bgp is not None:

@@ -8,7 +8,10 @@ import msgspec
 from aiohttp import web
 
 from controller.api.route import FAMILY, PORT, ApiError, Parameter, Route, answer, arguments, flag
-from controller.trace.model import Asked, Compiled, TraceError, trace
+from controller.trace.compiled import Compiled
+from controller.trace.errors import TraceError
+from controller.trace.first_packet import Asked
+from controller.trace.model import trace
 from controller.trace.result import Trace
 
 if TYPE_CHECKING:

@@ -118,7 +118,7 @@ def _tell(kind: Kind, rows: Sequence[Row], wanted: Wanted, output: str) -> None:
             click.echo(f"{kind.singular}/{title(row)}")
     elif not rows and output in ("table", "wide"):
         here = kind.namespaced and wanted.namespace
-        click.echo(f"No {kind.name} found{f' in {wanted.namespace} namespace' if here else ''}.", err=True)
+        click.echo(f"No {kind.title} found{f' in {wanted.namespace} namespace' if here else ''}.", err=True)
     else:
         print_rows(rows, columns(kind, wanted), output)
 

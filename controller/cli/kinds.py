@@ -139,10 +139,17 @@ class Kind(msgspec.Struct, frozen=True):
     labelled: bool = False
     #: Whether a list of it can go on.
     watched: bool = False
+    #: What its objects are, where its name doesn't say that.
+    objects: str = ""
 
     @property
     def singular(self) -> str:
         return self.words[0] if self.words else self.name
+
+    @property
+    def title(self) -> str:
+        """What its objects are, in a sentence."""
+        return self.objects or self.name
 
     @property
     def asked(self) -> str:
@@ -175,7 +182,7 @@ KINDS = (
         counters=_VERDICT_COLUMNS,
         watched=True,
     ),
-    Kind("bgp", (), _BGP_COLUMNS),
+    Kind("bgp", (), _BGP_COLUMNS, objects="BGP peers"),
     Kind("routes", ("route",), _ROUTE_COLUMNS),
     Kind("events", ("event", "ev"), EVENT_COLUMNS, watched=True),
 )

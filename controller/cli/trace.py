@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from controller.cli.connection import connection_options
 from controller.cli.printing import Column, in_colour, table_of
 from controller.cli.questions import ask, dump, order, output_option, socket_options
 
@@ -17,11 +18,7 @@ _WIDE_COLUMNS = [*_COLUMNS, Column("OFCTL", "ofctl")]
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
-@click.option("--tcp", type=click.IntRange(1, 65535), metavar="PORT", help="A TCP connection to this port.")
-@click.option("--udp", type=click.IntRange(1, 65535), metavar="PORT", help="A UDP datagram to this port.")
-@click.option("--sctp", type=click.IntRange(1, 65535), metavar="PORT", help="An SCTP association to this port.")
-@click.option("--icmp", is_flag=True, help="A ping; so it is if nothing else is said.")
-@click.option("-6", "ipv6", is_flag=True, help="Over IPv6.")
+@connection_options
 @click.option("--endpoint", metavar="ADDRESS:PORT", help="The endpoint that a Service is to choose.")
 @click.option("--live", is_flag=True, help="Really send a marked packet, have each switch tell of it, and compare.")
 @click.option("--deliver", is_flag=True, help="Let whom the packet of --live is bound for have it.")
@@ -30,11 +27,7 @@ _WIDE_COLUMNS = [*_COLUMNS, Column("OFCTL", "ofctl")]
 def trace(
     source: str,
     destination: str,
-    tcp: int | None,
-    udp: int | None,
-    sctp: int | None,
-    icmp: bool,
-    ipv6: bool,
+    connection: dict[str, str],
     endpoint: str | None,
     live: bool,
     deliver: bool,
@@ -48,14 +41,9 @@ def trace(
     one is, which is held back in the last switch unless you say --deliver. The exit code is 1 where switches did
     otherwise than they should.
     """
-    said = [(name, port) for name, port in (("TCP", tcp), ("UDP", udp), ("SCTP", sctp)) if port is not None]
-    if len(said) + icmp > 1:
-        raise click.UsageError("say one of --tcp, --udp, --sctp and --icmp")
     if deliver and not live:
         raise click.UsageError("--deliver is of --live: else no packet is sent")
-    protocol, port = said[0] if said else ("ICMP", 0)
-    query = {"from": source, "to": destination, "protocol": protocol, "port": str(port)}
-    query |= {"family": "6"} if ipv6 else {}
+    query = {"from": source, "to": destination, **connection}
     query |= {"endpoint": endpoint} if endpoint else {}
     query |= {"deliver": "1"} if deliver else {}
     answer = (order if live else ask)(socket_path, lab, "trace", **query)

@@ -17,18 +17,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import msgspec
 
 from controller.trace import frames
-from controller.trace.model import (
-    SOURCE_PORT,
-    Asked,
-    Compiled,
-    First,
-    Met,
-    NotMasterError,
-    TraceError,
-    first,
-    trace,
-    witnessed,
-)
+from controller.trace.compiled import Compiled
+from controller.trace.errors import NotMasterError, TraceError
+from controller.trace.first_packet import SOURCE_PORT, Asked, First, first
+from controller.trace.model import Met, trace, witnessed
 from controller.trace.result import Place, Trace, differences
 from flows import fields as f
 from flows import taps

@@ -1,45 +1,45 @@
 """A trace from the model: the flows that are compiled, walked by the reference interpreter, switch after switch.
 
-Nothing is asked of any switch, and nothing is remembered between questions but the flows that were made for the last
-one: `Compiled` makes them again when the state has changed. Every question is about the first packet of a connection.
+    question ──first_packet──> packet, first switch ──> flows of each switch and its host (compiled) ──> trace (result)
+
+Nothing is asked of any switch. Every question is about the first packet of a connection. What switches have told of a
+packet is brought into the same form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
 from controller import policy_views, views
-from controller.trace import hosts
+from controller.trace.compiled import Compiled
+from controller.trace.errors import TraceError
+from controller.trace.first_packet import Asked, First, by_hosts, first, port_of
 from controller.trace.result import (
     End,
     Hop,
     Judgement,
     Place,
-    Question,
     Step,
     Trace,
     Translation,
     Verdict,
     Visit,
 )
+from controller.trace.sockets import address_of, endpoint_of, port_at, socket_of, translations
 from flows import fields as f
-from flows import packets
-from flows.compiler import Compiler
 from flows.cookies import OBJECT_MASK
 from flows.fields import Field
-from flows.interpreter import Conntrack, Emission, Interpreter, InterpreterError, Packet, Walk
+from flows.interpreter import Conntrack, Emission, InterpreterError, Packet, Walk
 from flows.interpreter import Step as Looked
 from flows.pipeline import BY_NUMBER, SERVICE, TABLE_NAMES
 from flows.tables.policy import table_of
 from flows.tables.service import REFUSE
 from flows.text import flow_text
-from flows.update import CLUSTER
-from flows.values import PORT_CONTROLLER, PORT_IN_PORT, Bucket, Ct, Flow, Group, Output, OutputBits, Program, ToGroup
+from flows.values import PORT_CONTROLLER, PORT_IN_PORT, Bucket, Flow, Group, Output, OutputBits, Program, ToGroup
 from flows.words import Names, flow_words
-from topology.model import Pod, Service
 from topology.naming import (
     GATEWAY_MAC,
     GATEWAY_PORT,
@@ -49,22 +49,9 @@ from topology.naming import (
     gateway_addresses,
 )
 from topology.policies import Direction, Tier
-from topology.services import ServiceRanges
-from topology.verdicts import Party
 
-#: The port that a connection is opened from, where there are ports.
-SOURCE_PORT = 40_000
 #: Switches that one packet may cross before it is taken to go round.
 _LONGEST = 64
-_PROTOCOLS = {
-    "TCP": (f.PROTO_TCP, f.TCP_SRC, f.TCP_DST),
-    "UDP": (f.PROTO_UDP, f.UDP_SRC, f.UDP_DST),
-    "SCTP": (f.PROTO_SCTP, f.SCTP_SRC, f.SCTP_DST),
-}
-_ENDS = {
-    "source": ((f.IPV4_SRC, f.IPV6_SRC), (f.TCP_SRC, f.UDP_SRC, f.SCTP_SRC)),
-    "destination": ((f.IPV4_DST, f.IPV6_DST), (f.TCP_DST, f.UDP_DST, f.SCTP_DST)),
-}
 #: What a packet takes along from one switch to the next.
 _CARRIED = frozenset(
     {
@@ -73,112 +60,6 @@ _CARRIED = frozenset(
         *(f.ICMPV4_TYPE, f.ICMPV4_CODE, f.ICMPV6_TYPE, f.ICMPV6_CODE),
     }
 )
-
-
-class TraceError(ValueError):
-    """The question makes no sense, or the model has no answer; the text says why."""
-
-
-class NotYetError(TraceError):
-    """Something isn't there that may be in a moment: a pod's port, a switch. No packet was sent."""
-
-
-class NotMasterError(TraceError):
-    """Another controller writes to a switch that a live trace wants to tap. No packet was sent."""
-
-
-class Compiled:
-    """The flows and groups that switches are to have; those of the cluster are kept for as long as it is the same."""
-
-    def __init__(
-        self,
-        compiler: Compiler,
-        version: Callable[[], object],
-        *,
-        keyed: bool = True,
-        node_ports: tuple[int, int] = ServiceRanges().node_ports,
-    ) -> None:
-        """`version` changes whenever the cluster's scope does; `node_ports` are those that hosts give to Services."""
-        self.compiler = compiler
-        self.keyed = keyed
-        self._node_ports = range(node_ports[0], node_ports[1] + 1)
-        self._version = version
-        self._of: object = None
-        self._flows: list[Flow] = []
-        self._groups: list[Group] = []
-        self._names: Mapping[int, str] = {}
-        self._endpoints: Mapping[int, str] = {}
-        self._notes: list[hosts.Told] = []
-
-    def names(self) -> Mapping[int, str]:
-        """What cookies' object ids stand for, but those of pods: there are many, and a packet meets few of them."""
-        self._refresh()
-        return self._names
-
-    def endpoints(self) -> Mapping[int, str]:
-        """Services' endpoints by what connections keep of them."""
-        self._refresh()
-        return self._endpoints
-
-    def interpreter(self, node: str) -> Interpreter:
-        """What a node's switch is to do."""
-        self._refresh()
-        shared = ([], []) if node in self.compiler.transit else (self._flows, self._groups)
-        down = [port.number for port in self.compiler.ports(node) if not port.up]
-        return Interpreter([*shared[0], *self.compiler.flows(node)], [*shared[1], *self.compiler.groups(node)], down)
-
-    def host(self, node: str) -> hosts.Host:
-        """What a node's host is to do."""
-        self._refresh()
-        notes = [*self._notes, *hosts.told(self.compiler.flows(node))]
-        return hosts.Host(self.compiler.cluster, node, notes, self.compiler.service_cidrs, self._node_ports)
-
-    def _refresh(self) -> None:
-        version = (self._version(),)
-        if version != self._of:
-            self._flows = list(self.compiler.flows(CLUSTER))
-            self._groups = list(self.compiler.groups(CLUSTER))
-            self._notes = list(hosts.told(self._flows))
-            self._names = views.object_names(self.compiler, with_pods=False)
-            self._endpoints = views.endpoint_names(self.compiler)
-            self._of = version
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A question as people put it. Ends are said as `policy_views.check` takes them; the latter may be `svc/NAME` too.
-
-    `family` 0: the first that both have. `endpoint` is the one that a Service is to choose; "": its first.
-    """
-
-    source: str
-    destination: str
-    protocol: str = "TCP"
-    port: int = 0
-    family: int = 0
-    endpoint: str = ""
-
-
-class First(msgspec.Struct, frozen=True):
-    """The first packet of a connection, as it enters the switch of `node`, and what hosts have done before.
-
-    Where it never meets a switch, `ends` says where it is: the host of `node` keeps it, or sends it to the world; or a
-    pod there has sent it to itself.
-    """
-
-    node: str
-    packet: dict[Field, int]
-    question: Question
-    hops: tuple[Hop, ...] = ()
-    ends: Place | None = None
-
-    @property
-    def destination(self) -> str:
-        return _socket_of(self.packet, "destination")
-
-    @property
-    def asked(self) -> str:
-        """Where it was bound for, before a host gave it another destination."""
-        return _socket(ip_address(self.question.destination_address), self.question.port)
 
 
 class Met(msgspec.Struct, frozen=True):
@@ -191,15 +72,7 @@ class Met(msgspec.Struct, frozen=True):
 
     @property
     def destination(self) -> str:
-        return _socket_of(self.last, "destination")
-
-
-class _Start(msgspec.Struct, frozen=True):
-    """Where a packet enters: a port of a node's switch, with these MACs."""
-
-    node: str
-    port: int
-    mac: int
+        return socket_of(self.last, "destination")
 
 
 def trace(compiled: Compiled, asked: Asked) -> Trace:
@@ -211,136 +84,9 @@ def trace(compiled: Compiled, asked: Asked) -> Trace:
         raise TraceError(f"the model has no answer: {error}") from error
 
 
-def first(compiled: Compiled, asked: Asked) -> First:
-    """The packet that a question is about, and where it enters. Raises TraceError."""
-    compiler, protocol, port = compiled.compiler, asked.protocol, asked.port
-    if protocol != "ICMP" and protocol not in _PROTOCOLS:
-        raise TraceError(f"no protocol {protocol!r}; the protocols are {', '.join(_PROTOCOLS)}, ICMP")
-    if protocol != "ICMP" and not 1 <= port <= 65535:
-        raise TraceError(f"{protocol} goes to a port from 1 to 65535")
-    sender, target = _pair(compiler, asked.source, asked.destination, asked.family)
-    start = _start(compiler, sender, target)
-    question = Question(
-        source=asked.source,
-        destination=asked.destination,
-        source_address=str(sender.address),
-        destination_address=str(target),
-        protocol=protocol,
-        source_port=0 if protocol == "ICMP" else SOURCE_PORT,
-        port=0 if protocol == "ICMP" else port,
-        family=target.version,
-    )
-    packet = _packet(start, sender.address, target, question)
-    if sender.pod is not None and target in _own_addresses(compiler, sender.pod):
-        return First(start.node, packet, question, ends=Place.POD)
-    if start.mac == GATEWAY_MAC:
-        return _by_hosts(compiled, start.node, packet, question)
-    return First(start.node, packet, question)
-
-
-def _own_addresses(compiler: Compiler, pod: Pod) -> tuple[Address, ...]:
-    return next((local.addresses for each, local in compiler.local_pods(pod.node) if each.key == pod.key), ())
-
-
-def _by_hosts(compiled: Compiled, node: str, packet: dict[Field, int], question: Question) -> First:
-    """The same for what is at a node's host, be it the host's own or the world's."""
-    hops: list[Hop] = []
-    while len(hops) < 3:
-        match compiled.host(node).way(packet):
-            case hosts.Kept():
-                return First(node, packet, question, tuple(hops), Place.HOST)
-            case hosts.Sent("", _):
-                return First(node, packet, question, tuple(hops), Place.WORLD)
-            case hosts.Sent(other, _):
-                hops.append(Hop(source=node, target=other, how="Routed"))
-                node = other
-            case hosts.Bridged(changed):
-                port = port_of(compiled.compiler, node, GATEWAY_PORT)
-                return First(node, changed | {f.IN_PORT: port}, question, tuple(hops))
-    raise TraceError(f"hosts send the packet round: {', '.join(hop.target for hop in hops)}")
-
-
-def port_of(compiler: Compiler, node: str, name: str) -> int:
-    """The number of a port of a node's switch. Raises NotYetError."""
-    number = next((port.number for port in compiler.ports(node) if port.name == name), None)
-    if number is None:
-        raise NotYetError(f"the switch of node {node} isn't known to have the port {name}")
-    return number
-
-
 def witnessed(compiled: Compiled, begun: First, met: Sequence[Met], endpoint: str) -> Trace:
     """A trace of what switches told, in their order. Raises TraceError where that makes no sense."""
     return _Way(compiled, begun, endpoint).witnessed(met)
-
-
-# Who it is ----------------------------------------------------------------------------------------------------------
-
-
-def _pair(compiler: Compiler, source: str, destination: str, family: int) -> tuple[Party, Address]:
-    """The two ends, of one family."""
-    try:
-        sources = policy_views.parties(compiler, source)
-        service = service_of(compiler, destination)
-        if service is not None:
-            targets = list(service.cluster_ips)
-        else:
-            targets = [each.address for each in policy_views.parties(compiler, destination)]
-    except policy_views.QuestionError as error:
-        raise TraceError(str(error)) from error
-    for first in sources:
-        for target in targets:
-            if first.address.version == target.version and family in (0, target.version):
-                return first, target
-    raise TraceError(f"{source} and {destination} have no {f'IPv{family}' if family else 'family'} in common")
-
-
-def service_of(compiler: Compiler, text: str) -> Service | None:
-    """The Service that `[NAMESPACE/]svc/NAME` is; None where the text is of another form. Raises TraceError."""
-    *namespace, kind, name = ["", *text.split("/")]
-    if kind not in ("svc", "service"):
-        return None
-    found = compiler.cluster.services.get((namespace[-1] or "default", name))
-    if found is None:
-        raise TraceError(f"no Service {namespace[-1] or 'default'}/{name}")
-    if not found.cluster_ips:
-        raise TraceError(f"Service {found.namespace}/{name} is headless: it has no address of its own")
-    return found
-
-
-def _start(compiler: Compiler, source: Party, target: Address) -> _Start:
-    """Where the packets of a sender enter."""
-    if source.pod is not None:
-        for pod, local in compiler.local_pods(source.pod.node):
-            if pod.key == source.pod.key:
-                return _Start(pod.node, local.port, local.mac)
-        raise NotYetError(f"pod {source.pod.namespace}/{source.pod.name} is on no port of a switch that is known")
-    node = source.node.name if source.node is not None else _entry(compiler, target)
-    gateway = next((port.number for port in compiler.ports(node) if port.name == GATEWAY_PORT), None)
-    if gateway is None:
-        raise NotYetError(f"the switch of node {node} isn't known: it hasn't said which ports it has")
-    return _Start(node, gateway, GATEWAY_MAC)
-
-
-def _entry(compiler: Compiler, target: Address) -> str:
-    """The node at which the world's packets to an address come in: its own, or the first by name."""
-    nodes = sorted(compiler.cluster.nodes.values(), key=lambda node: node.name)
-    owners = [each for each in nodes if target in each.addresses or any(target in cidr for cidr in each.pod_cidrs)]
-    found = [each.name for each in (*owners, *nodes) if not each.is_transit]
-    if not found:
-        raise TraceError("there is no node by which packets of the world could come in")
-    return compiler.services.announcer(target) or found[0]
-
-
-def _packet(start: _Start, source: Address, target: Address, question: Question) -> dict[Field, int]:
-    macs = (start.mac, ROUTER_MAC)
-    if question.protocol == "ICMP":
-        return packets.ping(start.port, macs, source, target)
-    number, source_port, target_port = _PROTOCOLS[question.protocol]
-    packet = packets.ip(start.port, macs, source, target, number)
-    return packet | {source_port: question.source_port, target_port: question.port}
-
-
-# The way ------------------------------------------------------------------------------------------------------------
 
 
 class _Way:
@@ -455,7 +201,7 @@ class _Way:
         if sent is None:
             return self._at_host(node, walk, packet)
         carried = {field: value for field, value in sent.packet.items() if field in _CARRIED}
-        brought = _by_hosts(self._compiled, sent.node, carried, self._begun.question)
+        brought = by_hosts(self._compiled, sent.node, carried, self._begun.question)
         self._hops += [Hop(source=node, target=sent.node, how="Routed"), *brought.hops]
         if brought.ends is not None:
             return self._end(Verdict.DELIVERED, _at(brought.ends, brought.node, brought.packet))
@@ -488,7 +234,7 @@ class _Way:
     # Endpoints --------------------------------------------------------------------------------------------------
 
     def _choose(self, group: Group) -> Bucket:
-        ends = [_endpoint_of(bucket.program) for bucket in group.buckets]
+        ends = [endpoint_of(bucket.program) for bucket in group.buckets]
         if any(ends):
             self._endpoints = tuple(ends)
         if self._wanted and any(ends):
@@ -502,7 +248,7 @@ class _Way:
     def _sent_to(self, walk: Walk) -> str:
         """The endpoint to which this switch has sent the connection; empty where it has had nothing to choose."""
         programs = (self._chosen, *(step.flow.program for step in walk.steps if step.flow is not None))
-        return next(filter(None, map(_endpoint_of, programs)), "")
+        return next(filter(None, map(endpoint_of, programs)), "")
 
     # What is told -----------------------------------------------------------------------------------------------
 
@@ -510,13 +256,13 @@ class _Way:
         steps = tuple(self._step(node, each.table, each.flow) for each in walk.steps)
         entry = packet[f.IN_PORT]
         number = 0 if emission is None else entry if emission.port == PORT_IN_PORT else emission.port
-        changes = list(_translations(packet, emission.packet)) if emission is not None else []
+        changes = list(translations(packet, emission.packet)) if emission is not None else []
         endpoint = self._sent_to(walk)
         if endpoint:
             self._service, self._endpoint = self._begun.asked, endpoint
             if emission is None:
                 # It was dropped with the endpoint's address.
-                before = _socket_of(packet, "destination")
+                before = socket_of(packet, "destination")
                 changes.append(Translation(end="destination", before=before, after=endpoint))
         self._visits.append(
             Visit(
@@ -570,7 +316,7 @@ class _Way:
 
     def _entered_from(self, node: str, packet: Packet) -> str:
         found = self._behind(node, packet[f.IN_PORT])
-        bound_for = _socket_of(packet, "destination")
+        bound_for = socket_of(packet, "destination")
         if self._port_name(node, packet[f.IN_PORT]) == GATEWAY_PORT and bound_for not in (
             self._begun.asked,
             self._endpoint,
@@ -613,7 +359,7 @@ class _Way:
     def _is_own(self, node: str, packet: Packet) -> bool:
         here = self._compiler.cluster.nodes[node]
         own: Iterable[Address] = (*here.addresses, *gateway_addresses(here.pod_cidrs))
-        return _address(packet, "destination") in own
+        return address_of(packet, "destination") in own
 
     def _end(self, verdict: Verdict, end: End) -> Trace:
         return Trace(
@@ -629,46 +375,7 @@ class _Way:
         )
 
 
-def _address(packet: Packet, end: str) -> Address:
-    four, six = _ENDS[end][0]
-    return IPv4Address(packet[four]) if four in packet else IPv6Address(packet[six])
-
-
-def _port(packet: Packet, end: str) -> int:
-    return next((packet[field] for field in _ENDS[end][1] if field in packet), 0)
-
-
 def _at(place: Place, node: str, packet: Packet, why: str = "") -> End:
     """The end at a node's host, or in the world behind it."""
-    address, port = str(_address(packet, "destination")), _port(packet, "destination")
+    address, port = str(address_of(packet, "destination")), port_at(packet, "destination")
     return End(place=place, node=node, name=node, address=address, port=port, why=why)
-
-
-def _translations(before: Packet, after: Packet) -> Iterable[Translation]:
-    for end in _ENDS:
-        texts = [_socket_of(packet, end) for packet in (before, after)]
-        if texts[0] != texts[1]:
-            yield Translation(end=end, before=texts[0], after=texts[1])
-
-
-def _socket_of(packet: Packet, end: str) -> str:
-    return _socket(_address(packet, end), _port(packet, end))
-
-
-def _socket(address: Address, port: int) -> str:
-    host = f"[{address}]" if address.version == 6 and port else str(address)
-    return f"{host}:{port}" if port else host
-
-
-def _endpoint_of(program: Program) -> str:
-    """Where a program sends connections; empty where it doesn't, or only names an endpoint."""
-    for action in program:
-        if (
-            isinstance(action, Ct)
-            and action.nat is not None
-            and action.nat.kind == "dst"
-            and action.nat.address_min is not None
-        ):
-            number, port = action.nat.address_min, action.nat.port_min or 0
-            return _socket(IPv6Address(number) if action.nat.ipv6 else IPv4Address(number), port)
-    return ""

@@ -304,9 +304,10 @@ def list_(output: str) -> None:
 @lab.command()
 @_name
 @click.option("-n", "--namespace", default="default", show_default=True, help="The pod's namespace.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is printed from now on, until Ctrl-C.")
 @click.argument("what", metavar="POD | node/NODE | switch/NODE | controller[-N]")
 @_command
-def logs(name: str, namespace: str, what: str) -> None:
+def logs(name: str, namespace: str, follow: bool, what: str) -> None:
     """Print the output of a pod, a node's agent or switch, or the controller."""
     from deploy.lab import kubelet
     from deploy.lab.layout import controller_name
@@ -321,6 +322,8 @@ def logs(name: str, namespace: str, what: str) -> None:
     else:
         here.pod(what, namespace)
         path = kubelet.log_of(here.layout, namespace, what)
+    if follow:
+        os.execvp("tail", ["tail", "-n", "+1", "-F", str(path)])
     if path.exists():
         click.echo(path.read_text(errors="replace"), nl=False)
 

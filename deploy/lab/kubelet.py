@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,22 @@ from topology.workloads import PodSpec
 _PAUSE = ["sleep", "infinity"]
 #: Pods that are started or ended at a time: more than the cores, because most of it is waiting.
 _AT_A_TIME = 6
-#: Attempts at a CNI ADD; kubelet tries for ever, a lab says what is wrong.
-_ATTEMPTS = 3
-
-
+#: Seconds before the first and between the last attempts at a CNI ADD, and after which no more is begun: kubelet tries
+#: for ever, a lab says what is wrong.
+_ADD_PAUSE, _LONGEST_ADD_PAUSE, _ADD_LIMIT = 0.1, 2.0, 20.0
+#: Errors of a CNI request that would be no other when it is made again.
+_LASTING = frozenset(
+    (
+        Code.INCOMPATIBLE_VERSION,
+        Code.UNSUPPORTED_FIELD,
+        Code.UNKNOWN_CONTAINER,
+        Code.INVALID_ENVIRONMENT,
+        Code.DECODE,
+        Code.INVALID_CONFIG,
+    )
+)
+#: Seconds that a CNI request may take; the agent bounds its own waits below that.
+_CNI_LIMIT = 90.0
 #: Seconds that a pod still runs when no Service sends anything there: what was begun before comes to its end.
 _DRAIN = 0.1
 #: Seconds that a pod with a readiness probe may take, and between two probes.
@@ -81,6 +94,11 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def title(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it came to be a pod. One that couldn't be connected, nor taken away again, is written down too."""
+        return self.host_network or bool(self.result)
 
 
 def install_plugin(layout: Layout) -> None:
@@ -137,7 +155,8 @@ def reconcile(
     desired = {
         (pod.namespace, pod.name): pod for pod in snapshot.pods() if pod.node in here and _is_wanted(pod, snapshot)
     }
-    current = running(layout)
+    there = running(layout)
+    current = {key: pod for key, pod in there.items() if pod.is_whole or key not in desired}
     problems: list[str] = []
     leaving = [pod for key, pod in sorted(current.items()) if key not in desired]
     arriving = [pod for key, pod in sorted(desired.items()) if key not in current]
@@ -151,8 +170,11 @@ def reconcile(
             problems.append(f"pod {pod.title}: {error}")
 
     def begin(pod: Pod) -> None:
+        former = there.get((pod.namespace, pod.name))
         try:
-            started = add(layout, pod, snapshot.pod_specs.get(pod.key))
+            if former is not None and not former.is_whole:
+                remove(layout, former)
+            started = add(layout, pod, snapshot.pod_specs.get(pod.key), say)
             say(f"pod {started.title} runs on {started.node}")
             _wait_until_ready(layout, started, snapshot.pod_specs.get(pod.key))
         except LabError as error:
@@ -202,8 +224,8 @@ def _command(spec: PodSpec | None) -> tuple[tuple[str, ...], dict[str, str], str
     return (*spec.command, *spec.args) or tuple(_PAUSE), dict(spec.env), spec.working_dir or ""
 
 
-def add(layout: Layout, pod: Pod, spec: PodSpec | None) -> Running:
-    """Start a pod. Raises LabError, and then nothing of it is left."""
+def add(layout: Layout, pod: Pod, spec: PodSpec | None, say: Callable[[str], None]) -> Running:
+    """Start a pod. Raises LabError, and then nothing of it is left but what the node's agent didn't take away."""
     argv, env, working_dir = _command(spec)
     started = Running(
         namespace=pod.namespace,
@@ -226,7 +248,7 @@ def add(layout: Layout, pod: Pod, spec: PodSpec | None) -> Running:
             substrate.make_namespace(netns)
             # Written down before the plugin is called: whatever happens then, `remove` finds it.
             _write(directory, started)
-            started = msgspec.structs.replace(started, result=_cni_add(layout, started))
+            started = msgspec.structs.replace(started, result=connect(layout, started, say))
         _write(directory, started)
         (directory / "exit").unlink(missing_ok=True)
         variables = {"HOSTNAME": pod.name, **env}
@@ -236,7 +258,9 @@ def add(layout: Layout, pod: Pod, spec: PodSpec | None) -> Running:
         processes.record(directory / "process.json", process)
         write_status(layout, started, ready=spec is None or spec.readiness is None)
     except (LabError, OSError) as error:
-        remove(layout, started)
+        # What was wrong first is what is said.
+        with contextlib.suppress(LabError):
+            remove(layout, started)
         raise LabError(str(error)) from error
     return started
 
@@ -314,13 +338,22 @@ def _wait_until_ready(layout: Layout, pod: Running, spec: PodSpec | None) -> Non
     write_status(layout, pod, ready=True)
 
 
-def _cni_add(layout: Layout, pod: Running) -> dict[str, Any]:
-    for attempt in range(1, _ATTEMPTS + 1):
+def connect(layout: Layout, pod: Running, say: Callable[[str], None]) -> dict[str, Any]:
+    """CNI ADD, and again where it fails, as kubelet does. Raises CniFailure after a while, or where that is no use."""
+    begun = time.monotonic()
+    for attempt in count(1):
         try:
             return call_plugin(layout, pod, "ADD")
         except CniFailure as failure:
-            if failure.code != Code.TRY_LATER or attempt == _ATTEMPTS:
-                raise
+            passed = time.monotonic() - begun
+            if failure.code in _LASTING or passed > _ADD_LIMIT:
+                tried = f" (tried {attempt} times in {passed:.0f} s)" if attempt > 1 else ""
+                raise CniFailure(failure.code, f"{failure}{tried}") from failure
+            if attempt == 1:
+                say(f"pod {pod.title}: {failure}; it is tried again")
+        with contextlib.suppress(CniFailure):
+            call_plugin(layout, pod, "DEL")
+        time.sleep(min(_ADD_PAUSE * 2 ** (attempt - 1), _LONGEST_ADD_PAUSE))
     raise AssertionError("unreachable")
 
 
@@ -383,15 +416,18 @@ def run_plugin(
         "PATH": os.environ.get("PATH", ""),
         **(variables or {}),
     }
-    done = subprocess.run(
-        [str(layout.bin / "signalbox-cni")],
-        input=json.dumps(config),
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=90,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [str(layout.bin / "signalbox-cni")],
+            input=json.dumps(config),
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=_CNI_LIMIT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CniFailure(Code.TRY_LATER, f"CNI {command}: no answer within {_CNI_LIMIT:g} s") from error
     answer: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {}
     if done.returncode:
         raise CniFailure(int(answer.get("code", 0)), f"CNI {command}: {answer.get('msg', done.stderr.strip())}")

@@ -44,10 +44,12 @@ def about(file: Path, *texts: str) -> list[str]:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[Path]:
+def file(lab: Lab, tmp_path: Path) -> Iterator[Path]:
     # tcpdump reads as somebody else.
     tmp_path.chmod(0o755)
     yield tmp_path / "capture.pcapng"
+    # Else the next capture would be taken to have begun.
+    until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone")
 
 
 def test_a_pods_packets_are_captured_both_ways_and_its_traffic_goes_on(lab: Lab, file: Path) -> None:
@@ -86,6 +88,8 @@ def test_a_switch_tells_no_more_than_the_rate_and_forwards_all_the_same(lab: Lab
     process.kill()
     process.communicate(timeout=60)
     assert len(about(file, "echo request")) <= 10 + 5 * seconds
+    # Else the next capture would be taken to have its own.
+    until(lambda: not any(taps(lab, node) for node in lab.nodes), "the taps are gone")
 
 
 def test_a_size_is_not_exceeded(lab: Lab, file: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -57,6 +58,12 @@ def shell() -> Iterator[Lab]:
 
 def admin(shell: Lab) -> tuple[str, str]:
     return ("--socket", str(shell.layout.api))
+
+
+def test_an_agent_that_starts_on_a_new_node_finds_nothing_wrong_with_its_host(shell: Lab) -> None:
+    logs = [log.read_text() for log in shell.layout.directory.glob("nodes/*/agent.log")]
+    assert len(logs) == 2 and all("is ready" in log for log in logs)
+    assert [line for log in logs for line in log.splitlines() if "WARNING node.host" in line] == []
 
 
 def test_status_is_a_table_json_and_yaml(shell: Lab) -> None:
@@ -120,6 +127,59 @@ def signalbox_output(*words: str, code: int) -> str:
     return done.stdout
 
 
+def test_a_pod_whose_node_doesn_t_take_it_yet_is_connected_as_soon_as_it_does(shell: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(yaml.safe_dump(pod_on("late", "node-2")))
+    shell.stop_agent("node-2")
+    try:
+        applying = begin("lab", "apply", "-f", str(path))
+        until((shell.layout.pod("default", "late") / "pod.json").exists, "the pod is begun")
+    finally:
+        shell.start_agent("node-2")
+    assert applying.communicate(timeout=60)[0] == "pod/late created\n" and applying.returncode == 0
+    assert "1 received" in signalbox("lab", "exec", "web-0", "--", "ping", "-c", "1", address_of(shell, "late"))
+    signalbox("lab", "delete", "-f", str(path))
+
+
+def test_a_pod_that_came_to_nothing_is_begun_anew_by_the_next_apply(shell: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(yaml.safe_dump(pod_on("lost", "node-2")))
+    shell.stop_agent("node-2")
+    try:
+        answer = signalbox("lab", "apply", "-f", str(path), code=1)
+        assert re.search(r"pod default/lost: CNI ADD: .* doesn't answer.*\(tried \d+ times in 2\d s\)$", answer, re.M)
+    finally:
+        shell.start_agent("node-2")
+        shell.wait_for_agents()
+    assert signalbox("lab", "apply", "-f", str(path)) == "pod/lost unchanged\n"
+    assert "1 received" in signalbox("lab", "exec", "web-0", "--", "ping", "-c", "1", address_of(shell, "lost"))
+    signalbox("lab", "delete", "-f", str(path))
+
+
+def pod_on(name: str, node: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "c"}]},
+    }
+
+
+def address_of(shell: Lab, pod: str) -> str:
+    return next(str(row["addresses"][0]) for row in shell.pods() if row["name"] == pod)
+
+
+def begin(*words: str) -> subprocess.Popen[str]:
+    """A command that goes on while something else is done."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "deploy.command", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SIGNALBOX_LAB": NAME},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_what_the_controller_knows_is_shown_in_every_form(shell: Lab) -> None:
     at = admin(shell)
     assert re.search(r"^node-1 +Synced ", signalbox("get", "nodes", *at), re.M)
@@ -145,6 +205,10 @@ def test_logs_of_the_parts(shell: Lab) -> None:
     assert "is ready" in signalbox("lab", "logs", "node/node-1")
     assert "connected" in signalbox("lab", "logs", "controller")
     assert "ovs-vswitchd" in signalbox("lab", "logs", "switch/node-1")
+    following = begin("lab", "logs", "-f", "controller")
+    assert following.stdout is not None and "listening" in following.stdout.readline()
+    following.terminate()
+    following.communicate(timeout=10)
 
 
 def test_labs_are_listed(shell: Lab) -> None:

@@ -2,7 +2,8 @@
 
 What it doesn't do: forward packets, check matches. Of roles it knows what several controllers need (`another`): one
 master, by the highest generation, and slaves that may not write. An item that `refuses` names is answered with an
-error and left out of its bundle, while the rest goes in: that is what Open vSwitch 3.1 does. A flow must find the group
+error and left out of its bundle, while the rest goes in: that is what Open vSwitch 3.1 does. A flow beyond its table's
+limit fails the bundle as a whole when it is committed, and is the only one that is told of. A flow must find the group
 that it names, and goes with it when that is deleted.
 """
 
@@ -40,6 +41,8 @@ class FakeSwitch:
         self.held: dict[_Key, bytes] = {}
         self.groups: dict[int, bytes] = {}
         self.refuses: Callable[[bytes], bool] = lambda message: False
+        #: Of tables that may be full: how many flows they take.
+        self.limits: dict[int, int] = {}
         #: Kinds of questions that it answers with an error.
         self.keeps_secret: set[Multipart] = set()
         #: Whole bundles to fail at their commit.
@@ -238,11 +241,22 @@ class FakeSwitch:
             if self.failing_commits:
                 self.failing_commits -= 1
                 return _error(17, 15, message, xid)
+            before = dict(self.held), dict(self.groups)
             for mod in mods:
+                there = len(self.held)
                 self._apply(mod)
+                if len(self.held) > there and self._is_overfull(mod[24]):
+                    # In place: a twin has the same.
+                    for now, was in zip((self.held, self.groups), before, strict=True):
+                        now.clear()
+                        now.update(was)
+                    return _error(5, 1, mod, unpack_from("!I", mod, 4)[0]) + _error(17, 13, message, xid)
             self.roles.commits.append(self.roles.generation if self.role is Role.MASTER else None)
             self.unbundled.append(message)
         return pack("!BBHIIHH", 6, Type.BUNDLE_CONTROL, 16, xid, bundle, step + 1, 3)
+
+    def _is_overfull(self, table: int) -> bool:
+        return table in self.limits and sum(key[0] == table for key in self.held) > self.limits[table]
 
     def _bundle_add(self, mod: bytes, xid: int) -> bytes:
         assert self._bundle is not None

@@ -302,6 +302,7 @@ class Machine:
         self.done: list[tuple[Any, ...]] = []
         self.fails: dict[str, Exception] = {}
         self.away = False
+        self.looks = 0
         self._looked = asyncio.Event()
         self._answers: set[Address] = set()
         monkeypatch.setattr(node_host, "_INTERVAL", 0.001)
@@ -321,6 +322,7 @@ class Machine:
 
     async def _read(self, rundir: Path, table: int, patience: float) -> list[Note]:
         assert table == 71
+        self.looks += 1
         self._looked.set()
         if self.away:
             raise NotesError("no switch")
@@ -360,8 +362,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @contextlib.asynccontextmanager
-async def following(settings: Settings = SETTINGS) -> AsyncIterator[Host]:
+async def following(settings: Settings = SETTINGS, *, begun: bool = True) -> AsyncIterator[Host]:
     host = Host(settings)
+    if begun:
+        host.begin()
     task = asyncio.create_task(host.follow())
     try:
         yield host
@@ -512,6 +516,31 @@ async def test_a_switch_that_has_not_been_told_how_nodes_reach_one_another_is_wa
             await host.interconnected(0.05)
         machine.notes = [read(WAYS[0])]
         assert (await host.interconnected(30)).encap == "gre"
+
+
+async def test_before_there_is_a_gateway_nothing_is_asked_and_nothing_is_wrong(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As at a node's first start: there is no switch yet.
+    caplog.set_level(logging.WARNING)
+    machine.away = True
+    async with following(begun=False) as host:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert machine.looks == 0
+        machine.away = False
+        host.begin()
+        assert [each[0] for each in await machine.settle()] == ["rules", "routes", "announce", "tell"]
+    assert not caplog.records
+
+
+async def test_notes_are_followed_after_a_while_also_where_no_gateway_is_said_to_be_set_up(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As while the database is away: the switch may be there all the same.
+    monkeypatch.setattr(node_host, "_PATIENCE", 0.01)
+    async with following(begun=False):
+        assert [each[0] for each in await machine.settle()] == ["rules", "routes", "announce", "tell"]
 
 
 async def test_without_a_table_of_notes_nothing_is_followed(machine: Machine) -> None:

@@ -12,7 +12,10 @@ from fabric import WAYS, Fabric
 
 from controller.api.trace import row
 from controller.cli.trace import trace as command
-from controller.trace.model import Asked, Compiled, TraceError, trace
+from controller.trace.compiled import Compiled
+from controller.trace.errors import TraceError
+from controller.trace.first_packet import Asked
+from controller.trace.model import trace
 from controller.trace.result import Place, Trace, Verdict, differences
 from topology.model import Object, Service, ServicePort
 from topology.policies import PodSet, Policy, Tier

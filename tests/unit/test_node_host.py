@@ -71,6 +71,7 @@ async def test_the_host_is_compared_at_first_and_again_when_the_switch_was_away(
         tables=((71, "Host"),),
     )
     here = Host(settings)
+    here.begin()
     following = asyncio.create_task(here.follow())
     everything = ["rules", "route_loopback", "set_service_routes", "interface_of", "set_announced", "announce"]
     assert await looked(kernel) == everything

@@ -24,7 +24,8 @@ from topology.manifests import Problem
 
 
 def told(controller: Controller, now: datetime | None = None, clock: float | None = None) -> dict[str, parts.Part]:
-    found = parts.parts(controller, now or datetime.now(UTC), clock if clock is not None else time.monotonic())
+    now, clock = now or datetime.now(UTC), clock if clock is not None else time.monotonic()
+    found = parts.parts(controller, parts.troubles_by_part(controller, now), now, clock)
     return {part.name: part for part in found}
 
 

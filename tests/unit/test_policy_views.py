@@ -318,6 +318,14 @@ def test_a_policy_without_room_is_asked_as_the_closed_one_that_it_is() -> None:
         ("shop/client", "node/n9", "TCP", 80, 0, "no node 'n9'"),
         ("shop/client", "node/n2", "TCP", 80, 6, "shop/client and node/n2 have no IPv6 in common"),
         ("10.244.1.2", "2001:db8::1", "TCP", 80, 0, "10.244.1.2 and 2001:db8::1 have no family in common"),
+        (
+            "shop/client",
+            "shop/svc/db",
+            "TCP",
+            80,
+            0,
+            "shop/svc/db: policies judge endpoints, not Services; ask of a pod",
+        ),
         ("shop/client", "shop/db", "GRE", 80, 0, "no protocol 'GRE'; the protocols are TCP, UDP, SCTP, ICMP"),
         ("shop/client", "shop/db", "UDP", 0, 0, "UDP goes to a port from 1 to 65535"),
         ("shop/client", "shop/db", "TCP", 65536, 0, "TCP goes to a port from 1 to 65535"),
@@ -495,11 +503,19 @@ def test_policy_check_says_yes_or_no_with_its_exit_code_and_why(run: Callable[..
     assert told.exit_code == 1 and json.loads(told.output)["allowed"] is False
 
 
-@pytest.mark.parametrize("words", [(), ("--tcp", "1", "--udp", "2"), ("--icmp", "--sctp", "9")])
-def test_policy_check_wants_one_protocol(run: Callable[..., Result], words: tuple[str, ...]) -> None:
-    refused = run("policy", "check", "shop/client", "shop/db", *words)
+def test_policy_check_is_about_a_ping_if_nothing_else_is_said(run: Callable[..., Result]) -> None:
+    pinged = run("policy", "check", "shop/other", "shop/db")
+    assert pinged.output.splitlines()[0].endswith("Pod shop/db (10.244.2.2), ICMP: DENIED")
+
+
+@pytest.mark.parametrize("command", [("policy", "check"), ("trace",)])
+@pytest.mark.parametrize("words", [("--tcp", "1", "--udp", "2"), ("--icmp", "--sctp", "9")])
+def test_a_question_is_about_one_protocol(
+    run: Callable[..., Result], command: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    refused = run(*command, "shop/client", "shop/db", *words)
     assert refused.exit_code == 2
-    assert "give one of --tcp PORT, --udp PORT, --sctp PORT and --icmp" in refused.output
+    assert "say one of --tcp, --udp, --sctp and --icmp" in refused.output
 
 
 def test_flows_of_a_policy_are_shown_in_words(run: Callable[..., Result]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from struct import unpack_from
@@ -22,7 +23,7 @@ from controller.sync import FAILURE_LIMIT, Phase
 from flows.cookies import Kind, Scope
 from flows.openflow import encode
 from flows.openflow.wire import Multipart, Type
-from flows.pipeline import INGRESS_POLICY
+from flows.pipeline import INGRESS_POLICY, NODE_ADDRESS, ROUTE
 from flows.state import Port
 from flows.tables.digest import digest_flow
 from flows.tables.policy import ISOLATED
@@ -254,17 +255,137 @@ def test_a_refused_flow_is_set_aside_and_everything_else_is_there() -> None:
     assert switch.flows == expected(controller, "n1")
 
 
-def test_a_bundle_that_fails_is_tried_anew_and_given_up_after_a_while() -> None:
+def pass_time(controller: Controller, wire: Wire, seconds: float) -> None:
+    """As the controller's clock does it, five times a second."""
+    begun = wire.now or time.monotonic()
+    for step in range(int(seconds * 5) + 1):
+        wire.now = begun + step / 5
+        controller.fleet.obey(wire.now)
+        wire.pump()
+
+
+def test_a_bundle_that_fails_is_tried_anew_and_later_each_time_but_on_the_same_connection() -> None:
     controller = started(node(1))
     switch = switch_of(1)
     switch.failing_commits = FAILURE_LIMIT - 1
     connect(controller, switch)
     assert_in_sync(controller, "n1", switch)
     assert controller.fleet.syncs["n1"].counters.failed_bundles == FAILURE_LIMIT - 1
-    hopeless = switch_of(1)
-    hopeless.failing_commits = 100
-    assert "bundles failed" in connect(started(node(1)), hopeless).closed
-    assert hopeless.failing_commits == 100 - FAILURE_LIMIT
+    controller, hopeless = started(node(1)), switch_of(1)
+    hopeless.failing_commits = 1000
+    wire = connect(controller, hopeless)
+    pass_time(controller, wire, 3600.0)
+    assert not wire.closed
+    tried = 1000 - hopeless.failing_commits
+    assert 60 <= tried <= 80
+    (told,) = [text for text in controller.troubles() if "bundles failed one after another" in text]
+    assert told.startswith(f"node n1: {tried} bundles failed") and told.endswith("it is tried again, later each time")
+    hopeless.failing_commits = 0
+    pass_time(controller, wire, 61.0)
+    assert_in_sync(controller, "n1", hopeless)
+    assert not [text for text in controller.troubles() if "bundles failed" in text]
+
+
+# Full tables ----------------------------------------------------------------------------------------------------------
+
+
+def full(controller: Controller, name: str = "n1") -> dict[int, int]:
+    """How many flows of each table the switch refuses."""
+    found: dict[int, int] = {}
+    for refused in controller.fleet.syncs[name].refusals.values():
+        for each in refused.values():
+            assert (each.error.type, each.error.code) == (5, 1) and isinstance(each.item, Flow)
+            found[each.item.table] = found.get(each.item.table, 0) + 1
+    return found
+
+
+def in_table(controller: Controller, table: int, name: str = "n1") -> int:
+    return sum(flow.table == table for flow in expected(controller, name))
+
+
+def test_what_a_full_table_has_no_room_for_is_set_aside_at_once_and_all_else_is_there() -> None:
+    controller = started(*map(node, range(1, 41)), pod("a", 1))
+    switch = switch_of(1, pod_port("a", 1))
+    switch.limits = {ROUTE.number: 30, NODE_ADDRESS.number: 10}
+    wire = connect(controller, switch)
+    assert_in_sync(controller, "n1", switch)
+    assert full(controller) == {
+        ROUTE.number: in_table(controller, ROUTE.number) - 30,
+        NODE_ADDRESS.number: in_table(controller, NODE_ADDRESS.number) - 10,
+    }
+    # For each table that is full one bundle has failed, however many flows there is no room for.
+    assert controller.fleet.syncs["n1"].counters.failed_bundles == 2 and not wire.closed
+    told = [text for text in controller.troubles() if text.startswith("node n1: refused")]
+    assert len(told) == 2
+    assert told[1].startswith("node n1: refused with error FLOW_MOD_FAILED code 1 (table Route is full), for Node n")
+    assert told[1].endswith(f"(and {full(controller)[ROUTE.number] - 1} more of table Route)")
+
+
+def test_a_switch_with_a_full_table_follows_changes_and_what_there_is_room_for_by_then_comes_in() -> None:
+    controller = started(*map(node, range(1, 11)))
+    switch = switch_of(1)
+    wire = connect(controller, switch)
+    switch.limits = {ROUTE.number: in_table(controller, ROUTE.number)}
+    before = switch.flows
+    controller.take(snapshot(*map(node, range(1, 16)), pod("a", 1)))
+    wire.tell(switch.set_ports([*UPLINKS, pod_port("a", 1)]))
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    # Of five nodes and a pod; one bundle has failed for that, and of what was there nothing had to go.
+    assert full(controller) == {ROUTE.number: 5 * 3 + 2}
+    assert controller.fleet.syncs["n1"].counters.failed_bundles <= 2
+    assert before <= switch.flows
+    # What is refused isn't any more when it is gone.
+    controller.take(snapshot(*map(node, range(1, 11)), pod("a", 1)))
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    assert full(controller) == {ROUTE.number: 2}
+    switch.limits = {}
+    pass_time(controller, wire, 120.0)
+    assert_in_sync(controller, "n1", switch)
+    assert full(controller) == {} and switch.flows == expected(controller, "n1")
+
+
+def test_full_tables_are_tried_again_with_pauses_that_grow_and_nothing_more_is_said_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    controller = started(*map(node, range(1, 41)))
+    switch = switch_of(1)
+    switch.limits = {ROUTE.number: 30, NODE_ADDRESS.number: 10}
+    wire = connect(controller, switch)
+    said, refused = len(caplog.records), controller.fleet.syncs["n1"].counters.refused
+    assert said < 60
+    bundles = controller.fleet.syncs["n1"].counters.bundles
+    before = switch.flows
+    pass_time(controller, wire, 3600.0)
+    # Each time two fail and one goes in: after 1, 2, 4, ... 60 seconds, and then each minute.
+    assert 3 * 60 <= controller.fleet.syncs["n1"].counters.bundles - bundles <= 3 * 70
+    assert switch.flows == before and not wire.closed
+    assert (len(caplog.records), controller.fleet.syncs["n1"].counters.refused) == (said, refused)
+    assert_in_sync(controller, "n1", switch)
+    # Room for some: these come in, whichever they are.
+    switch.limits = {ROUTE.number: 50, NODE_ADDRESS.number: 1000}
+    pass_time(controller, wire, 61.0)
+    assert_in_sync(controller, "n1", switch)
+    assert full(controller) == {ROUTE.number: in_table(controller, ROUTE.number) - 50}
+
+
+def test_a_replacement_takes_what_was_refused_as_it_was_then_for_refused_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    controller = started(*map(node, range(1, 11)))
+    switch = switch_of(1)
+    switch.limits = {ROUTE.number: 5}
+    wire = connect(controller, switch)
+    assert full(controller)
+    # Too far behind for single changes, and what was refused is gone by then.
+    controller.fleet.cluster._limit = 0
+    switch.limits = {}
+    controller.take(snapshot(node(1)))
+    wire.pump()
+    assert_in_sync(controller, "n1", switch)
+    stale = {each.item for found in controller.fleet.syncs["n1"].refusals.values() for each in found.values()}
+    assert stale <= expected(controller, "n1")
 
 
 def test_a_switch_whose_node_is_not_known_yet_waits_and_is_taken_when_it_is() -> None:
@@ -362,6 +483,7 @@ class Outages(RuleBasedStateMachine):
         self.controller = started(*self.objects.values())
         self.switches = {number: switch_of(number) for number in (1, 2, 3)}
         self.wires: dict[int, Wire] = {}
+        self.passed = 0.0
 
     numbers = st.sampled_from([1, 2, 3])
     names = st.sampled_from(["a", "b", "c"])
@@ -413,6 +535,15 @@ class Outages(RuleBasedStateMachine):
         # It may come to refuse what it holds already only by forgetting it.
         self.switch_starts_anew(number)
         self.switches[number].refuses = lambda mod: mod[1] == Type.FLOW_MOD and mod[25] == 0 and mod[24] == table
+
+    @rule(number=numbers, table=st.sampled_from([0, 35]), limit=st.sampled_from([0, 5, 20, 1000]))
+    def table_has_room_for(self, number: int, table: int, limit: int) -> None:
+        self.switches[number].limits[table] = limit
+
+    @rule()
+    def a_minute_passes(self) -> None:
+        self.passed += 61.0
+        self.controller.fleet.obey(time.monotonic() + self.passed)
 
     @rule()
     def controller_starts_anew(self) -> None:
