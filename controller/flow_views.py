@@ -44,12 +44,12 @@ class Told:
 
     def __init__(self, compiler: Compiler, node: str) -> None:
         self._names = views.object_names(compiler)
-        self._learnt = {number: object_words(key) for number, key in compiler.services.owners().items()}
+        self._services = compiler.services
         ports = {port.number: port.name for port in compiler.ports(node)}
         for local in compiler.local_pods(node):
             ports[local[1].port] = f"pod {local[0].namespace}/{local[0].name}"
         identities, rules = policy_views.identity_names(compiler), policy_views.rule_names(compiler)
-        self._words = Names(ports, identities, rules, views.endpoint_names(compiler))
+        self._words = Names(ports, identities, rules, views.EndpointNames(compiler))
 
     def row(self, stats: FlowStats) -> Row:
         """A flow as people and scripts are shown it."""
@@ -75,7 +75,8 @@ class Told:
         if is_tap(stats.cookie):
             return "Trace" if is_trace(stats.cookie) else "Capture"
         if is_learnt(stats.cookie):
-            return self._learnt.get(stats.cookie & OBJECT_MASK, "")
+            owner = self._services.owner(stats.cookie & OBJECT_MASK)
+            return object_words(owner.key) if owner is not None else ""
         return self._names.get(stats.cookie & OBJECT_MASK, "") if is_ours(stats.cookie) else ""
 
 

@@ -181,14 +181,27 @@ def endpoints(
             yield row
 
 
-def endpoint_names(compiler: Compiler) -> dict[int, str]:
-    """Every Service's endpoints by what their connections keep of them (`flows.registers.LABEL_SERVICE`)."""
-    names = {}
-    for service in compiler.cluster.services.values():
-        for _, each, (label, number), _ in compiler.services.endpoints_of(service):
-            pod = f" (pod {service.namespace}/{each.endpoint.pod})" if each.endpoint.pod else ""
-            names[label << 32 | number] = _address(each) + pod
-    return names
+class EndpointNames:
+    """Services' endpoints by what their connections keep of them (`flows.registers.LABEL_SERVICE`).
+
+    Those of a Service are found, all at once, when one of them is first asked for: a cluster has many more than a
+    question is about. They are remembered as they were then, so this is made anew for each question or state.
+    """
+
+    def __init__(self, compiler: Compiler) -> None:
+        self._services = compiler.services
+        self._known: set[Key] = set()
+        self._names: dict[int, str] = {}
+
+    def __call__(self, label: int) -> str | None:
+        """An endpoint's address and pod; None where no Service has it."""
+        service = self._services.owner(label >> 32)
+        if service is not None and service.key not in self._known:
+            self._known.add(service.key)
+            for _, each, (port, number), _ in self._services.endpoints_of(service):
+                pod = f" (pod {service.namespace}/{each.endpoint.pod})" if each.endpoint.pod else ""
+                self._names[port << 32 | number] = _address(each) + pod
+        return self._names.get(label)
 
 
 def _address(backend: Backend) -> str:

@@ -23,11 +23,16 @@ class Numbers:
 
     def __init__(self) -> None:
         self._first: dict[int, set[str]] = {}
+        #: First hashes that several titles have: of a hundred thousand titles a few.
+        self._met: set[int] = set()
 
     def take(self, titles: Iterable[str]) -> None:
         """Titles come into use."""
         for title in titles:
-            self._first.setdefault(_first(title), set()).add(title)
+            there = self._first.setdefault(_first(title), set())
+            there.add(title)
+            if len(there) > 1:
+                self._met.add(_first(title))
 
     def drop(self, titles: Iterable[str]) -> None:
         """Titles go out of use."""
@@ -35,6 +40,8 @@ class Numbers:
             there = self._first.get(_first(title))
             if there is not None:
                 there.discard(title)
+                if len(there) < 2:
+                    self._met.discard(_first(title))
                 if not there:
                     del self._first[_first(title)]
 
@@ -57,6 +64,13 @@ class Numbers:
         if seconds.count(_second(title)) > 1:
             raise NumberError(f"{title}: its number is that of another; rename it")
         return _second(title)
+
+    def title(self, number: int) -> str | None:
+        """The title in use that has a number; None where none has."""
+        if there := self._first.get(number):
+            return min(there)
+        others = (title for first in self._met for title in sorted(self._first[first])[1:])
+        return next((title for title in others if _second(title) == number), None)
 
 
 def _hash(title: str) -> int:

@@ -306,14 +306,10 @@ class ServiceParts:
                 labels |= dict.fromkeys(map(self._numbers, services.titles(view)), self._numbers(view.title))
         return labels
 
-    def owners(self) -> dict[int, Key]:
-        """Of each number of a Service's port, or of a group that chooses for it, the Service."""
-        return {
-            self._numbers(title): found.key
-            for found in self._cluster.services.values()
-            for view in self._views_of(found)
-            for title in (view.title, *services.titles(view))
-        }
+    def owner(self, number: int) -> Service | None:
+        """The Service that has a number for a port of its own, or for a group that chooses for one."""
+        title = self._numbers.title(number)
+        return self._cluster.services.get(_owner(title)) if title is not None else None
 
     def endpoints_of(self, found: Service) -> Iterator[tuple[PortView, Backend, tuple[int, int], bool]]:
         """Every endpoint of a Service: of which port, its numbers in counters, whether connections are sent there."""

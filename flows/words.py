@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
@@ -117,16 +117,21 @@ def identity_text(identity: Identity) -> str:
     return _IDENTITIES[identity]
 
 
+def _unknown(_label: int) -> None:
+    """No endpoint has a name."""
+
+
 class Names(msgspec.Struct, frozen=True):
     """What people call things by their numbers: ports, identities of pods, and rules that are conjunctions.
 
     Endpoints are by what their connections keep: the number of the Service's port, and below it that of the endpoint.
+    They are asked for one by one, since there are many and few of them are ever told.
     """
 
     ports: Mapping[int, str] = {}
     identities: Mapping[int, str] = {}
     rules: Mapping[int, str] = {}
-    endpoints: Mapping[int, str] = {}
+    endpoints: Callable[[int], str | None] = _unknown
 
     def port(self, number: int) -> str:
         return "where it came from" if number == PORT_IN_PORT else self.ports.get(number, f"port {number}")
@@ -138,7 +143,7 @@ class Names(msgspec.Struct, frozen=True):
         return self.rules.get(number, f"conjunction {number}")
 
     def endpoint(self, label: int) -> str:
-        return self.endpoints.get(label, f"an endpoint that is labelled {label:#x}")
+        return self.endpoints(label) or f"an endpoint that is labelled {label:#x}"
 
 
 def flow_words(flow: Flow, names: Names) -> str:

@@ -37,7 +37,7 @@ class Compiled:
         self._flows: list[Flow] = []
         self._groups: list[Group] = []
         self._names: Mapping[int, str] = {}
-        self._endpoints: Mapping[int, str] = {}
+        self._endpoints = views.EndpointNames(compiler)
         self._notes: list[hosts.Told] = []
 
     def names(self) -> Mapping[int, str]:
@@ -45,7 +45,7 @@ class Compiled:
         self._refresh()
         return self._names
 
-    def endpoints(self) -> Mapping[int, str]:
+    def endpoints(self) -> views.EndpointNames:
         """Services' endpoints by what connections keep of them."""
         self._refresh()
         return self._endpoints
@@ -70,5 +70,5 @@ class Compiled:
             self._groups = list(self.compiler.groups(CLUSTER))
             self._notes = list(hosts.told(self._flows))
             self._names = views.object_names(self.compiler, with_pods=False)
-            self._endpoints = views.endpoint_names(self.compiler)
+            self._endpoints = views.EndpointNames(self.compiler)
             self._of = version

@@ -89,3 +89,18 @@ def test_titles_that_nothing_tells_apart_are_an_error_that_names_one(monkeypatch
     made.take(["c"])
     with pytest.raises(NumberError, match="c: its number is that of another; rename it"):
         made("c")
+
+
+@pytest.mark.usefixtures("few_hashes")
+def test_the_title_that_has_a_number_is_found_and_none_for_a_number_that_none_has() -> None:
+    @given(st.lists(st.tuples(st.booleans(), titles)))
+    def holds(events: list[tuple[bool, str]]) -> None:
+        made, left = Numbers(), set[str]()
+        for comes, title in events:
+            (made.take if comes else made.drop)([title])
+            (left.add if comes else left.discard)(title)
+            whole = {made(each): each for each in left}
+            every = {1, 2, 3, *whole, *(numbers._second(f"default/s{number}/http/4") for number in range(30))}
+            assert {number: made.title(number) for number in every} == {number: whole.get(number) for number in every}
+
+    holds()

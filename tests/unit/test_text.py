@@ -149,7 +149,7 @@ def test_a_flow_in_words_names_ports_and_decodes_registers(flow: Flow, words: st
 _NAMES = Names(
     identities={300: "shop[app=web]"},
     rules={7: "ingress rule 0 of NetworkPolicy shop/db"},
-    endpoints={5 << 32 | 6: "10.244.1.2:80 (pod shop/web)"},
+    endpoints={5 << 32 | 6: "10.244.1.2:80 (pod shop/web)"}.get,
 )
 
 
