@@ -6,6 +6,7 @@ Where a flow is from - a switch, or the compiler - is all the same here: both ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -49,7 +50,8 @@ class Told:
         for local in compiler.local_pods(node):
             ports[local[1].port] = f"pod {local[0].namespace}/{local[0].name}"
         identities, rules = policy_views.identity_names(compiler), policy_views.rule_names(compiler)
-        self._words = Names(ports, identities, rules, views.EndpointNames(compiler))
+        groups = partial(views.group_words, compiler, node)
+        self._words = Names(ports, identities, rules, views.EndpointNames(compiler), groups)
 
     def row(self, stats: FlowStats) -> Row:
         """A flow as people and scripts are shown it."""

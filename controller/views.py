@@ -19,11 +19,13 @@ from flows.state import LocalPod
 from flows.values import Flow, Group
 from topology.endpoints import Backend
 from topology.manifests import object_words
-from topology.model import Key, Pod
+from topology.model import Key, Pod, Service
 from topology.naming import format_mac, is_pod_port, object_id
 from topology.policies import Policy
 
 Row = dict[str, Any]
+#: Endpoints of a group that are told.
+_FEW = 3
 
 
 def nodes(
@@ -199,9 +201,22 @@ class EndpointNames:
         if service is not None and service.key not in self._known:
             self._known.add(service.key)
             for _, each, (port, number), _ in self._services.endpoints_of(service):
-                pod = f" (pod {service.namespace}/{each.endpoint.pod})" if each.endpoint.pod else ""
-                self._names[port << 32 | number] = _address(each) + pod
+                self._names[port << 32 | number] = _endpoint_words(service, each)
         return self._names.get(label)
+
+
+def group_words(compiler: Compiler, node: str, number: int) -> str:
+    """A few of the endpoints that a group of a node's switch is to choose among; empty where it is no Service's."""
+    service, chosen = compiler.services.owner(number), compiler.services.chosen_by(number, node)
+    if service is None or not chosen:
+        return ""
+    more = f" (and {len(chosen) - _FEW} more)" if len(chosen) > _FEW else ""
+    return " or ".join(_endpoint_words(service, each) for each in chosen[:_FEW]) + more
+
+
+def _endpoint_words(service: Service, backend: Backend) -> str:
+    pod = f" (pod {service.namespace}/{backend.endpoint.pod})" if backend.endpoint.pod else ""
+    return _address(backend) + pod
 
 
 def _address(backend: Backend) -> str:

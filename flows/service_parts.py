@@ -311,6 +311,14 @@ class ServiceParts:
         title = self._numbers.title(number)
         return self._cluster.services.get(_owner(title)) if title is not None else None
 
+    def chosen_by(self, number: int, node: str) -> list[Backend]:
+        """The endpoints that a group with this number chooses among in a node's switch."""
+        title, found = self._numbers.title(number), self.owner(number)
+        if title is None or found is None:
+            return []
+        here = (each for view in self._views_of(found) for each in services.groups(view, node))
+        return next((chosen for of, chosen in here if of == title), [])
+
     def endpoints_of(self, found: Service) -> Iterator[tuple[PortView, Backend, tuple[int, int], bool]]:
         """Every endpoint of a Service: of which port, its numbers in counters, whether connections are sent there."""
         for view in self._views_of(found):

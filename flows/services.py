@@ -105,6 +105,15 @@ def titles(view: PortView) -> Iterator[str]:
         yield _in_zone(view, zone)
 
 
+def groups(view: PortView, node: str) -> Iterator[tuple[str, list[Backend]]]:
+    """The groups that a node's switch may have for this port: the title of each, and what it chooses among."""
+    yield view.title, view.everybody()[:ENDPOINT_LIMIT]
+    yield _on_node(view), view.nodes().get(node, [])[:ENDPOINT_LIMIT]
+    yield _near(view), view.near().get(node, [])[:ENDPOINT_LIMIT]
+    for zone, chosen in view.zones().items():
+        yield _in_zone(view, zone), chosen[:ENDPOINT_LIMIT]
+
+
 def nodes_of(of_service: Iterable[PortView]) -> set[str]:
     """The nodes that have flows of their own for a Service, by its ports."""
     return {name for view in of_service for name in (*view.nodes(), *view.near())}

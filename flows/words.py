@@ -117,21 +117,23 @@ def identity_text(identity: Identity) -> str:
     return _IDENTITIES[identity]
 
 
-def _unknown(_label: int) -> None:
-    """No endpoint has a name."""
+def _unknown(_number: int) -> str:
+    """Nothing has a name."""
+    return ""
 
 
 class Names(msgspec.Struct, frozen=True):
     """What people call things by their numbers: ports, identities of pods, and rules that are conjunctions.
 
     Endpoints are by what their connections keep: the number of the Service's port, and below it that of the endpoint.
-    They are asked for one by one, since there are many and few of them are ever told.
+    Groups are by what they choose among. Both are asked for one by one: there are many, and few of them are ever told.
     """
 
     ports: Mapping[int, str] = {}
     identities: Mapping[int, str] = {}
     rules: Mapping[int, str] = {}
     endpoints: Callable[[int], str | None] = _unknown
+    groups: Callable[[int], str] = _unknown
 
     def port(self, number: int) -> str:
         return "where it came from" if number == PORT_IN_PORT else self.ports.get(number, f"port {number}")
@@ -253,7 +255,7 @@ def _act(action: Action, names: Names, exit_port: int) -> str:
         case DecTtl():
             return "one hop less to go"
         case ToGroup(number):
-            return f"have group {number} choose"
+            return f"have group {number} choose {names.groups(number)}".rstrip()
         case Conjunction(number, clause, clauses):
             return f"part {clause} of {clauses} of {names.rule(number)}"
         case Tell():

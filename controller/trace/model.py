@@ -9,6 +9,7 @@ packet is brought into the same form.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
@@ -283,7 +284,9 @@ class _Way:
         if flow is None:
             return Step(table=name, number=table, flow=None, words="no flow matches: drop")
         names = msgspec.structs.replace(
-            self._names, ports={port.number: port.name for port in self._compiler.ports(node)}
+            self._names,
+            ports={port.number: port.name for port in self._compiler.ports(node)},
+            groups=partial(views.group_words, self._compiler, node),
         )
         step = Step(
             table=name,

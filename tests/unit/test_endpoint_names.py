@@ -13,20 +13,24 @@ from test_compiler import Step, put, services, slices, steps
 from test_services import NODE_PORT, PODS, VIPS, endpoint, service, slice_of
 
 from controller.flow_views import Told, Wanted, flows
-from controller.views import EndpointNames
+from controller.views import EndpointNames, group_words
 from flows import services as flow_services
 from flows.compiler import Compiler
 from flows.cookies import LEARNT_OWNER
 from flows.numbers import _first as first_hash
 from flows.openflow.messages import FlowStats
-from flows.pipeline import AFFINITY
+from flows.pipeline import AFFINITY, SERVICE
 from flows.service_parts import ServiceParts
 from flows.services import PortView
 from flows.tables.service import stats_flow
-from flows.values import DROP, Flow
+from flows.update import CLUSTER
+from flows.values import DROP, Ct, Flow, ToGroup
 from topology.endpoints import Backend
 from topology.manifests import object_words
 from topology.model import Key, Object, Service, ServicePort
+
+#: Group ids from here up are the fabric's (`flows.fabric_parts`).
+FABRIC_GROUPS = 0xC0000000
 
 
 def all_owners(compiler: Compiler) -> dict[int, Key]:
@@ -138,3 +142,54 @@ def test_what_a_switch_has_learnt_is_its_service_s_and_nobody_s_when_the_service
 
 def _stats(flow: Flow) -> FlowStats:
     return FlowStats(flow.table, flow.priority, flow.cookie, flow, 0, 0, 0.0, b"")
+
+
+# What groups choose among ---------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(_EVENTS)
+def test_a_group_is_told_by_the_endpoints_that_its_buckets_send_to(events: list[Step]) -> None:
+    compiler = Compiler()
+    for event in events:
+        event(compiler)
+    for node in ("n1", "n2", "n3"):
+        for group in (*compiler.groups(CLUSTER), *compiler.groups(node)):
+            service, chosen = compiler.services.owner(group.group_id), compiler.services.chosen_by(group.group_id, node)
+            if service is None:
+                assert group.group_id >= FABRIC_GROUPS and not chosen
+                continue
+            assert len(chosen) == len(group.buckets)
+            if not service.affinity_seconds:
+                sent_to = [act.nat for bucket in group.buckets for act in bucket.program if isinstance(act, Ct)]
+                wanted = [(int(each.address), each.port) for each in chosen]
+                assert sorted((nat.address_min, nat.port_min) for nat in sent_to if nat is not None) == wanted
+
+
+def test_of_a_group_a_few_endpoints_are_told_and_how_many_more_there_are() -> None:
+    ends = [endpoint("a1", 4), endpoint("a2", 4), endpoint("b1", 4), endpoint("c1", 4)]
+    there = [slice_of(*ends[:count]) for count in (3, 4)]
+    compiler = Fabric(3, PODS, [service(), there[0]]).compiler
+    few = "10.244.1.2:8080 (pod default/a1) or 10.244.1.3:8080 (pod default/a2) or 10.244.2.2:8080 (pod default/b1)"
+    (group,) = compiler.groups(CLUSTER)
+
+    def words() -> str:
+        flow = Flow(SERVICE.number, 300, (), (ToGroup(group.group_id),), 0)
+        found: str = Told(compiler, "n1").row(_stats(flow))["words"]
+        return found
+
+    assert words() == f"everything else: have group {group.group_id} choose {few}"
+    compiler.put(there[1])
+    assert words() == f"everything else: have group {group.group_id} choose {few} (and 1 more)"
+    compiler.remove(("Service", "default", "web"))
+    assert words() == f"everything else: have group {group.group_id} choose"
+
+
+def test_a_group_of_a_node_s_own_endpoints_is_told_by_those() -> None:
+    ends = slice_of(*(endpoint(pod, 4) for pod in ("a1", "b1", "c1")))
+    compiler = Fabric(3, PODS, [service(internal_local=True), ends]).compiler
+    told = {}
+    for node in ("n1", "n2"):
+        (own,) = compiler.groups(node)
+        told[node] = group_words(compiler, node, own.group_id)
+    assert told == {"n1": "10.244.1.2:8080 (pod default/a1)", "n2": "10.244.2.2:8080 (pod default/b1)"}

@@ -150,6 +150,7 @@ _NAMES = Names(
     identities={300: "shop[app=web]"},
     rules={7: "ingress rule 0 of NetworkPolicy shop/db"},
     endpoints={5 << 32 | 6: "10.244.1.2:80 (pod shop/web)"}.get,
+    groups=lambda number: {9: "10.244.1.2:80 (pod shop/web) or 10.244.1.3:80"}.get(number, ""),
 )
 
 
@@ -189,6 +190,8 @@ _NAMES = Names(
         (Flow(20, 1, (MARK_SERVICE(1), MARK_WORLD(1)), (), 0),
          "of a connection to a Service of a connection from the world: drop"),
         (Flow(33, 1, (f.CT_LABEL(5 << 32 | 6),), (), 0), "of a connection to 10.244.1.2:80 (pod shop/web): drop"),
+        (Flow(32, 1, (SERVICE(9),), (ToGroup(9),), 0),
+         "for group 9: have group 9 choose 10.244.1.2:80 (pod shop/web) or 10.244.1.3:80"),
         (Flow(33, 1, (f.CT_LABEL(7),), (), 0), "of a connection to an endpoint that is labelled 0x7: drop"),
         (Flow(24, 1, (), (load(ZONE, 0x50),), 0), "this is topology zone 0x50"),
         (Flow(32, 1, f.match(SERVICE(9), ENDPOINT(6)), (Learn(31, 200, 0, 60, 9, (), (), ()),), 0),
