@@ -65,7 +65,7 @@ export function traceView({ given }, page) {
   const hint = element(
     "p",
     { class: "faint", id: "ends" },
-    "Ends are NAMESPACE/POD, node/NAME or an address; To may be NAMESPACE/svc/NAME, too. ",
+    "Ends are NAMESPACE/POD, node/NAME or an address; To may be NAMESPACE/svc/NAME, too, by its only port. ",
     why,
   );
   const result = element("div", { id: "result", role: "region", "aria-label": "Answer" });
