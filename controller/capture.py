@@ -117,7 +117,8 @@ class Captures:
         made = Taps(session, min(slots), request.snaplen, request.rate, seconds)
         points = self._planner.plan(request, made)
         unheard = ", ".join(self._planner.unheard()) if request.drops else ""
-        capture = Capture(request, made, points, f"not of nodes {unheard}" if unheard else "")
+        why = "their switches aren't connected, or have another master than this controller"
+        capture = Capture(request, made, points, f"not of nodes {unheard}: {why}" if unheard else "")
         if len(capture.head) > request.size:
             raise CaptureError(f"size: what the file begins with takes {len(capture.head)} bytes")
         self._running[session] = capture

@@ -34,7 +34,7 @@ _NODE = (
     Field("addresses", "Its addresses.", _TEXTS),
     Field("podCIDRs", "The CIDRs of its pods.", _TEXTS),
     Field("pods", "How many pods are attached to its bridge.", _NUMBER),
-    Field("flows", "How many flows its switch is to have.", _NUMBER),
+    Field("flows", "How many flows its switch is to have; null while it isn't connected.", _maybe(_NUMBER)),
     Field("datapathID", "Its bridge's datapath id, in hexadecimal.", _TEXT),
     Field("digest", "Digests of the flows of all nodes and of its own that it is to have.", _TEXT),
     Field("flowModsSent", "Flow and group changes that it was sent since it connected.", _NUMBER),

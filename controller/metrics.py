@@ -228,9 +228,11 @@ class _State:
 
     def _carried(self) -> Iterator[tuple[Declared, Iterable[Sample]]]:
         statistics = self._controller.statistics
+        # Of a switch that is away nothing is told.
+        carried = [row for row in statistics.nodes() if row[f"{next(iter(PORT_COUNTS))}PerSecond"] is not None]
         yield (
             NODE_RATE,
-            [((row["name"], kind), row[f"{kind}PerSecond"]) for row in statistics.nodes() for kind in PORT_COUNTS],
+            [((row["name"], kind), row[f"{kind}PerSecond"]) for row in carried for kind in PORT_COUNTS],
         )
         services = [(key[1:], totals, rates) for key, totals, rates in statistics.service_totals()]
         yield (

@@ -5,10 +5,12 @@ Blocks and options: draft-ietf-opsawg-pcapng, sections 3.5 and 4. Big-endian thr
 
 from __future__ import annotations
 
-from struct import pack, unpack_from
+from struct import calcsize, pack, unpack_from
 
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _MAGIC, _UNKNOWN_LENGTH = 0x1A2B3C4D, 0xFFFF_FFFF_FFFF_FFFF
+#: What a section has before its options: magic, version (two numbers), length.
+_SECTION_FIXED = "!IHHQ"
 _ETHERNET = 1
 _COMMENT, _APPLICATION, _NAME, _DESCRIPTION, _FLAGS, _RESOLUTION = 1, 4, 2, 3, 2, 9
 #: Of a packet, as its interface's owner sees it; neither of one that was dropped on its way.
@@ -17,7 +19,7 @@ DROPPED, INBOUND, OUTBOUND = 0, 1, 2
 
 def section(application: str, comment: str = "") -> bytes:
     """What a file begins with."""
-    fixed = pack("!IHHQ", _MAGIC, 1, 0, _UNKNOWN_LENGTH)
+    fixed = pack(_SECTION_FIXED, _MAGIC, 1, 0, _UNKNOWN_LENGTH)
     comments = ((_COMMENT, comment.encode()),) if comment else ()
     return _block(_SECTION, fixed + _options(*comments, (_APPLICATION, application.encode())))
 
@@ -46,6 +48,18 @@ def counted(data: bytes) -> tuple[int, bytes]:
         count += kind == _PACKET
         start += length
     return count, data[start:]
+
+
+def comment_of(data: bytes) -> str:
+    """What the file says of itself that begins with `data`, its first block whole; empty where it says nothing."""
+    (length,) = unpack_from("!I", data, 4)
+    start, end = 8 + calcsize(_SECTION_FIXED), length - 4
+    while start + 4 <= end:
+        code, size = unpack_from("!HH", data, start)
+        if code == _COMMENT:
+            return data[start + 4 : start + 4 + size].decode(errors="replace")
+        start += 4 + size + -size % 4
+    return ""
 
 
 def _options(*options: tuple[int, bytes]) -> bytes:

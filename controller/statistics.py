@@ -375,11 +375,15 @@ class Statistics:
     # Telling ----------------------------------------------------------------------------------------------------
 
     def nodes(self) -> Iterator[Row]:
-        """What the ports of each node's bridge carry now, together, and which one carries most."""
-        nothing = {f"{name}PerSecond": 0.0 for name in PORT_COUNTS} | {"busiestPort": ""}
-        for node, switch in self._switches.items():
-            if node in self._fleet.syncs:
-                yield {"name": node} | nothing | switch.row
+        """What the ports of each node's bridge carry now, together, and which one carries most.
+
+        Where the switch is away that is None: nobody knows.
+        """
+        for node in self._compiler.cluster.nodes:
+            switch = self._switches.get(node) if node in self._fleet.syncs else None
+            rate = None if switch is None else 0.0
+            nothing = {f"{name}PerSecond": rate for name in PORT_COUNTS} | {"busiestPort": ""}
+            yield {"name": node} | nothing | (switch.row if switch is not None else {})
 
     def _ids(self) -> dict[Key, int]:
         """The object id of each Service that there is."""

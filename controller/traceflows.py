@@ -13,7 +13,7 @@ from typing import Any
 
 from controller import policy_views
 from controller.trace.errors import TraceError
-from controller.trace.first_packet import Asked, service_of
+from controller.trace.first_packet import Asked, packet_to, service_of
 from controller.trace.live import Answer
 from controller.trace.result import End, Place, Trace, Visit
 from flows.compiler import Compiler
@@ -22,6 +22,7 @@ from topology.kubernetes.traceflows import (
     FAILED,
     PENDING,
     RUNNING,
+    SCTP_LIVE,
     SUCCEEDED,
     TIMEOUT,
     Spec,
@@ -119,7 +120,14 @@ def question(compiler: Compiler, spec: Spec) -> Asked:
         raise SpecError("spec.destination: it has no address of a family that the source has")
     if said.family and said.family not in both:
         raise SpecError(f"spec.packet.family: source and destination have no IPv{said.family} in common")
-    return Asked(said.source, said.destination, said.protocol, said.port, said.family)
+    try:
+        protocol, port = packet_to(compiler, said.destination, said.protocol, said.port)
+    except TraceError as error:
+        what, several, _ = str(error).partition(";")
+        raise SpecError(f"spec.packet.port: {what}{'; say one' if several else ''}") from error
+    if protocol == "SCTP" and spec.live:
+        raise SpecError(SCTP_LIVE)
+    return Asked(said.source, said.destination, protocol, port, said.family)
 
 
 # The answer -----------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def nodes(
             "addresses": [str(address) for address in node.addresses],
             "podCIDRs": [str(cidr) for cidr in node.pod_cidrs],
             "pods": sum(1 for _ in compiler.local_pods(name)),
-            "flows": sum(shared.counts.values()) + sum(scope.counts.values()) if sync is not None else 0,
+            "flows": sum(shared.counts.values()) + sum(scope.counts.values()) if sync is not None else None,
             "datapathID": f"{node.datapath_id:016x}",
             "digest": f"{shared.digest:016x}/{scope.digest:016x}",
             "flowModsSent": sync.counters.flow_mods if sync is not None else 0,

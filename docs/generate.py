@@ -318,7 +318,7 @@ def _of_schema(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{each}`" for each in schema["enum"])
     kind = schema.get("type", "any")
     words = [_JSON[each] for each in ([kind] if isinstance(kind, str) else kind)]
-    return " or ".join(words) + (" of text" if kind == "array" else "")
+    return " or ".join(words) + (" of text" if schema.get("items", {}).get("type") == "string" else "")
 
 
 _JSON = {

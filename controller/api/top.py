@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -33,7 +34,7 @@ def routes(controller: Controller) -> list[Route]:
         return answer({"items": rows[: arguments(request).get("limit")]})
 
     about = {
-        "nodes": "What the ports of each node's bridge carry now, the busiest node first.",
+        "nodes": "What the ports of each node's bridge carry now, the busiest first; null of a switch that is away.",
         "services": "What each Service carries now, the busiest first.",
         "policies": "The packets that each policy drops and lets through now, who drops most first.",
     }
@@ -45,4 +46,5 @@ def routes(controller: Controller) -> list[Route]:
 
 
 def _sorted(kind: str, rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: [-row[column] for column in _ORDER[kind]])
+    """What isn't known of comes last."""
+    return sorted(rows, key=lambda row: [-row[each] if row[each] is not None else inf for each in _ORDER[kind]])

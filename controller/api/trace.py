@@ -7,15 +7,59 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from controller.api.route import FAMILY, PORT, ApiError, Parameter, Route, answer, arguments, flag
+from controller.api.route import FAMILY, ApiError, Parameter, Route, answer, arguments, flag, number
 from controller.trace.compiled import Compiled
 from controller.trace.errors import TraceError
-from controller.trace.first_packet import Asked
+from controller.trace.first_packet import Asked, packet_to
 from controller.trace.model import trace
 from controller.trace.result import Trace
 
 if TYPE_CHECKING:
     from controller.app import Controller
+
+
+_PORT = number("port", "The destination port; a Service's if it has only one and nothing is said.", 0, 65535)
+
+
+_ABOUT = {
+    "question": "The packet, as it leaves whoever sends it.",
+    "verdict": "What became of it.",
+    "end": "Where its way ends, and why it wasn't delivered.",
+    "visits": "What each switch did with it: the ports, the flows that it met, NAT.",
+    "hops": "From one switch to the next: how.",
+    "service": "The Service's ADDRESS:PORT that it was bound for; empty where it wasn't for one.",
+    "endpoint": "The endpoint that was chosen.",
+    "endpoints": "All that may be.",
+    "judgements": "What each table of policies came to, by which rule.",
+}
+
+
+def _schema() -> dict[str, Any]:
+    """What a trace is, in one piece: `row` tells no step's flow."""
+    _, parts = msgspec.json.schema_components((Trace,), schema_hook=lambda _: {"type": "null"}, ref_template="{name}")
+    parts["Step"]["properties"]["flow"] = {"type": "null"}
+
+    def whole(part: Any) -> Any:
+        match part:
+            case {"$ref": str(name)}:
+                return whole(parts[name])
+            case dict():
+                return {key: whole(each) for key, each in part.items() if key != "title"}
+            case list():
+                return list(map(whole, part))
+        return part
+
+    found: dict[str, Any] = whole(parts["Trace"])
+    for name, about in _ABOUT.items():
+        found["properties"][name]["description"] = about
+    del found["description"]
+    return found
+
+
+_TRACE = _schema()
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_CAUTIONS = _TEXTS | {"description": "Where it isn't known what a switch does now, because it is away."}
+_DIFFERENCES = _TEXTS | {"description": "What switches did otherwise than the model says."}
 
 
 def routes(controller: Controller) -> list[Route]:
@@ -29,10 +73,9 @@ def routes(controller: Controller) -> list[Route]:
 
     async def tell(request: web.Request) -> web.Response:
         said = arguments(request)
-        port = said.get("port", 0)
-        protocol = said.get("protocol", "TCP" if port else "ICMP").upper()
-        asked = Asked(said["from"], said["to"], protocol, port, said.get("family", 0), said.get("endpoint", ""))
         try:
+            packet = packet_to(compiled.compiler, said["to"], said.get("protocol", "").upper(), said.get("port", 0))
+            asked = Asked(said["from"], said["to"], *packet, said.get("family", 0), said.get("endpoint", ""))
             if request.method == "POST":
                 live = await controller.tracer.trace(compiled, asked, deliver=said.get("deliver", False))
                 return answer({"model": row(live.model), "live": row(live.live), "differences": live.differences})
@@ -44,8 +87,8 @@ def routes(controller: Controller) -> list[Route]:
     parameters = (
         Parameter("from", "[NAMESPACE/]POD, node/NAME or an address.", required=True),
         Parameter("to", "[NAMESPACE/]POD, node/NAME, [NAMESPACE/]svc/NAME or an address.", required=True),
-        Parameter("protocol", "TCP, UDP, SCTP or ICMP; TCP if a port is said, else ICMP."),
-        PORT,
+        Parameter("protocol", "TCP, UDP, SCTP or ICMP; TCP if a port is said, else ICMP, or a Service's."),
+        _PORT,
         FAMILY,
         Parameter("endpoint", "ADDRESS:PORT that a Service is to choose; the first if nothing is said."),
     )
@@ -55,6 +98,11 @@ def routes(controller: Controller) -> list[Route]:
             about="The way of a connection's first packet by the model: switches, flows, NAT, verdict.",
             handler=tell,
             parameters=parameters,
+            answer=_TRACE
+            | {
+                "properties": _TRACE["properties"] | {"cautions": _CAUTIONS},
+                "required": [*_TRACE["required"], "cautions"],
+            },
         ),
         Route(
             method="POST",
@@ -62,6 +110,16 @@ def routes(controller: Controller) -> list[Route]:
             about="The same by a marked packet that is really sent and held back at its end, and what is otherwise.",
             handler=tell,
             parameters=(*parameters, flag("deliver", "Whether it arrives, rather than being held back at its end.")),
+            answer={
+                "type": "object",
+                "properties": {
+                    "model": _TRACE | {"description": "The trace by the model."},
+                    "live": _TRACE | {"description": "The trace that switches told."},
+                    "differences": _DIFFERENCES,
+                },
+                "required": ["model", "live", "differences"],
+                "additionalProperties": False,
+            },
         ),
     ]
 

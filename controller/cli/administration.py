@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from controller.cli import completing
+from controller.cli import completing, kinds
 from controller.cli.questions import ask, order, put, socket_options
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -78,4 +78,4 @@ def _work(nodes: Sequence[str], act: str, done: str, socket_path: Path | None, l
 
 def _names(nodes: Sequence[str]) -> list[str]:
     """As people name nodes: n1 or node/n1."""
-    return [node.removeprefix("node/") for node in nodes]
+    return list(map(kinds.node_name, nodes))

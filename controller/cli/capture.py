@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 import click
 
+from controller.cli import kinds
+from controller.cli.printing import printable
 from controller.cli.questions import controller_meant, socket_options
 
 #: Seconds beyond a capture's own that its answer may take.
@@ -75,13 +77,13 @@ def capture(
     """Capture the packets of a pod, those between two (--from, --to), or those that a policy drops, as pcapng.
 
     What pods send is captured as they send it, whether or not a policy then drops it; what they are sent, as it leaves
-    the switch; what a policy drops, where it is dropped. Pipe it into Wireshark with: signalbox capture web/front-1
-    -w - | wireshark -k -i -
+    the switch; what a policy drops, where it is dropped. pod/[NAMESPACE/]POD is a pod, too. Pipe it into Wireshark
+    with: signalbox capture web/front-1 -w - | wireshark -k -i -
     """
     from controller.cli import client
 
     names = {"pod": pod, "from": source, "to": target}
-    wanted: dict[str, str | int] = {key: _qualified(name) for key, name in names.items() if name}
+    wanted: dict[str, str | int] = {key: kinds.pod_name(name) for key, name in names.items() if name}
     wanted |= {"policyDrops": drops} if drops else {}
     wanted |= {"direction": direction, "duration": duration, "count": count}
     wanted |= {"rate": rate, "snaplen": snaplen, "size": size}
@@ -104,17 +106,18 @@ def _write(pieces: Iterable[bytes], file: BinaryIO) -> None:
     """Write what comes, and say how many packets it was, as tcpdump does; Ctrl-C is an end like any other."""
     from controller import pcapng
 
-    packets, rest = 0, b""
+    packets, rest, has_begun = 0, b"", False
     with contextlib.suppress(KeyboardInterrupt):
         for piece in pieces:
             data = rest + piece
             more, rest = pcapng.counted(data)
             # Whole packets only, so that one can read it whenever it ends.
-            file.write(data[: len(data) - len(rest)])
+            whole = data[: len(data) - len(rest)]
+            file.write(whole)
             file.flush()
             packets += more
+            if whole and not has_begun:
+                has_begun = True
+                if comment := pcapng.comment_of(whole):
+                    click.echo(f"Note: {printable(comment)}", err=True)
     click.echo(f"{packets} packet{'' if packets == 1 else 's'} captured", err=True)
-
-
-def _qualified(name: str) -> str:
-    return name if "/" in name else f"default/{name}"

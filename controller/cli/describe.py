@@ -105,7 +105,7 @@ def _node(rows: list[Row], asking: Asking) -> Iterator[Part]:
     yield from _fields(row, **{"Agent Version": "agentVersion"})
     yield "Conditions", (list(_conditions(row)), _CONDITION_COLUMNS)
     took = "" if not row["bundlesSent"] else f", the last in {row['lastBundleSeconds'] * 1000:.1f} ms"
-    yield "Flows", f"{row['flows']} it should have"
+    yield "Flows", "unknown" if row["flows"] is None else f"{row['flows']} it should have"
     yield "Sent", f"{row['flowModsSent']} changes in {row['bundlesSent']} bundles since it connected{took}"
     yield "Refused", str(row["refused"])
     yield "Repaired", str(row["repaired"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from controller.cli import listing, watching
-from controller.cli.kinds import BY_WORD
+from controller.cli.kinds import BY_WORD, node_name
 from controller.cli.listing import Target, Wanted
 from controller.cli.printing import print_rows
 from controller.cli.questions import ask, output_option, socket_options
@@ -39,7 +39,7 @@ def events(
 
     The controller keeps the last thousand, and none over its own restart; its log has all.
     """
-    conditions = {"node": node, "type": kind}
+    conditions = {"node": node and node_name(node), "type": kind}
     if about is not None:
         conditions["object"] = _words(about, namespace, socket_path, lab)
     wanted = Wanted(fields=",".join(f"{field}={value}" for field, value in conditions.items() if value))

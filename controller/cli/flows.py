@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from controller.cli import completing
+from controller.cli import completing, kinds
 from controller.cli.printing import Column, Row, bits, print_rows
 from controller.cli.questions import ask, dump, output_option, socket_options
 
@@ -61,9 +61,9 @@ def flows(
     With --diff: what is missing, altered or foreign (nobody's), of all flows; the exit code is 1 if anything is. In
     `ofctl` a line then begins with - where the flow should be there, and with + where it is.
     """
-    query = {}
+    node, query = kinds.node_name(node), {}
     if pod is not None:
-        query["pod"] = pod if "/" in pod else f"default/{pod}"
+        query["pod"] = kinds.pod_name(pod)
     if service is not None:
         query["service"] = service if "/" in service else f"default/{service}"
     if policy is not None:

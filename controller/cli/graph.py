@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from controller.cli import kinds
 from controller.cli.printing import Column, Row, bits, print_rows, table_of
 from controller.cli.questions import ask, dump, output_option, socket_options
 
@@ -107,11 +108,13 @@ def path(
 ) -> None:
     """Show the way of packets from A to B, hop by hop, with the ports.
 
-    Each is [NAMESPACE/]POD, a node's name, or node/NAME. Where several ways are as good, connections are spread over
-    them: the first by name is shown, and of each hop what else there is.
+    Each is [NAMESPACE/]POD, pod/[NAMESPACE/]POD, a node's name, or node/NAME. Where several ways are as good,
+    connections are spread over them: the first by name is shown, and of each hop what else there is.
     """
     outer_socket, outer_lab = around
-    answer = ask(socket_path or outer_socket, lab or outer_lab, "path", **{"from": source, "to": target})
+    answer = ask(
+        socket_path or outer_socket, lab or outer_lab, "path", **{"from": kinds.end(source), "to": kinds.end(target)}
+    )
     if output != "table":
         dump(answer, output)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import click
 import msgspec
 
 from controller.cli.printing import Column, Row
@@ -12,7 +13,7 @@ NODE_COLUMNS = (
     Column("ADDRESSES", "addresses"),
     Column("POD-CIDRS", "podCIDRs"),
     Column("PODS", "pods"),
-    Column("FLOWS", "flows"),
+    Column("FLOWS", "flows", unknown="-"),
     Column("DATAPATH-ID", "datapathID", wide=True),
     Column("DIGEST", "digest", wide=True),
     Column("FLOW-MODS-SENT", "flowModsSent", wide=True),
@@ -161,6 +162,44 @@ class Kind(msgspec.Struct, frozen=True):
         return self.name != "workloads" or row["kind"] == "Workload"
 
 
+def end(text: str) -> str:
+    """An end of a connection, as the controller is asked for it.
+
+    KIND/NAME and KIND/NAMESPACE/NAME, with any word for pods, workloads, nodes or Services, are [NAMESPACE/]NAME,
+    node/NAME and [NAMESPACE/]svc/NAME there; all else is as it was said.
+    """
+    found = _split(text)
+    if found is None:
+        return text
+    kind, namespace, name = found
+    return "/".join(filter(None, (namespace, _ENDS[kind], name)))
+
+
+def pod_name(text: str) -> str:
+    """A pod's or workload's NAMESPACE/NAME, of [KIND/][NAMESPACE/]NAME. Raises click.ClickException."""
+    found = _split(text)
+    if found is None:
+        return text if "/" in text else f"default/{text}"
+    kind, namespace, name = found
+    if _ENDS[kind]:
+        raise click.ClickException(f"{text}: a pod is asked for; say [NAMESPACE/]POD or pod/[NAMESPACE/]POD")
+    return f"{namespace or 'default'}/{name}"
+
+
+def node_name(text: str) -> str:
+    """A node's name, of [node/]NAME."""
+    found = _split(text)
+    return found[2] if found is not None and found[0] == "nodes" and not found[1] else text
+
+
+def _split(text: str) -> tuple[str, str, str] | None:
+    """Kind, namespace and name of what can be an end; None where the text doesn't begin with such a kind."""
+    word, _, rest = text.partition("/")
+    known = BY_WORD.get(word.lower())
+    namespace, _, name = rest.rpartition("/")
+    return (known.name, namespace, name) if known is not None and known.name in _ENDS and name else None
+
+
 def title(row: Row) -> str:
     """What an object is called: links, which have no name, by their ends, and events by their number."""
     return str(row.get("name") or row.get("number") or f"{row['from']}--{row['to']}")
@@ -188,3 +227,5 @@ KINDS = (
 )
 #: By every word that there is for each.
 BY_WORD = {word: kind for kind in KINDS for word in (kind.name, *kind.words)}
+#: What ends of connections may be, and how the controller is told so.
+_ENDS = {"pods": "", "workloads": "", "nodes": "node", "services": "svc"}

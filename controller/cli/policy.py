@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from controller.cli import kinds
 from controller.cli.connection import connection_options
 from controller.cli.questions import ask, dump, output_option, socket_options
 
@@ -31,9 +32,11 @@ def check(
 ) -> None:
     """Say whether SRC may reach DST, and which rule says so; the exit code is 1 where it may not.
 
-    Each is [NAMESPACE/]POD, node/NAME or an address.
+    Each is [NAMESPACE/]POD, pod/[NAMESPACE/]POD, node/NAME or an address.
     """
-    answer = ask(socket_path, lab, "policy-check", **{"from": source, "to": destination}, **connection)
+    query = {"from": kinds.end(source), "to": kinds.end(destination)}
+    # Policies say something of pings too: that is what is asked about if nothing else is said.
+    answer = ask(socket_path, lab, "policy-check", **query, **{"protocol": "ICMP", "port": "0", **connection})
     if output != "text":
         dump(answer, output)
     else:

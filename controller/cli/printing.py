@@ -27,7 +27,8 @@ _COLOURS = (("red", frozenset(_BAD)), ("yellow", frozenset(_WORRYING)), ("green"
 class Column:
     """A column: its heading, the row's key that it shows, and whether only -o wide shows it.
 
-    One that holds a state is coloured. `marks` are words that are added where another key of the row is true.
+    One that holds a state is coloured. `marks` are words that are added where another key of the row is true, `unknown`
+    is shown where the row says nothing.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class Column:
         wide: bool = False,
         state: bool = False,
         marks: Mapping[str, str] | None = None,
+        unknown: str = "<none>",
     ) -> None:
         self.heading = heading
         self.key = key
         self.wide = wide
         self.state = state
+        self._unknown = unknown
         self._marks = marks or {}
 
     def text(self, row: Row) -> str:
@@ -50,7 +53,7 @@ class Column:
         if added := [word for key, word in self._marks.items() if row.get(key)]:
             value = [value, *added]
         if value is None or value == "" or value == []:
-            return "<none>"
+            return self._unknown
         return ",".join(str(each) for each in value) if isinstance(value, list) else str(value)
 
 

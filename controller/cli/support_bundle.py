@@ -23,7 +23,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from controller.cli.kinds import KINDS
+from controller.cli.kinds import KINDS, node_name
 from controller.cli.listing import CHUNK
 from controller.cli.questions import controller_meant, socket_options
 from topology.version import version
@@ -143,7 +143,7 @@ def support_bundle(
     try:
         with open(target, "xb", opener=_private) as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
             bundle = Bundle(archive, title, where, time.monotonic() + timeout, max_size << 20)
-            _fill(bundle, nodes, max_nodes, (*logs, *_known_logs(where)))
+            _fill(bundle, tuple(map(node_name, nodes)), max_nodes, (*logs, *_known_logs(where)))
             bundle.finish(began)
     except FileExistsError:
         raise click.ClickException(f"{target}: there is such a file already") from None

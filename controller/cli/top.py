@@ -9,14 +9,16 @@ import click
 from controller.cli.printing import Column, Row, bits, print_rows
 from controller.cli.questions import ask, output_option, socket_options
 
+#: What a switch that is away carries, in kubectl's word.
+_UNKNOWN = "<unknown>"
 _COLUMNS = {
     "nodes": [
         Column("NAME", "name"),
-        Column("RX", "rx"),
-        Column("TX", "tx"),
-        Column("RX-PACKETS/S", "rxPacketsPerSecond"),
-        Column("TX-PACKETS/S", "txPacketsPerSecond"),
-        Column("DROPPED/S", "dropped"),
+        Column("RX", "rx", unknown=_UNKNOWN),
+        Column("TX", "tx", unknown=_UNKNOWN),
+        Column("RX-PACKETS/S", "rxPacketsPerSecond", unknown=_UNKNOWN),
+        Column("TX-PACKETS/S", "txPacketsPerSecond", unknown=_UNKNOWN),
+        Column("DROPPED/S", "dropped", unknown=_UNKNOWN),
         Column("BUSIEST-PORT", "busiestPort"),
     ],
     "services": [
@@ -49,6 +51,7 @@ def top(
 ) -> None:
     """Show nodes, Services or policies by what they carry now, the busiest first. The first time that takes a second.
 
+    Nodes whose switch is away come last: what they carry is <unknown>.
     Of policies it is packets that each allows and denies.
     """
     known = _KINDS.get(kind.lower())
@@ -70,8 +73,8 @@ def _in_words(row: Row) -> Row:
     """With rates as people say them."""
     told = {key: f"{value:.0f}" if isinstance(value, float) else value for key, value in row.items()}
     for name, key in (("rx", "rxBytesPerSecond"), ("tx", "txBytesPerSecond"), ("rate", "bytesPerSecond")):
-        if key in row:
+        if row.get(key) is not None:
             told[name] = bits(row[key] * 8)
-    if "rxDroppedPerSecond" in row:
+    if row.get("rxDroppedPerSecond") is not None:
         told["dropped"] = f"{row['rxDroppedPerSecond'] + row['txDroppedPerSecond']:.0f}"
     return told

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from controller.cli import kinds
 from controller.cli.connection import connection_options
 from controller.cli.printing import Column, in_colour, table_of
 from controller.cli.questions import ask, dump, order, output_option, socket_options
@@ -37,19 +38,22 @@ def trace(
 ) -> None:
     """Show where the first packet of a connection from SRC to DST goes, by what the controller has compiled.
 
-    Each is [NAMESPACE/]POD, node/NAME or an address; DST may be [NAMESPACE/]svc/NAME. No packet is sent; with --live
-    one is, which is held back in the last switch unless you say --deliver. The exit code is 1 where switches did
-    otherwise than they should.
+    Each is [NAMESPACE/]POD, pod/[NAMESPACE/]POD, node/NAME or an address; DST may be svc/[NAMESPACE/]NAME, whose port
+    is taken where it has but one and none is said. No packet is sent; with --live one is, which is held back in the
+    last switch unless you say --deliver. The exit code is 1 where switches did otherwise than they should.
     """
     if deliver and not live:
         raise click.UsageError("--deliver is of --live: else no packet is sent")
-    query = {"from": source, "to": destination, **connection}
+    query = {"from": kinds.end(source), "to": kinds.end(destination), **connection}
     query |= {"endpoint": endpoint} if endpoint else {}
     query |= {"deliver": "1"} if deliver else {}
     answer = (order if live else ask)(socket_path, lab, "trace", **query)
     if output in ("json", "yaml"):
         dump(answer, output)
         return
+    asked = (answer["model"] if live else answer)["question"]
+    if not connection.get("protocol") and asked["port"]:
+        click.echo(f"To {asked['port']}/{asked['protocol']}, the only port of {destination}.")
     columns = _WIDE_COLUMNS if output == "wide" else _COLUMNS
     click.echo(_text(answer["live"] if live else answer, columns))
     if live:
@@ -69,10 +73,10 @@ def _tell_differences(differences: list[str]) -> None:
 def _text(answer: dict[str, Any], columns: list[Column]) -> str:
     lines: list[str] = [] if answer["visits"] else ["No switch meets it."]
     for visit in answer["visits"]:
-        lines.append(f"{visit['node']}: from {visit['entered_from']}")
+        lines.append(f"{visit['node']}: from {visit['enteredFrom']}")
         lines += ["  " + line for line in table_of(visit["steps"], columns).splitlines()]
         lines += [f"  {each['end']} {each['before']} becomes {each['after']}" for each in visit["translations"]]
-        lines += [f"  to {visit['left_to']}"] if visit["left_to"] else []
+        lines += [f"  to {visit['leftTo']}"] if visit["leftTo"] else []
     lines += [
         f"{in_colour(each['action'])} by {each['object']} on {each['node']}: {each['words']}"
         for each in answer["judgements"]

@@ -165,6 +165,23 @@ def service_of(compiler: Compiler, text: str) -> Service | None:
     return found
 
 
+def packet_to(compiler: Compiler, destination: str, protocol: str, port: int) -> tuple[str, int]:
+    """Protocol and port that are meant where one of them wasn't said ("" and 0): a Service's, if it has only one.
+
+    To all else it is a TCP packet where there is a port, and a ping where there is none. Raises TraceError.
+    """
+    service = service_of(compiler, destination) if not port and protocol in ("", *_PROTOCOLS) else None
+    if service is None:
+        return protocol or ("TCP" if port else "ICMP"), port
+    ports = [each for each in service.ports if protocol in ("", each.protocol)]
+    if len(ports) == 1:
+        return ports[0].protocol, ports[0].port
+    if not ports:
+        raise TraceError(f"{destination} has no port{f' of {protocol}' if protocol else ''}")
+    words = ", ".join(f"{each.name} {each.port}/{each.protocol}".strip() for each in ports)
+    raise TraceError(f"{destination} has ports {words}; say one by its port (--{ports[0].protocol.lower()} PORT)")
+
+
 def _start(compiler: Compiler, source: Party, target: Address) -> _Start:
     """Where the packets of a sender enter."""
     if source.pod is not None:

@@ -35,7 +35,7 @@ class Place(StrEnum):
     SWITCH = "Switch"
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class Question(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The first packet of a connection, as it leaves `source`. `port` is 0 for ICMP; `family` is 4 or 6."""
 
     source: str
@@ -48,7 +48,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     family: int
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One table crossed. Without a flow nothing matched there, which drops the packet."""
 
     table: str
@@ -62,7 +62,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     ofctl: str = ""
 
 
-class Translation(msgspec.Struct, frozen=True, kw_only=True):
+class Translation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """NAT that a node does: `end` is `source` or `destination`; addresses with ports, as people write them."""
 
     end: str
@@ -70,7 +70,7 @@ class Translation(msgspec.Struct, frozen=True, kw_only=True):
     after: str
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
+class Visit(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What one switch did with the packet. A packet that visits a switch twice has two visits."""
 
     node: str
@@ -88,7 +88,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     left_to: str = ""
 
 
-class Hop(msgspec.Struct, frozen=True, kw_only=True):
+class Hop(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """From one switch to the next: `how` is Tunnel, Routed or Wire."""
 
     source: str
@@ -96,7 +96,7 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
     how: str
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True):
+class End(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Where the way ends. `name` is the pod's `namespace/name` or the node's; `why` says why it wasn't delivered."""
 
     place: Place
@@ -107,7 +107,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+class Judgement(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a policy table came to: `action` is Accept, Deny or Pass, `words` say which rule of which policy."""
 
     node: str
@@ -117,7 +117,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     words: str
 
 
-class Trace(msgspec.Struct, frozen=True, kw_only=True):
+class Trace(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The whole way of one packet."""
 
     question: Question

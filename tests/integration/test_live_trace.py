@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import pytest
-from callers import OUTSIDE, ofctl, taps
+from callers import OUTSIDE, ofctl, service, taps
+from click.testing import CliRunner
 from policing import policed
 from probes import addresses, inside, pings, pod_netns, until
 from test_link_discovery import everywhere, wired
-from test_trace_agreement import DOCUMENTS
+from test_trace_agreement import DOCUMENTS, in_red
 
 from controller.cli import client
+from deploy.command import main
 from deploy.lab.cluster import Lab
 from deploy.lab.layout import netns_path
 
@@ -70,6 +72,19 @@ def test_switches_do_what_the_model_says_of_every_kind_of_way(lab: Lab, family: 
             assert found["live"]["visits"][0]["steps"], title
             assert found["live"]["service"] == found["model"]["service"], title
             assert found["live"]["endpoint"] == found["model"]["endpoint"], title
+
+
+def test_a_packet_to_a_service_s_only_port_is_sent_where_none_is_said(lab: Lab) -> None:
+    only = in_red(service("only", {"port": 80, "targetPort": 8081}, selector={"who": "web1"}))
+    with policed(lab, *DOCUMENTS, only):
+        lab.wait_for_sync()
+        words = ("trace", "pod/red/near", "svc/red/only", "--live", "--lab", lab.layout.name)
+        told = CliRunner().invoke(main, words)
+        asked = CliRunner().invoke(main, [*words, "--tcp", "80"])
+    assert told.exit_code == asked.exit_code == 0, told.output
+    assert told.output.splitlines()[0] == "To 80/TCP, the only port of svc/red/only."
+    assert told.output.splitlines()[-1] == "The switches did what the model says."
+    assert told.output.splitlines()[1:-1] == asked.output.splitlines()[:-1]
 
 
 def test_a_flow_that_somebody_put_there_is_shouted(lab: Lab) -> None:

@@ -220,16 +220,16 @@ class Switches:
     def differences(self, question: Question, trace: dict[str, Any]) -> list[str]:
         """Where a switch says otherwise than the model."""
         found = []
-        target = trace["question"]["destination_address"]
+        target = trace["question"]["destinationAddress"]
         port = question.port
         for number, visit in enumerate(trace["visits"]):
-            if ", which sends it to " in visit["entered_from"]:
+            if ", which sends it to " in visit["enteredFrom"]:
                 # A node port: its host gives it another destination.
                 target = str(next(each for each in ENTRY_ADDRESSES if each.version == question.family))
             packet = self._packet(question, trace, visit, (target, port), number)
             tables, ports, told = traced(self._lab, packet, visit["node"])
             ours = [step["number"] for step in visit["steps"]]
-            out = [visit["out_port"]] if visit["out_port"] else []
+            out = [visit["outPort"]] if visit["outPort"] else []
             if any(each["end"] == "destination" for each in visit["translations"]):
                 # `ofproto/trace` carries out no NAT: what it says from there on is of another packet.
                 cut = ours.index(SERVICE_STATS.number)
@@ -251,8 +251,8 @@ class Switches:
             macs = (parse_mac(self._pods[question.source]["mac"]), ROUTER_MAC)
         else:
             key = {f.TUN_ID: self._sender(question, trace)}
-        ends = (ip_address(told["source_address"]), told["source_port"]), (ip_address(target[0]), target[1])
-        return make(visit["in_port"], macs, *ends) | key
+        ends = (ip_address(told["sourceAddress"]), told["sourcePort"]), (ip_address(target[0]), target[1])
+        return make(visit["inPort"], macs, *ends) | key
 
     def _sender(self, question: Question, trace: dict[str, Any]) -> int:
         """What a tunnel says of who has sent it."""
@@ -269,7 +269,7 @@ def test_the_model_the_switches_and_real_connections_agree_about_questions_at_ra
         assert len(set(asked)) == len(asked) == 1000
         models = {each: by_model(lab, each) for each in asked}
         outcomes = {each: [outcome(trace, each.port) for trace in models[each]] for each in models}
-        addresses = [models[each][0]["question"]["destination_address"] for each in asked]
+        addresses = [models[each][0]["question"]["destinationAddress"] for each in asked]
         probed = by_probe(lab, asked, [all(map(bool, outcomes[each])) for each in asked], addresses)
         probed = ask_again(lab, asked, outcomes, addresses, probed)
         switches = Switches(lab)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fake_switch import FakeSwitch, Wire
 from test_sync import UPLINKS, node, pod, pod_port, snapshot, started
 
 from controller import app, port_loads
-from controller.api import serve
+from controller.api import serve, server
 from controller.app import Controller
 from controller.bgp import Speaker
 from controller.bgp_settings import BgpSettings
@@ -54,6 +55,52 @@ async def test_nodes_tell_how_their_switches_are(client: Client) -> None:
     assert (first["name"], first["status"], first["pods"]) == ("n1", "Synced", 1)
     assert first["datapathID"] == f"{node(1).datapath_id:016x}" and first["flowModsSent"] > 0
     assert (second["name"], second["status"]) == ("n2", "Disconnected")
+    assert first["flows"] > 0 and second["flows"] is None
+
+
+async def test_what_a_switch_that_is_away_carries_is_not_known(client: Client) -> None:
+    looks = asyncio.ensure_future(client.get("/v1/top/nodes"))
+    while not looks.done():
+        assert client.wire is not None
+        client.wire.pump()
+        await asyncio.sleep(0.01)
+    first, second = (await looks)["items"]
+    assert (first["name"], second["name"]) == ("n1", "n2")
+    assert first["rxBytesPerSecond"] >= 0 and second["rxBytesPerSecond"] is None
+    assert (second["txDroppedPerSecond"], second["busiestPort"]) == (None, "")
+
+
+def names(schema: Any) -> Iterator[str]:
+    """The names of all properties and parameters that a description has."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from names(each)
+    elif isinstance(schema, dict):
+        properties = schema.get("properties")
+        yield from properties if isinstance(properties, dict) else ()
+        if "in" in schema and isinstance(schema.get("name"), str):
+            yield schema["name"]
+        for each in schema.values():
+            yield from names(each)
+
+
+def test_every_name_of_the_api_is_in_camel_case(client: Client) -> None:
+    found = set(names(server.description(client.controller)))
+    assert {"podCIDRs", "enteredFrom", "fieldSelector", "policyDrops", "datapathID"} <= found
+    assert not [name for name in found if not re.fullmatch(r"[a-z][a-zA-Z0-9]*", name)]
+
+
+async def test_a_trace_is_told_as_it_is_described(client: Client) -> None:
+    told = await client.get("/v1/trace?from=a&to=192.0.2.1&protocol=TCP&port=80")
+    described = server.description(client.controller)["paths"]["/v1/trace"]["get"]["responses"]["200"]
+
+    def keys(part: Any) -> Iterator[str]:
+        if isinstance(part, dict):
+            yield from part
+        for each in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            yield from keys(each)
+
+    assert told["visits"] and {"sourcePort", "enteredFrom"} <= set(keys(told)) <= set(names(described))
 
 
 async def test_pods_tell_where_they_are_and_what_they_wait_for(client: Client) -> None:

@@ -113,6 +113,11 @@ def test_packets_are_counted_in_whatever_pieces_they_come(step: int) -> None:
     assert (count, rest) == (4, b"")
 
 
+def test_what_a_file_says_of_itself_is_read_back() -> None:
+    assert pcapng.comment_of(pcapng.section("test", "not of nodes n1, n2")) == "not of nodes n1, n2"
+    assert pcapng.comment_of(pcapng.section("test") + pcapng.interface("n1", "", 96)) == ""
+
+
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [

@@ -385,6 +385,31 @@ def test_the_exit_code_of_status_says_whether_all_is_well(
         assert told.exit_code == code and "1 of 2 peers up" in told.output
 
 
+def test_what_is_not_known_of_a_switch_that_is_away_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = {"name": "n2", "status": "Disconnected", "addresses": ["192.0.2.2"], "podCIDRs": [], "pods": 0}
+    answering(monkeypatch, {"items": [{**away, "flows": None}]})
+    heading, line = run("get", "nodes", "--socket", "/s").output.splitlines()
+    assert dict(zip(heading.split(), line.split(), strict=True))["FLOWS"] == "-"
+    kinds = ("rxBytes", "txBytes", "rxPackets", "txPackets", "rxDropped", "txDropped")
+    answering(
+        monkeypatch, {"items": [{"name": "n2", **{f"{kind}PerSecond": None for kind in kinds}, "busiestPort": ""}]}
+    )
+    assert run("top", "nodes", "--socket", "/s").output.splitlines()[1].split() == ["n2", *["<unknown>"] * 5, "<none>"]
+
+
+@pytest.mark.parametrize("words", [("drain", "no/n1"), ("resync", "nodes/n1"), ("flows", "node/n1")])
+def test_a_node_is_taken_in_kubectl_s_words(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    asked: list[list[str]] = []
+
+    def ask(where: object, resource: list[str], *_: object, **__: object) -> dict[str, object]:
+        asked.append(resource)
+        return {"items": [], "changed": True, "drained": False}
+
+    monkeypatch.setattr(client, "ask", ask)
+    assert run(*words, "--socket", "/s").exit_code == 0
+    assert [resource[:2] for resource in asked] == [["nodes", "n1"]]
+
+
 def test_states_are_coloured_on_a_terminal_or_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     items = [{"name": "n1", "status": "Synced"}, {"name": "n2", "status": "Disconnected"}]
     answering(monkeypatch, {"items": items})

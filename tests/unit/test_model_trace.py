@@ -14,7 +14,7 @@ from controller.api.trace import row
 from controller.cli.trace import trace as command
 from controller.trace.compiled import Compiled
 from controller.trace.errors import TraceError
-from controller.trace.first_packet import Asked
+from controller.trace.first_packet import Asked, packet_to
 from controller.trace.model import trace
 from controller.trace.result import Place, Trace, Verdict, differences
 from topology.model import Object, Service, ServicePort
@@ -72,6 +72,26 @@ def test_a_service_s_endpoint_is_told(fabric: Fabric, family: int) -> None:
 def test_what_no_service_offers_is_rejected(fabric: Fabric) -> None:
     for target, port in (("svc/empty", 80), ("svc/web", 81)):
         assert ask(fabric, "a1", target, port).verdict is Verdict.REJECTED
+
+
+def test_a_service_s_only_port_is_meant_where_none_is_said() -> None:
+    ports = tuple(
+        ServicePort(port=port, protocol=protocol, name=name)
+        for name, port, protocol in (("http", 80, "TCP"), ("https", 443, "TCP"), ("dns", 53, "UDP"))
+    )
+    several = msgspec.structs.replace(SERVICE, name="several", ports=ports)
+    compiler = Fabric(2, [(1, "a1")], [SERVICE, several]).compiler
+    assert packet_to(compiler, "svc/web", "", 0) == packet_to(compiler, "svc/web", "TCP", 0) == ("TCP", 80)
+    assert packet_to(compiler, "svc/several", "UDP", 0) == ("UDP", 53)
+    assert packet_to(compiler, "svc/several", "", 8080) == ("TCP", 8080)
+    assert packet_to(compiler, "svc/web", "ICMP", 0) == packet_to(compiler, "a1", "", 0) == ("ICMP", 0)
+    said = "svc/several has ports http 80/TCP, https 443/TCP, dns 53/UDP; say one by its port .--tcp PORT"
+    with pytest.raises(TraceError, match=said):
+        packet_to(compiler, "svc/several", "", 0)
+    with pytest.raises(TraceError, match="svc/several has ports http 80/TCP, https 443/TCP; say one"):
+        packet_to(compiler, "svc/several", "TCP", 0)
+    with pytest.raises(TraceError, match="svc/web has no port of SCTP"):
+        packet_to(compiler, "svc/web", "SCTP", 0)
 
 
 def test_hosts_and_the_world_are_ends(fabric: Fabric) -> None:

@@ -125,6 +125,8 @@ def test_the_examples_that_people_are_shown_are_taken() -> None:
 def test_ends_and_packets_are_asked_as_everywhere_else() -> None:
     spec = Spec(End(pod="a"), End(service="s", namespace="x"), Packet(port=80, family="IPv6"))
     assert tuple(msgspec.structs.astuple(asked(spec))) == ("default/a", "x/svc/s", "TCP", 80, 6)
+    spec = Spec(End(pod="a"), End(service="s"))
+    assert tuple(msgspec.structs.astuple(asked(spec))) == ("default/a", "default/svc/s", "", 0, 0)
     spec = Spec(End(ip="2001:DB8::1"), End(node="n1"))
     assert tuple(msgspec.structs.astuple(asked(spec))) == ("2001:db8::1", "node/n1", "ICMP", 0, 0)
 
@@ -254,6 +256,8 @@ async def test_traceflows_are_answered_when_their_definition_comes_and_what_can_
     server.define(DEFINITION)
     server.create(traceflow("nodes", **NODES))
     server.create(traceflow("served", **NODES | {"destination": {"service": "web"}, "packet": {"port": 80}}))
+    server.create(traceflow("only", **NODES | {"destination": {"service": "web"}}))
+    server.create(traceflow("none", **NODES | {"destination": {"service": "web"}, "packet": {"protocol": "UDP"}}))
     server.create(traceflow("refused", **NODES | {"destination": {"service": "empty"}, "packet": {"port": 80}}))
     server.create(traceflow("nobody", **NODES | {"source": {"pod": "nobody"}}))
     server.create(traceflow("family", **NODES | {"packet": {"family": "IPv6"}}))
@@ -268,6 +272,10 @@ async def test_traceflows_are_answered_when_their_definition_comes_and_what_can_
     assert found["hops"][0]["steps"][0].startswith("Classify: ") and found["hops"][0]["to"] == "the tunnel"
     assert (found["service"], found["endpoint"]) == ("10.96.0.8:80", "192.0.2.2:8080")
     assert found["hops"][0]["translations"] == ["destination 10.96.0.8:80 becomes 192.0.2.2:8080"]
+    only = await until_phase(server, "only", SUCCEEDED)
+    assert (only["service"], only["endpoint"]) == (found["service"], found["endpoint"])
+    found = await until_phase(server, "none", "Failed")
+    assert found["message"] == "spec.packet.port: default/svc/web has no port of UDP"
     found = await until_phase(server, "refused", SUCCEEDED)
     assert found["verdict"] == "Rejected" and "no endpoint" in found["reason"]
     assert [hop["node"] for hop in found["hops"]] == ["n1"] and found["hops"][0]["steps"][0].startswith("Classify: ")

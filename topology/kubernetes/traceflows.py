@@ -20,6 +20,9 @@ TIMEOUT = 20
 _KINDS = ("pod", "node", "service", "ip")
 
 
+SCTP_LIVE = "spec.live: SCTP is traced by the model alone; say live: false"
+
+
 class SpecError(ValueError):
     """A spec that makes no sense; the text names the field."""
 
@@ -68,7 +71,11 @@ class Traceflow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The question, as traces are asked everywhere else; `family` is 4, 6 or 0."""
+    """The question, as traces are asked everywhere else; `family` is 4, 6 or 0.
+
+    To a Service without a port `port` is 0, and `protocol` is empty where none is said: which is its only one isn't
+    known here.
+    """
 
     source: str
     destination: str
@@ -81,13 +88,13 @@ def asked(spec: Spec) -> Asked:
     """The question that a spec is. Raises SpecError."""
     source, destination = _end("source", spec.source), _end("destination", spec.destination)
     packet = spec.packet
-    protocol = packet.protocol or ("TCP" if packet.port else "ICMP")
+    protocol = packet.protocol or ("TCP" if packet.port else "" if spec.destination.service else "ICMP")
     if protocol == "ICMP" and packet.port:
         raise SpecError("spec.packet.port: ICMP has no ports; leave it out, or say another protocol")
-    if protocol != "ICMP" and not packet.port:
+    if protocol != "ICMP" and not packet.port and not spec.destination.service:
         raise SpecError(f"spec.packet.port: {protocol} goes to a port from 1 to 65535")
     if protocol == "SCTP" and spec.live:
-        raise SpecError("spec.live: SCTP is traced by the model alone; say live: false")
+        raise SpecError(SCTP_LIVE)
     return Asked(source, destination, protocol, packet.port, {"IPv4": 4, "IPv6": 6}.get(packet.family, 0))
 
 

@@ -14,7 +14,8 @@ export const nodeRates = {
   ask: (signal) => top("nodes", name, signal),
   add(row, found) {
     const rates = found.get(name(row));
-    if (!rates) return;
+    // What a switch that is away carries isn't known.
+    if (!rates || rates.rxBytesPerSecond === null) return;
     row.rxBitsPerSecond = 8 * rates.rxBytesPerSecond;
     row.txBitsPerSecond = 8 * rates.txBytesPerSecond;
     row.droppedPerSecond = rates.rxDroppedPerSecond + rates.txDroppedPerSecond;

@@ -65,7 +65,7 @@ export function traceView({ given }, page) {
   const hint = element(
     "p",
     { class: "faint", id: "ends" },
-    "Ends are NAMESPACE/POD, node/NAME or an address; To may be NAMESPACE/svc/NAME, too. ",
+    "Ends are NAMESPACE/POD, node/NAME or an address; To may be NAMESPACE/svc/NAME, too, by its only port. ",
     why,
   );
   const result = element("div", { id: "result", role: "region", "aria-label": "Answer" });
@@ -200,7 +200,7 @@ function verdict(found) {
 }
 
 function facts({ question, service, endpoint, endpoints, judgements }) {
-  const { source_address: from, destination_address: to, protocol, source_port: fromPort, port } = question;
+  const { sourceAddress: from, destinationAddress: to, protocol, sourcePort: fromPort, port } = question;
   const ends = port ? `${joined(from, fromPort)} to ${joined(to, port)}` : `${from} to ${to}`;
   const items = [["Packet", `${protocol} from ${ends}`]];
   if (service)
@@ -220,14 +220,14 @@ function stepsOf(found, title) {
   const denied = found.verdict !== "Delivered";
   found.visits.forEach((visit, place) => {
     const isLast = place === found.visits.length - 1;
-    parts.push(element("h3", {}, `${place + 1}. ${visit.node}, from ${visit.entered_from} by ${visit.entered}`));
+    parts.push(element("h3", {}, `${place + 1}. ${visit.node}, from ${visit.enteredFrom} by ${visit.entered}`));
     const steps = visit.steps.map((step, index) => stepOf(step, denied && isLast && index === visit.steps.length - 1));
     for (const { end, before, after } of visit.translations) {
       steps.push(
         element("li", {}, element("strong", {}, "NAT"), element("span", {}, `${end} ${before} becomes ${after}`)),
       );
     }
-    const left = visit.left ? `to ${visit.left_to} by ${visit.left}` : "here it ends";
+    const left = visit.left ? `to ${visit.leftTo} by ${visit.left}` : "here it ends";
     steps.push(element("li", {}, element("strong", {}, "Then"), element("span", {}, left)));
     parts.push(element("ol", { class: "steps" }, ...steps));
   });

@@ -23,7 +23,7 @@ export function marksOf({ visits, verdict }) {
 export function remarksOf({ visits, verdict, end }) {
   const remarks = new Map(visits.map(({ node }) => [node, []]));
   if (!visits.length) return remarks;
-  remarks.get(visits[0].node).push(`from ${visits[0].entered_from.replace(/^pod /, "")}`);
+  remarks.get(visits[0].node).push(`from ${visits[0].enteredFrom.replace(/^pod /, "")}`);
   const last = visits.at(-1);
   const stop = last.steps.at(-1)?.table ?? "";
   const words =
