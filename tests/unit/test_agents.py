@@ -182,7 +182,9 @@ def test_who_watches_is_told_of_another_state_or_version_and_of_nothing_else(her
 
 
 def told(controller: Controller) -> dict[str, parts.Part]:
-    return {part.name: part for part in parts.parts(controller, datetime.now(UTC), 0.0)}
+    now = datetime.now(UTC)
+    found = parts.troubles_by_part(controller, now)
+    return {part.name: part for part in parts.parts(controller, found, now, 0.0)}
 
 
 def test_a_part_says_how_many_are_alive_and_who_is_of_another_version() -> None:

@@ -44,6 +44,9 @@ def test_every_command_says_what_it_does_and_what_each_option_is_for(path: tuple
 def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(client, "DEFAULT_SOCKET", tmp_path / "controller.sock")
     monkeypatch.setattr(client, "LABS", tmp_path / "labs")
+    # What whoever runs the tests wants of colours is not what they are about.
+    for name in ("NO_COLOR", "CLICOLOR_FORCE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize("words", [("get", "pods"), ("status",), ("topology",), ("flows", "n1")])
