@@ -59,6 +59,7 @@ def rules(
     masquerade = list(_masquerade(cluster_cidrs, sorted(nodes, key=int), sorted(routed, key=int)))
     # By loopback a process has an address that no pod can answer.
     masquerade.append(f'oifname "{GATEWAY_PORT}" ip saddr {_LOOPBACK[4]} counter masquerade')
+    masquerade += _calls_of_itself()
     chains = {
         "postrouting": ["type nat hook postrouting priority srcnat; policy accept;", *masquerade],
         # Pods' connections to node ports never get here: the switch serves them where the pod is.
@@ -108,6 +109,16 @@ def _masquerade(cluster_cidrs: Sequence[Network], nodes: Sequence[Address], rout
             yield f"{here} {family} daddr {known} tcp flags & (syn | ack) != syn return"
         but = f"{family} daddr != {others} " if (others := _set(routed, cidr.version)) else ""
         yield f"{here} {family} daddr != {cidr} {but}counter masquerade"
+
+
+def _calls_of_itself() -> Iterator[str]:
+    """A process of this node that calls a port of it is the gateway's address to whom it reaches.
+
+    To the node's own address other nodes would answer past the switch that knows the connection.
+    """
+    for entry in ENTRY_ADDRESSES:
+        to = f"{_FAMILIES[entry.version]} daddr {entry}"
+        yield f'oifname "{GATEWAY_PORT}" {to} fib saddr type local counter masquerade'
 
 
 def _set(addresses: Sequence[Address], version: int) -> str:

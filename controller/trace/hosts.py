@@ -116,8 +116,16 @@ class Host:
         everywhere = any(each["protocol"] == protocol and "address" not in each for each in ports)
         if everywhere or port in self._node_ports:
             entry = next(each for each in ENTRY_ADDRESSES if each.version == target.version)
-            return Bridged(_bound_for(packet, entry))
+            return Bridged(self._by_the_gateway(_bound_for(packet, entry)))
         return Kept()
+
+    def _by_the_gateway(self, packet: dict[Field, int]) -> dict[Field, int]:
+        """What the host asks of a port of its own comes from the gateway's address; others keep theirs."""
+        field = f.IPV4_SRC if f.IPV4_SRC in packet else f.IPV6_SRC
+        version = 4 if field is f.IPV4_SRC else 6
+        gateway = next((int(each) for each in gateway_addresses(self._here.pod_cidrs) if each.version == version), None)
+        is_own = any(each.version == version and int(each) == packet[field] for each in self._own)
+        return {**packet, field: gateway} if is_own and gateway is not None else packet
 
     def _routed_to(self, target: Address) -> str:
         """The other node to which the host sends by itself; empty if none."""

@@ -14,6 +14,7 @@ from callers import (
     HAIRPIN,
     OUTSIDE,
     SERVERS,
+    Held,
     applied,
     balanced,
     call,
@@ -43,6 +44,8 @@ from deploy.lab.cluster import Lab
 #: An external address that no pool holds: the host outside has a route to it, as a router of the site would.
 EXTERNAL = ("203.0.113.7", "2001:db8:7::7")
 MANY = 1000
+#: What node-2's own processes are to pods.
+GATEWAYS = ("10.244.2.1", "fd00:10:244:2::1")
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +91,51 @@ def test_clients_within_the_cluster_are_seen_with_their_own_addresses(lab: Lab) 
             answers = call(pod_netns(lab, pod), *(to(address, 80, kind, 6) for address in ways))
             for address, outcomes in zip(ways, answers, strict=True):
                 assert {each.get("peer") for each in outcomes} == {own[":" in address]}, (pod, address, outcomes)
-    gateways = ["10.244.2.1", "fd00:10:244:2::1"]
     for address, outcomes in zip(
         ways, call(places(lab)["node-2"], *(to(each, 80, count=6) for each in ways)), strict=True
     ):
-        assert {each.get("peer") for each in outcomes} == {gateways[":" in address]}, (address, outcomes)
+        assert {each.get("peer") for each in outcomes} == {GATEWAYS[":" in address]}, (address, outcomes)
+
+
+def test_a_process_that_calls_a_port_of_its_own_node_is_seen_as_the_node_s_gateway(lab: Lab) -> None:
+    netns, (number, datagrams) = places(lab)["node-2"], (node_port(lab, "all", index) for index in range(2))
+    for address, gateway in zip(node_addresses(lab, "node-2"), GATEWAYS, strict=True):
+        ways = [(address, number, "tcp"), (address, datagrams, "udp"), (address, 9080, "udp")]
+        for way, outcomes in zip(ways, call(netns, *(to(*way, 12) for way in ways)), strict=True):
+            assert {each.get("peer") for each in outcomes} == {gateway}, (way, outcomes)
+
+
+def test_a_process_is_answered_by_another_node_s_server_over_a_port_of_its_own_node(lab: Lab) -> None:
+    ports = [{"name": each, "port": 80, "protocol": each.upper()} for each in ("tcp", "udp")]
+    theirs = [{**each, "port": 7070} for each in ports]
+    slices = [
+        endpoint_slice("away", str(index), [{"address": address}], theirs)
+        for index, address in enumerate(node_addresses(lab, "node-3"))
+    ]
+    with applied(lab, service("away", *ports, type="NodePort", selector=None), *slices):
+        for index, kind in enumerate(("tcp", "udp")):
+            calls = [to(each, node_port(lab, "away", index), kind, 3) for each in node_addresses(lab, "node-2")]
+            for outcomes, gateway in zip(call(places(lab)["node-2"], *calls), GATEWAYS, strict=True):
+                assert {each.get("peer") for each in outcomes} == {gateway}, (kind, outcomes)
+
+
+def test_connections_of_one_source_port_over_ports_of_several_nodes_are_several_to_the_endpoint(lab: Lab) -> None:
+    with applied(lab, service("first", type="NodePort", selector={"who": "s1"})):
+        number = node_port(lab, "first")
+        for family, cluster_ip in enumerate(vips(lab, "first")):
+            ways = [(node_addresses(lab, node)[family], number) for node in lab.nodes] + [(cluster_ip, 80)]
+            with Held(places(lab)["node-2"], *(to(*way, **{"from": 19999}) for way in ways)) as held:
+                outcomes = held.ask()
+            assert names(outcomes) == {"s1": 4}, outcomes
+            assert len({(each["peer"], each["peer_port"]) for each in outcomes}) == 4, outcomes
+
+
+def test_a_process_is_refused_at_once_at_a_port_of_its_own_node_that_nobody_serves(lab: Lab) -> None:
+    ports = [{"name": "tcp", "port": 80}, {"name": "udp", "port": 80, "protocol": "UDP"}]
+    with applied(lab, service("nobody", *ports, type="NodePort", selector={"app": "nobody"})):
+        numbers = {kind: node_port(lab, "nobody", index) for index, kind in enumerate(("tcp", "udp"))}
+        calls = [to(each, number, kind) for each in node_addresses(lab, "node-2") for kind, number in numbers.items()]
+        refused_at_once(places(lab)["node-2"], *calls)
 
 
 def test_a_service_has_the_families_that_it_asks_for(lab: Lab) -> None:
@@ -187,7 +230,8 @@ def test_pods_of_the_host_s_network_are_endpoints(lab: Lab) -> None:
             if place != "outside":
                 ways += [(address, 80, kind) for address in vips(lab, "hosts") for kind in ("tcp", "udp")]
             for index, kind in enumerate(("tcp", "udp")):
-                ways += [(each, node_port(lab, "hosts", index), kind) for each in node_addresses(lab, "node-3")]
+                for node in ("node-2", "node-3"):
+                    ways += [(each, node_port(lab, "hosts", index), kind) for each in node_addresses(lab, node)]
             for way, outcomes in zip(ways, call(netns, *(to(*way, 60) for way in ways)), strict=True):
                 found = names(outcomes)
                 assert len(found) == 3 and all(each.startswith("host-") for each in found), (place, way, found)

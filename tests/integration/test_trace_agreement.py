@@ -21,13 +21,13 @@ from probes import HERE, node_addresses, pod_netns
 from test_trace import trace as traced
 
 from deploy.lab.cluster import Lab
-from deploy.lab.layout import netns_path
+from deploy.lab.layout import netns_path, pod_cidrs
 from flows import fields as f
 from flows import packets
 from flows.packets import Fields
 from flows.pipeline import SERVICE_STATS
 from flows.registers import Identity
-from topology.naming import ENTRY_ADDRESSES, GATEWAY_MAC, GATEWAY_PORT, ROUTER_MAC, parse_mac
+from topology.naming import ENTRY_ADDRESSES, GATEWAY_MAC, GATEWAY_PORT, ROUTER_MAC, gateway_addresses, parse_mac
 
 SEED, AT_A_TIME = 7, 125
 #: How many questions of each kind there are.
@@ -220,13 +220,16 @@ class Switches:
     def differences(self, question: Question, trace: dict[str, Any]) -> list[str]:
         """Where a switch says otherwise than the model."""
         found = []
-        target = trace["question"]["destinationAddress"]
+        source, target = (trace["question"][f"{end}Address"] for end in ("source", "destination"))
         port = question.port
         for number, visit in enumerate(trace["visits"]):
             if ", which sends it to " in visit["enteredFrom"]:
-                # A node port: its host gives it another destination.
+                # A node port: its host gives it another destination, and to what it asks itself another source.
                 target = str(next(each for each in ENTRY_ADDRESSES if each.version == question.family))
-            packet = self._packet(question, trace, visit, (target, port), number)
+                if question.source == f"node/{visit['node']}":
+                    own = pod_cidrs(self._lab.settings, self._lab.nodes.index(visit["node"]))
+                    source = str(next(each for each in gateway_addresses(own) if each.version == question.family))
+            packet = self._packet(question, trace, visit, (source, target, port), number)
             tables, ports, told = traced(self._lab, packet, visit["node"])
             ours = [step["number"] for step in visit["steps"]]
             out = [visit["outPort"]] if visit["outPort"] else []
@@ -241,7 +244,7 @@ class Switches:
         return found
 
     def _packet(
-        self, question: Question, trace: dict[str, Any], visit: dict[str, Any], target: tuple[str, int], number: int
+        self, question: Question, trace: dict[str, Any], visit: dict[str, Any], ends: tuple[str, str, int], number: int
     ) -> Fields:
         make = packets.tcp if question.protocol == "TCP" else packets.udp
         told, macs, key = trace["question"], (1, 2), {}
@@ -251,8 +254,9 @@ class Switches:
             macs = (parse_mac(self._pods[question.source]["mac"]), ROUTER_MAC)
         else:
             key = {f.TUN_ID: self._sender(question, trace)}
-        ends = (ip_address(told["sourceAddress"]), told["sourcePort"]), (ip_address(target[0]), target[1])
-        return make(visit["inPort"], macs, *ends) | key
+        source, target, port = ends
+        opener = (ip_address(source), told["sourcePort"])
+        return make(visit["inPort"], macs, opener, (ip_address(target), port)) | key
 
     def _sender(self, question: Question, trace: dict[str, Any]) -> int:
         """What a tunnel says of who has sent it."""

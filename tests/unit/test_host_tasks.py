@@ -680,6 +680,8 @@ def test_the_whole_table_is_replaced_at_once() -> None:
         "    type nat hook postrouting priority srcnat; policy accept;\n"
         '    oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 counter masquerade\n'
         '    oifname "sb-gw0" ip saddr 127.0.0.0/8 counter masquerade\n'
+        '    oifname "sb-gw0" ip daddr 169.254.91.2 fib saddr type local counter masquerade\n'
+        '    oifname "sb-gw0" ip6 daddr fd5b:91::2 fib saddr type local counter masquerade\n'
         "  }\n"
         "  chain prerouting {\n"
         "    type nat hook prerouting priority dstnat; policy accept;\n"

@@ -64,6 +64,21 @@ def test_its_own_addresses_are_the_host_s_but_for_ports_that_lead_away() -> None
     assert here.way(packet(HERE, 8000, make=packets.udp)) == Kept()
 
 
+def test_what_it_asks_of_a_port_of_its_own_comes_from_the_gateway_s_address_and_others_keep_theirs() -> None:
+    here = host(notes.port_flow("TCP", 8000, 0), notes.address_port_flow("TCP", 8001, HERE, (POD, 80), 0))
+    gateway = ip_address("10.1.1.1")
+
+    def seen(port: int, source: Address) -> Address:
+        found = here.way(packet(HERE, port, source))
+        assert isinstance(found, Bridged)
+        return ip_address(found.packet[f.IPV4_SRC])
+
+    assert [seen(port, HERE) for port in (31000, 8000)] == [gateway, gateway]
+    assert [seen(port, source) for port in (31000, 8000) for source in (WORLD, FAR[3])] == [WORLD, FAR[3]] * 2
+    # To the pod itself nothing stands between them.
+    assert seen(8001, HERE) == HERE
+
+
 def test_what_is_the_bridge_s_goes_there_and_other_nodes_and_the_world_do_not() -> None:
     lent = ip_address("198.51.100.7")
     here = host(notes.address_flow(lent, 0))
