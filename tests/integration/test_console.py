@@ -148,7 +148,13 @@ def column(page: Chrome, heading: str) -> list[str]:
 
 
 def open_view(page: Chrome, title: str) -> None:
-    page.find_element(By.LINK_TEXT, title).click()
+    link = page.find_element(By.LINK_TEXT, title)
+    goes = link.get_attribute("href") != page.current_url
+    page.execute_script("for (const each of document.querySelectorAll('#view > *')) each.dataset.before = 'true'")
+    link.click()
+    if goes:
+        # It may be called as the one before, and comes a moment after the click.
+        until(lambda: not page.find_elements(By.CSS_SELECTOR, "#view > [data-before]"), f"view {title}, made anew")
     shows(page, title)
 
 
