@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 import msgspec
 
-from topology.naming import ENTRY_ADDRESSES, GATEWAY_PORT, Address, Network
+from topology.naming import ENTRY_ADDRESSES, GATEWAY_PORT, HAIRPIN_ADDRESSES, Address, Network
 
 TABLE = "signalbox"
 #: Declared first, so that the deletion finds a table also the first time.
@@ -109,6 +109,9 @@ def _masquerade(cluster_cidrs: Sequence[Network], nodes: Sequence[Address], rout
             yield f"{here} {family} daddr {known} tcp flags & (syn | ack) != syn return"
         but = f"{family} daddr != {others} " if (others := _set(routed, cidr.version)) else ""
         yield f"{here} {family} daddr != {cidr} {but}counter masquerade"
+    for hairpin in HAIRPIN_ADDRESSES:
+        # What the host, or the world by it, asks of a Service whose endpoint is out there, too: by the bridge and back.
+        yield f'oifname != "{GATEWAY_PORT}" {_FAMILIES[hairpin.version]} saddr {hairpin} counter masquerade'
 
 
 def _calls_of_itself() -> Iterator[str]:

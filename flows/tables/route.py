@@ -17,6 +17,7 @@ from flows.registers import (
     DESTINATION_IDENTITY,
     EXIT,
     EXIT_PORT,
+    MARK_SERVICE,
     MARK_WORLD,
     SOURCE,
     SUBNET,
@@ -56,8 +57,11 @@ def pipeline_flows(cookie: int) -> Iterator[Flow]:
     yield Flow(table, STRAYED, (SOURCE(Source.TUNNEL),), DROP, cookie)
     for network in _NEVER_ROUTED:
         yield Flow(table, NOT_ROUTED, _to(network), DROP, cookie)
-    # What a pod sends to no address of the cluster leaves by its node. The host's own packets don't come back to it.
+    # What a pod sends to no address of the cluster leaves by its node. What came from the host doesn't go back there,
+    # unless it was for a Service, whose endpoint is out there.
     yield Flow(table, OUTSIDE, (SOURCE(Source.POD),), _BY_HOST_IF_ALLOWED, cookie)
+    for source in (Source.GATEWAY, Source.WORLD):
+        yield Flow(table, OUTSIDE, f.match(SOURCE(source), MARK_SERVICE(1)), _BY_HOST_IF_ALLOWED, cookie)
 
 
 def pod_flows(pod: LocalPod, cookie: int) -> Iterator[Flow]:

@@ -255,11 +255,14 @@ def world(lab: Lab) -> Iterator[dict[str, str]]:
     netns, nets = lab.layout.outside, {"4": "198.18.0.0/22", "6": "2001:db8:8::/64"}
     for net in nets.values():
         ip(netns, "route", "add", "local", net, "dev", "lo")
+    # By IPv6 Linux lets nobody choose an address for a datagram's source that is only routed to it.
+    ip(netns, "address", "add", "2001:db8:8::1/128", "dev", "lo", "nodad")
     argv = ["python3", "-I", str(Path(__file__).with_name("line_server.py")), "8080"]
     server = processes.start(argv, lab.layout.directory / "outside.log", netns=netns)
     until(lambda: "error" not in call(netns, to("127.0.0.1", 8080))[0][0], "the server outside")
     yield nets
     processes.stop([server])
+    ip(netns, "address", "del", "2001:db8:8::1/128", "dev", "lo")
     for net in nets.values():
         ip(netns, "route", "del", "local", net, "dev", "lo")
 
@@ -288,6 +291,28 @@ def test_a_service_may_have_a_thousand_endpoints_outside_of_the_cluster(lab: Lab
         assert all(len(asked(*way)) > 150 for way in ways)
         write(lab, service("many", selector=None, sessionAffinity="ClientIP"))
         assert all(len(asked(*way)) == 1 for way in ways)
+
+
+def test_endpoints_outside_of_the_cluster_answer_nodes_and_the_world_as_they_answer_pods(
+    lab: Lab, world: dict[str, str]
+) -> None:
+    ports = [{"name": each, "port": 80, "protocol": each.upper()} for each in ("tcp", "udp")]
+    theirs = [{**each, "port": 8080} for each in ports]
+    servers = ("198.18.0.1", "2001:db8:8::1")
+    slices = [endpoint_slice("out", str(index), [{"address": each}], theirs) for index, each in enumerate(servers)]
+    nodes = {address for node in lab.nodes for address in node_addresses(lab, node)}
+    with applied(lab, service("out", *ports, type="NodePort", selector=None), *slices):
+        for index, kind in enumerate(("tcp", "udp")):
+            number = node_port(lab, "out", index)
+            for family, cluster_ip in enumerate(vips(lab, "out")):
+                by_ports = [to(node_addresses(lab, node)[family], number, kind, 3) for node in lab.nodes]
+                for place in ("pod c1", "node-2", "outside"):
+                    ways = by_ports if place == "outside" else [to(cluster_ip, 80, kind, 3), *by_ports]
+                    for way, outcomes in zip(ways, call(places(lab)[place], *ways), strict=True):
+                        assert {each.get("port") for each in outcomes} == {8080}, (place, way, outcomes)
+                        # Of datagrams a server isn't told where they were sent.
+                        assert {each["here"] for each in outcomes} <= {servers[family], ""}
+                        assert {each["peer"] for each in outcomes} <= nodes, (place, way, outcomes)
 
 
 def test_endpoints_that_an_endpoints_object_names_are_served(lab: Lab) -> None:

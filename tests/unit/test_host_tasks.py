@@ -679,6 +679,8 @@ def test_the_whole_table_is_replaced_at_once() -> None:
         "  chain postrouting {\n"
         "    type nat hook postrouting priority srcnat; policy accept;\n"
         '    oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 counter masquerade\n'
+        '    oifname != "sb-gw0" ip saddr 169.254.91.1 counter masquerade\n'
+        '    oifname != "sb-gw0" ip6 saddr fd5b:91::1 counter masquerade\n'
         '    oifname "sb-gw0" ip saddr 127.0.0.0/8 counter masquerade\n'
         '    oifname "sb-gw0" ip daddr 169.254.91.2 fib saddr type local counter masquerade\n'
         '    oifname "sb-gw0" ip6 daddr fd5b:91::2 fib saddr type local counter masquerade\n'

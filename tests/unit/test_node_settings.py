@@ -103,6 +103,8 @@ def test_only_what_leaves_the_cluster_and_what_a_node_asks_of_itself_is_masquera
     assert [line.strip() for line in RULES.splitlines() if "masquerade" in line] == [
         'oifname != "sb-gw0" ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 counter masquerade',
         'oifname != "sb-gw0" ip6 saddr fd00:10:244::/48 ip6 daddr != fd00:10:244::/48 counter masquerade',
+        'oifname != "sb-gw0" ip saddr 169.254.91.1 counter masquerade',
+        'oifname != "sb-gw0" ip6 saddr fd5b:91::1 counter masquerade',
         'oifname "sb-gw0" ip saddr 127.0.0.0/8 counter masquerade',
         'oifname "sb-gw0" ip daddr 169.254.91.2 fib saddr type local counter masquerade',
         'oifname "sb-gw0" ip6 daddr fd5b:91::2 fib saddr type local counter masquerade',
