@@ -20,8 +20,9 @@ INTEGRATION = HERE / "integration"
 PATIENT = [
     INTEGRATION / f"test_{name}.py"
     for name in (
-        *("api_fuzz", "attribution", "capture", "codec_against_ovs", "console", "flow_export", "inspection"),
-        *("offload_dummy", "offload_functions", "offload_lint", "offload_policies", "trace_agreement", "watch"),
+        *("api_fuzz", "attribution", "bgp_routers", "capture", "codec_against_ovs", "console", "flow_export"),
+        *("inspection", "lab_cli", "live_trace", "mininet", "offload_dummy", "offload_functions", "offload_lint"),
+        *("offload_policies", "trace_agreement", "watch"),
     )
 ]
 
