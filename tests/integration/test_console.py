@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import probes
 import pytest
 from aiohttp import web
 from browser import chromium, complaints, hosts_asked, window
 from callers import ofctl, put
 from conftest import make_pod_lab
-from probes import until
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -125,6 +126,18 @@ def page(driver: Chrome, address: str) -> Iterator[Chrome]:
     assert complaints(driver) == []
 
 
+def until(condition: Callable[[], object], what: str, timeout: float = 2 * probes.LONG) -> float:
+    """Wait as `probes.until` does. What isn't on the page yet, or is made anew just now, is not yet as it should be."""
+
+    def is_so() -> bool:
+        try:
+            return bool(condition())
+        except (NoSuchElementException, StaleElementReferenceException):
+            return False
+
+    return probes.until(is_so, what, timeout)
+
+
 def shows(page: Chrome, title: str) -> None:
     """Wait until a view is there with its rows."""
 
@@ -140,6 +153,8 @@ def column(page: Chrome, heading: str) -> list[str]:
     """What is in a column, row by row."""
     script = """
         const table = document.querySelector("#view table");
+        // Not there yet: whoever waits asks again.
+        if (!table) return [];
         const at = [...table.querySelectorAll("thead th")].findIndex((each) => each.textContent === arguments[0]);
         const rows = [...table.querySelectorAll(":scope > tbody > tr:not(.behind)")];
         return rows.map((row) => row.children[at].textContent);
@@ -895,10 +910,9 @@ def sign_in(page: Chrome, url: str, directory: Path) -> None:
     until(lambda: page.find_element(By.ID, "problem").text == "This token isn't valid.", "that it is refused")
     field.send_keys(TOKEN, Keys.ENTER)
     until(lambda: column(page, "Name") == ["node-0001"], "the list")
-    page.find_element(By.LINK_TEXT, "Trace").click()
-    live = page.find_element(By.ID, "live")
-    until(lambda: not live.is_displayed(), "that who may only read isn't offered more")
-    page.find_element(By.LINK_TEXT, "Nodes").click()
+    open_view(page, "Trace")
+    until(lambda: not page.find_element(By.ID, "live").is_displayed(), "that who may only read isn't offered more")
+    open_view(page, "Nodes")
     until(lambda: column(page, "Name") == ["node-0001"], "the list")
     stored = page.execute_script("return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
     assert TOKEN not in stored and TOKEN not in page.current_url and not field.is_displayed()
