@@ -32,6 +32,7 @@ from probes import LONG, addresses, inside, node_addresses, pod_netns, until
 
 from deploy.lab import kubelet
 from deploy.lab.cluster import Lab
+from deploy.lab.substrate import appctl
 
 #: Packets that are dropped are waited for no longer than this.
 NO_ANSWER = 0.4
@@ -320,6 +321,9 @@ def test_the_clients_of_a_service_are_forgotten_when_it_goes_or_keeps_them_no_lo
                 write(lab, asked)
                 sticky(lab, "brief")
                 assert learnt(lab) == others + 6
+                # A datapath flow whose packets are yet to be counted has its client remembered once more when they are.
+                for node in lab.nodes:
+                    appctl(lab.layout, node, "revalidator/wait")
                 write(lab, end) if end is not None else unlink(lab, asked)
                 assert learnt(lab) == others, (policy, end)
     assert learnt(lab) == before
