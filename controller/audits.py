@@ -3,9 +3,9 @@
     SwitchSync.suspected ──node──> waiting, each once ──one at a time──> dump ──> Comparison, step by step ──> repair
     people ──Controller.compare──> dump ─────────────────────────────────────────────▲
 
-To make all of a switch's flows again takes the better part of a second. So it is gone through in steps, between which
-everybody else has a turn, and by one comparison at a time: of many each would be one more step in every round. Changes
-go on meanwhile; of what they change nothing is told (`controller.holdings.Comparison`).
+To make all of a switch's flows again takes a while: 67 ms of CPU for 15,112 flows. So it is gone through in steps,
+between which everybody else has a turn, and by one comparison at a time: of many each would be one more step in every
+round. Changes go on meanwhile; of what they change nothing is told (`controller.holdings.Comparison`).
 
 What is suspected waits here as a name: a switch is asked for its flows when its turn has come, so the flows of one are
 in memory at a time. Where nobody keeps this going, as in a test, a switch is looked at in one go when it has answered.
